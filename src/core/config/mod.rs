@@ -123,7 +123,12 @@ impl Default for Limits {
         Self {
             max_in_flight: 2,
             max_repairs: vec![(6, Span::minutes(60))],
-            breaker: Breaker { share: 20, nodes: 20, min_nodes: 3, cooldown: Span::minutes(10) },
+            breaker: Breaker {
+                share: 20,
+                nodes: 20,
+                min_nodes: 3,
+                cooldown: Span::minutes(10),
+            },
         }
     }
 }
