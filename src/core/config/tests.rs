@@ -107,6 +107,13 @@ fn mistakes_of_yaml() {
 }
 
 #[test]
+fn a_star_in_a_text_is_no_alias() {
+    for expr in ["|\n      *up", "|\n      *up == 0", ">-\n      *up\n      == 0", "'*up'", "\"*up\""] {
+        assert!(rules(&[document(&RULES.replace("rate(errors[5m]) > 0", expr))]).is_ok(), "{expr}");
+    }
+}
+
+#[test]
 fn deep_nesting_is_refused_without_a_crash() {
     for text in ["[".repeat(100_000), "- ".repeat(100_000), "{a: ".repeat(100_000), "? ".repeat(100_000)] {
         assert!(policies(&[document(&text)]).is_err());
@@ -244,6 +251,25 @@ fn mistakes_in_rules() {
         "11:9 a group `disk` exists already in this file",
         "14:12 an alert `NodeDiskIOErrors` exists already",
     ]);
+}
+
+#[test]
+fn problems_come_in_the_order_of_files_and_a_broken_file_hides_no_other() {
+    let broken = RULES.replace("30s", "0s");
+    let problems = rules(&[Document { file: "b.yaml", text: &broken }, Document { file: "a.yaml", text: "groups: [" }]);
+    let lines: Vec<String> = problems.unwrap_err().iter().map(ToString::to_string).collect();
+    assert_eq!(lines.len(), 2);
+    assert!(lines[0].starts_with("a.yaml:"), "{lines:?}");
+    assert_eq!(lines[1], "b.yaml:3:13: is below 1s (leave it out for the default of 1m)");
+}
+
+#[test]
+fn hints_say_what_to_write() {
+    let hint = |from: &str, to: &str| policies(&[document(&SMALLEST.replacen(from, to, 1))]).unwrap_err().remove(0).hint;
+    assert_eq!(hint("  replacement: {strategy: EC2}\n", ""), "write `replacement.strategy: EC2`");
+    assert_eq!(hint("mode: Enforce", "mode: enforce"), "one of `Observe`, `Approve`, `Enforce`");
+    assert_eq!(hint("matchLabels: {workload", "matchlabels: {workload"), "known here: matchExpressions, matchLabels");
+    assert_eq!(hint("workload: general", "workload: true"), "put it in quotes");
 }
 
 #[test]

@@ -170,7 +170,10 @@ impl Reader<'_> {
     /// The parser resolves aliases; what stays is that the text there is `*name`.
     fn is_alias(&self, node: &MarkedYaml<'_>) -> bool {
         let source = self.source(node);
-        source.starts_with('*') && !matches!(&node.data, YamlData::Value(Scalar::String(value)) if source.starts_with(value.as_ref()) && value.starts_with('*'))
+        let name = source.trim_end();
+        // A block scalar's text may start with a star as well: then it is its own value.
+        let literal = matches!(&node.data, YamlData::Value(Scalar::String(value)) if value.trim_end() == name);
+        name.starts_with('*') && !name.contains(char::is_whitespace) && !literal
     }
 
     fn source(&self, node: &MarkedYaml<'_>) -> String {
