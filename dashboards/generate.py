@@ -1,245 +1,266 @@
 #!/usr/bin/env python3
-"""Writes the Grafana dashboards next to this file: `generate.py`, or `generate.py
---check` to see whether they are up to date (exit code 1 if not).
+"""Writes the Grafana dashboards beside this file from the panels listed in it.
 
-Rules for queries: a counter starts at its first event, so `grown` counts a series that
-is new in the window from zero, which `increase` does not; and what may have no series
-yet falls back to 0, so that a panel without events says 0 and not "No data".
+    dashboards/generate.py            writes the JSON files
+    dashboards/generate.py --check    exits 1 if a JSON file is not what this writes
+
+Each panel is one line of layout and its queries. The queries answer on a Prometheus
+that has scraped nodemend once: nothing waits for a second sample, and what nobody has
+counted yet is 0. Of Grafana's own variables they use only $__interval and
+$__rate_interval.
 """
 
 import json
-import pathlib
 import sys
+from pathlib import Path
 
-HERE = pathlib.Path(__file__).parent
-SOURCE = {"type": "prometheus", "uid": "${datasource}"}
-LIGHTS = {
-    "Succeeded": "green", "Ok": "green", "Healthy": "green",
-    "Aborted": "blue", "Repairing": "blue", "Pending": "yellow", "Held": "orange",
-    "Due": "purple", "Unknown": "super-light-yellow", "Ignored": "text",
-    "NeedsHuman": "red", "Error": "red",
+HERE = Path(__file__).resolve().parent
+DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
+WIDTH = 24  # of Grafana's grid
+
+
+# ---- queries
+
+
+def led(metric):
+    """Only what the leader says: a replica that led before may still show its last numbers."""
+    return f"({metric} and on (job, instance) (nodemend_leader == 1))"
+
+
+def counted(metric, by):
+    """How much a counter grew within a step. `increase` alone overlooks the event that made
+    the series, and for repairs that is often the only one. The price: after a gap of the
+    scrapes that is longer than a step, the whole count shows once more."""
+    grown = f"(({metric} unless {metric} offset $__interval) or increase({metric}[$__interval]))"
+    return f"sum by ({by}) {grown} or on () vector(0)"
+
+
+def rate(metric, by):
+    """Events per second."""
+    return f"sum by ({by}) (rate({metric}[$__rate_interval])) or on () vector(0)"
+
+
+def quantile(share, buckets, by="le"):
+    """Over everything since the replicas started: repairs are too rare for a window."""
+    return f"histogram_quantile({share}, sum by ({by}) ({buckets})) >= 0"
+
+
+FINISHED = 'nodemend_repair_info{phase=~"Succeeded|Aborted|NeedsHuman"}'
+SUCCEEDED = 'nodemend_repair_info{phase="Succeeded"}'
+NEEDS_HUMAN = 'nodemend_repair_info{phase="NeedsHuman"}'
+REPAIR_COLUMNS = "started, ended, node, fault, phase, policy, strategy, repair, trace_id"
+REPAIR_DURATION = 'nodemend_repair_duration_seconds_bucket{outcome="Succeeded"}'
+STEP_DURATION = "nodemend_repair_step_duration_seconds"
+
+
+# ---- panels
+
+
+def target(expr, legend="", **more):
+    return {"datasource": DATASOURCE, "expr": expr, "legendFormat": legend or "__auto", **more}
+
+
+def panel(kind, title, description, width, height, targets, defaults=None, options=None, **more):
+    for index, query in enumerate(targets):
+        query["refId"] = chr(ord("A") + index)
+    return {
+        "type": kind,
+        "title": title,
+        "description": description,
+        "datasource": DATASOURCE,
+        "gridPos": {"h": height, "w": width, "x": 0, "y": 0},
+        "targets": targets,
+        "fieldConfig": {"defaults": defaults or {}, "overrides": []},
+        "options": options or {},
+        **more,
+    }
+
+
+def row(title):
+    return {"type": "row", "title": title, "collapsed": False, "panels": [],
+            "gridPos": {"h": 1, "w": WIDTH, "x": 0, "y": 0}}
+
+
+def steps(*colours):
+    """Thresholds: the first colour from the bottom up, the others from their value."""
+    first, *others = colours
+    listed = [{"color": first, "value": None}] + [{"color": c, "value": v} for c, v in others]
+    return {"mode": "absolute", "steps": listed}
+
+
+def stat(title, description, expr, colours, unit="short", legend="", mappings=()):
+    defaults = {"unit": unit, "thresholds": steps(*colours), "color": {"mode": "thresholds"},
+                "mappings": list(mappings)}
+    options = {"colorMode": "value", "graphMode": "none", "justifyMode": "auto",
+               "textMode": "value_and_name" if legend else "auto",
+               "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
+    return panel("stat", title, description, 4, 4, [target(expr, legend)], defaults, options)
+
+
+def series(title, description, targets, width=12, unit="short", draw="line", stack=False, interval=None):
+    custom = {"drawStyle": draw, "lineInterpolation": "stepAfter", "lineWidth": 1,
+              "fillOpacity": 80 if draw == "bars" else 20 if stack else 0, "showPoints": "auto",
+              "spanNulls": False, "stacking": {"mode": "normal" if stack else "none", "group": "A"}}
+    defaults = {"unit": unit, "min": 0, "color": {"mode": "palette-classic"}, "custom": custom}
+    options = {"legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
+               "tooltip": {"mode": "multi", "sort": "desc"}}
+    more = {"interval": interval} if interval else {}
+    return panel("timeseries", title, description, width, 8, targets, defaults, options, **more)
+
+
+def bars(title, description, targets, unit="s"):
+    defaults = {"unit": unit, "min": 0, "color": {"mode": "palette-classic"}}
+    options = {"displayMode": "basic", "orientation": "horizontal", "valueMode": "color", "showUnfilled": True,
+               "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}
+    for query in targets:
+        query["instant"] = True
+        query["range"] = False
+    return panel("bargauge", title, description, 12, 8, targets, defaults, options)
+
+
+def repairs_table():
+    columns = REPAIR_COLUMNS.split(", ")
+    query = target(f"max by ({REPAIR_COLUMNS}) {led('nodemend_repair_info')}",
+                   instant=True, range=False, format="table")
+    table = panel(
+        "table", "Newest repairs", "At most 100. A trace shows every step of a repair, and what it rested on.",
+        WIDTH, 10, [query], {"custom": {"align": "auto", "filterable": True}},
+        {"showHeader": True, "cellHeight": "sm", "sortBy": [{"displayName": "Started", "desc": True}]},
+        transformations=[{"id": "organize", "options": {
+            "excludeByName": {"Time": True, "Value": True},
+            "indexByName": {name: index for index, name in enumerate(columns)},
+            "renameByName": {name: name.capitalize() for name in columns if name != "trace_id"} | {"trace_id": "Trace"},
+        }}])
+    colours = {"Succeeded": "green", "Aborted": "blue", "NeedsHuman": "red"}
+    mapping = {phase: {"color": colour, "index": index} for index, (phase, colour) in enumerate(colours.items())}
+    table["fieldConfig"]["overrides"] = [
+        override("Trace", "links", [{"title": "Open the trace", "url": "${trace_url:raw}${__value.raw}",
+                                     "targetBlank": True}]),
+        override("Phase", "mappings", [{"type": "value", "options": mapping}],
+                 "custom.cellOptions", {"type": "color-text"}),
+    ]
+    return table
+
+
+def override(field, *pairs):
+    properties = [{"id": key, "value": value} for key, value in zip(pairs[::2], pairs[1::2])]
+    return {"matcher": {"id": "byName", "options": field}, "properties": properties}
+
+
+REPAIR_HISTORY = [
+    stat("Open repairs", "Repairs under way.",
+         f"sum {led('nodemend_repairs_open')} or vector(0)", ["text", ("blue", 1)]),
+    stat("Succeeded", "Share of the newest 100 repairs that ended with a new node in service.",
+         f"(count {led(SUCCEEDED)} or vector(0)) / count {led(FINISHED)}",
+         ["red", ("orange", 0.8), ("green", 0.95)], unit="percentunit"),
+    stat("Needs a person", "Of the newest 100 repairs. The node stays cordoned until someone looks.",
+         f"count {led(NEEDS_HUMAN)} or vector(0)", ["green", ("red", 1)]),
+    stat("Held nodes", "Would be repaired, but a guard says no.",
+         f"sum {led('nodemend_held_nodes')} or vector(0)", ["green", ("orange", 1)]),
+    stat("Sources", "Whether nodemend's sources answer. While one does not, no repair starts that rests on it.",
+         f"min by (source) {led('nodemend_source_up')}", ["red", ("green", 1)], legend="{{source}}",
+         mappings=[{"type": "value", "options": {"0": {"text": "down"}, "1": {"text": "up"}}}]),
+    stat("Leaders", "Replicas that lead. Always one, but for the seconds of a change.",
+         "sum(nodemend_leader)", ["red", ("green", 1), ("red", 2)]),
+
+    row("Repairs"),
+    series("Repairs by outcome", "Repairs that ended, and repairs that began.", [
+        target(counted("nodemend_repairs_finished_total", "outcome"), "{{outcome}}"),
+        target(counted("nodemend_repairs_started_total", "strategy"), "started, {{strategy}}"),
+    ], draw="bars", interval="5m"),
+    series("Open repairs by phase", "Where the repairs under way are.", [
+        target(f"sum by (phase) {led('nodemend_repairs_open')} or on () vector(0)", "{{phase}}"),
+    ], stack=True),
+    repairs_table(),
+    series("Duration of successful repairs", "From admission to verified, since the replicas started.", [
+        target(quantile(0.5, REPAIR_DURATION), "p50"),
+        target(quantile(0.9, REPAIR_DURATION), "p90"),
+    ], unit="s"),
+    bars("Duration of steps", "Since the replicas started.", [
+        target(f"sum by (step) ({STEP_DURATION}_sum) / (sum by (step) ({STEP_DURATION}_count) > 0)", "{{step}}, mean"),
+        target(quantile(0.9, f"{STEP_DURATION}_bucket", "step, le"), "{{step}}, p90"),
+    ]),
+
+    row("Decisions"),
+    series("Nodes by verdict", "What nodemend says of every node now.", [
+        target(f"sum by (verdict) {led('nodemend_nodes')}", "{{verdict}}"),
+    ], width=8, stack=True),
+    series("Held nodes by reason", "Why nothing is done. A node can have several reasons.", [
+        target(f"sum by (reason) {led('nodemend_held_nodes')} > 0 or on () vector(0)", "{{reason}}"),
+    ], width=8),
+    series("Decisions", "Verdicts that changed, by what they became.", [
+        target(counted("nodemend_decisions_total", "verdict"), "{{verdict}}"),
+    ], width=8, draw="bars", stack=True, interval="5m"),
+
+    row("Inputs"),
+    series("Rule evaluations", "Per second. An error makes the rule's signal unknown.", [
+        target('sum(rate(nodemend_rule_evaluations_total{result="Ok"}[$__rate_interval])) or vector(0)', "answered"),
+        target('sum(rate(nodemend_rule_evaluations_total{result="Error"}[$__rate_interval])) or vector(0)', "errors"),
+    ], width=8, unit="ops"),
+    series("Webhook requests", "Per second, by answer. Alertmanager repeats what was not answered with 2xx.", [
+        target(rate("nodemend_webhook_requests_total", "code, reason"), "{{code}} {{reason}}"),
+    ], width=8, unit="reqps"),
+    series("Signals without a node", "Series and alerts that name no node, or more than one. They never lead to a repair.", [
+        target(counted("nodemend_unresolved_signals_total", "source, reason"), "{{source}}, {{reason}}"),
+    ], width=8, draw="bars", stack=True, interval="5m"),
+]
+
+
+# ---- dashboards
+
+
+def laid_out(panels):
+    """Gives the panels their ids and places them from left to right, line by line."""
+    x = y = height = 0
+    for index, item in enumerate(panels, start=1):
+        place = item["gridPos"]
+        if x + place["w"] > WIDTH:
+            x, y, height = 0, y + height, 0
+        place["x"], place["y"] = x, y
+        x, height = x + place["w"], max(height, place["h"])
+        item["id"] = index
+    return panels
+
+
+def dashboard(uid, title, description, panels):
+    variables = [
+        {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus", "hide": 0,
+         "refresh": 1, "regex": "", "multi": False, "includeAll": False, "options": []},
+        {"name": "trace_url", "label": "Traces", "type": "textbox", "hide": 0,
+         "description": "Where traces are shown; the trace id is put behind it.",
+         "query": "http://localhost:16686/trace/",
+         "current": {"text": "http://localhost:16686/trace/", "value": "http://localhost:16686/trace/"},
+         "options": []},
+    ]
+    return {
+        "uid": uid, "title": title, "description": description, "tags": ["nodemend"], "schemaVersion": 41,
+        "version": 1, "editable": True, "graphTooltip": 1, "timezone": "browser", "refresh": "30s",
+        "time": {"from": "now-24h", "to": "now"}, "fiscalYearStartMonth": 0, "links": [],
+        "annotations": {"list": []}, "templating": {"list": variables}, "panels": laid_out(panels),
+    }
+
+
+DASHBOARDS = {
+    "repair-history.json": dashboard(
+        "nodemend-repair-history", "nodemend / Repair history",
+        "Which nodes nodemend repaired, how long it took, and why it left others alone.", REPAIR_HISTORY),
 }
-
-
-def grown(series, window):
-    """How much each series of a counter grew in the window."""
-    return f"(({series} unless {series} offset {window}) or increase({series}[{window}]))"
-
-
-def by(label, expression):
-    """The sum per value of a label, or one 0 if there is nothing yet."""
-    return f"sum by ({label}) ({expression}) or on() vector(0)"
-
-
-def total(expression):
-    """The sum, or 0 if there is nothing yet."""
-    return f"sum({expression}) or vector(0)"
-
-
-def quantile(share, label, histogram, window):
-    """A quantile of a histogram's observations within the window."""
-    labels = f"le, {label}" if label else "le"
-    return f"histogram_quantile({share}, sum by ({labels}) {grown(histogram + '_bucket', window)})"
-
-
-class Dashboard:
-    """Places panels from left to right, in rows of 24 columns."""
-
-    def __init__(self, uid, title, description):
-        self.head = {"uid": uid, "title": title, "description": description}
-        self.panels, self.x, self.y, self.height = [], 0, 0, 0
-
-    def row(self, title):
-        self._end_line()
-        self._place({"type": "row", "title": title, "collapsed": False, "panels": []}, 24, 1)
-
-    def panel(self, kind, title, description, queries, width, height=8, unit="short", **more):
-        instant = more.pop("instant", False)
-        options = more.pop("options", {})
-        defaults = {"unit": unit, "decimals": more.pop("decimals", None), "noValue": more.pop("no_value", "0"),
-                    "min": 0, "custom": more.pop("custom", {})}
-        defaults.update(more.pop("defaults", {}))
-        targets = [
-            {"refId": chr(ord("A") + index), "datasource": SOURCE, "expr": expression, "legendFormat": legend,
-             "instant": instant, "range": not instant, **more.get("target", {})}
-            for index, (legend, expression) in enumerate(queries)
-        ]
-        more.pop("target", None)
-        overrides = more.pop("overrides", [])
-        self._place({
-            "type": kind, "title": title, "description": description, "datasource": SOURCE, "targets": targets,
-            "fieldConfig": {"defaults": {key: value for key, value in defaults.items() if value is not None},
-                            "overrides": overrides},
-            "options": options, **more,
-        }, width, height)
-
-    def stat(self, title, description, expression, **more):
-        defaults = more.pop("defaults", {})
-        self.panel("stat", title, description, [(title, expression)], 4, 4, instant=True, defaults=defaults,
-                   options={"reduceOptions": {"calcs": ["lastNotNull"]}, "colorMode": "value", "graphMode": "none"},
-                   **more)
-
-    def graph(self, title, description, queries, width=12, stacked=False, bars=False, **more):
-        custom = {"drawStyle": "bars" if bars else "line", "fillOpacity": 60 if bars else 10, "showPoints": "auto"}
-        if stacked:
-            custom["stacking"] = {"mode": "normal"}
-        overrides = [
-            {"matcher": {"id": "byName", "options": name},
-             "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": colour}}]}
-            for name, colour in LIGHTS.items()
-        ]
-        self.panel("timeseries", title, description, queries, width, custom=custom, overrides=overrides,
-                   options={"legend": {"displayMode": "list", "placement": "bottom"},
-                            "tooltip": {"mode": "multi", "sort": "desc"}}, **more)
-
-    def _place(self, panel, width, height):
-        if self.x + width > 24:
-            self._end_line()
-        panel["id"] = len(self.panels) + 1
-        panel["gridPos"] = {"x": self.x, "y": self.y, "w": width, "h": height}
-        self.panels.append(panel)
-        self.x, self.height = self.x + width, max(self.height, height)
-
-    def _end_line(self):
-        self.x, self.y, self.height = 0, self.y + self.height, 0
-
-    def document(self):
-        variables = [
-            {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus"},
-            {"name": "traces", "label": "Link to a trace, without its id", "type": "textbox",
-             "query": "http://localhost:16686/trace/",
-             "current": {"text": "http://localhost:16686/trace/", "value": "http://localhost:16686/trace/"}},
-        ]
-        return {**self.head, "tags": ["nodemend"], "schemaVersion": 39, "version": 1, "editable": True,
-                "graphTooltip": 1, "refresh": "1m", "time": {"from": "now-7d", "to": "now"}, "timezone": "browser",
-                "templating": {"list": variables}, "annotations": {"list": []}, "panels": self.panels}
-
-
-REPAIR_LABELS = ["started", "node", "policy", "fault", "phase", "strategy", "ended", "trace_id", "repair"]
-
-
-def newest_repairs(board):
-    """The table: one line per repair, the newest first."""
-    colours = {name: {"color": LIGHTS[name], "index": index}
-               for index, name in enumerate(["Succeeded", "Aborted", "NeedsHuman"])}
-    board.panel(
-        "table", "Newest repairs", "The newest 100. A trace id opens the repair's trace.",
-        [("", f"max by ({', '.join(REPAIR_LABELS)}) (nodemend_repair_info) * 1000")], 24, 11,
-        instant=True, target={"format": "table"}, no_value="no repairs yet",
-        overrides=[
-            {"matcher": {"id": "byName", "options": "phase"}, "properties": [
-                {"id": "custom.cellOptions", "value": {"type": "color-text"}},
-                {"id": "mappings", "value": [{"type": "value", "options": colours}]}]},
-            {"matcher": {"id": "byName", "options": "trace"}, "properties": [
-                {"id": "links", "value": [{"title": "Open the trace", "url": "${traces}${__value.text}",
-                                           "targetBlank": True}]}]},
-            {"matcher": {"id": "byName", "options": "age"}, "properties": [
-                {"id": "unit", "value": "dateTimeFromNow"}]},
-        ],
-        transformations=[
-            {"id": "organize", "options": {
-                "excludeByName": {"Time": True},
-                "indexByName": {name: index for index, name in enumerate(["Value"] + REPAIR_LABELS)},
-                "renameByName": {"Value": "age", "trace_id": "trace"}}},
-            {"id": "sortBy", "options": {"sort": [{"field": "age", "desc": True}]}},
-        ],
-        options={"showHeader": True},
-    )
-
-
-def repairs(board):
-    finished = "nodemend_repairs_finished_total"
-    done = grown(finished + '{outcome="Succeeded"}', "$__range")
-    judged = grown(finished + '{outcome!="Aborted"}', "$__range")
-    red = {"color": {"mode": "thresholds"},
-           "thresholds": {"mode": "absolute", "steps": [{"color": "green", "value": None}, {"color": "red", "value": 1}]}}
-    board.row("Repairs")
-    board.stat("Succeeded", "In the time shown.", total(done), decimals=0)
-    board.stat("Need a person", "In the time shown. Such a node stays cordoned until someone decides.",
-               total(grown(finished + '{outcome="NeedsHuman"}', "$__range")), decimals=0, defaults=red)
-    board.stat("Success ratio", "Of the repairs that ran to their end. Aborted ones do not count: the node recovered, "
-               "or someone said no.", f"({total(done)}) / (sum({judged}) > 0)",
-               unit="percentunit", no_value="no repairs yet", defaults={"max": 1})
-    board.stat("Open", "Repairs under way now.", total("nodemend_repairs_open"))
-    board.stat("Nodes held", "Would be repaired, but a guard says no.",
-               'sum(max by (verdict) (nodemend_nodes{verdict="Held"})) or vector(0)')
-    board.stat("Leaders", "One acts. 0 for more than a few seconds, or 2, is wrong.", total("nodemend_leader"))
-    newest_repairs(board)
-    board.graph("Outcomes per hour", "Repairs that ended within the hour before, by outcome.",
-                [("{{outcome}}", by("outcome", grown(finished, "1h")))], stacked=True, bars=True)
-    board.graph("Open repairs by phase", "Where the repairs under way are.",
-                [("{{phase}}", "max by (phase) (nodemend_repairs_open) or on() vector(0)")], stacked=True)
-    duration = "nodemend_repair_duration_seconds"
-    board.graph("Duration of repairs", "From start to end, over the time shown.",
-                [(f"p{round(share * 100)} {{{{outcome}}}}", quantile(share, "outcome", duration, "$__range"))
-                 for share in (0.5, 0.9)], unit="s", no_value="no repairs yet")
-    steps = "nodemend_repair_step_duration_seconds"
-    board.panel("bargauge", "Duration of steps", "The median and the slowest tenth of each step, over the time shown.",
-                [(f"{{{{step}}}} p{round(share * 100)}", quantile(share, "step", steps, "$__range"))
-                 for share in (0.5, 0.9)], 12, unit="s", instant=True, no_value="no repairs yet",
-                options={"orientation": "horizontal", "displayMode": "basic",
-                         "reduceOptions": {"calcs": ["lastNotNull"]}})
-
-
-def decisions(board):
-    board.row("Decisions")
-    board.graph("Nodes by verdict", "What nodemend says of each node now. Healthy ones are left out.",
-                [("{{verdict}}", 'max by (verdict) (nodemend_nodes{verdict!="Healthy"}) or on() vector(0)')],
-                stacked=True)
-    board.graph("Held nodes by reason", "Why nodes that would be repaired are not. A node can have several reasons.",
-                [("{{reason}}", "max by (reason) (nodemend_held_nodes) or on() vector(0)")])
-    board.graph("Decisions per hour", "Changes of a node's verdict within the hour before.",
-                [("{{verdict}}", by("verdict", grown("nodemend_decisions_total", "1h")))], stacked=True, bars=True)
-    board.graph("Signals without a node", "Alerts and series of the hour before whose node is unknown, ambiguous or "
-                "contradictory. They lead to nothing.",
-                [("{{source}} {{reason}}",
-                  by("source, reason", grown("nodemend_unresolved_signals_total", "1h")))])
-
-
-def sources(board):
-    board.row("Sources")
-    board.graph("Sources up", "1: answers. A source that is down makes its signals unknown and holds their nodes.",
-                [("{{source}}", "max by (source) (nodemend_source_up) or on() vector(0)")], width=8,
-                defaults={"max": 1})
-    board.graph("Rule evaluations per second", "Errors make a rule's signals unknown.",
-                [("{{result}}", by("result", "rate(nodemend_rule_evaluations_total[$__rate_interval])"))], width=8,
-                unit="ops")
-    board.graph("Webhook requests per hour", "What Alertmanager sent within the hour before, by status code.",
-                [("{{code}} {{reason}}", by("code, reason", grown("nodemend_webhook_requests_total", "1h")))], width=8)
-    board.graph("Calls that failed per hour", "To Kubernetes, EC2 and Prometheus, within the hour before.",
-                [("{{system}} {{result}}", by("system, result", grown(
-                    'nodemend_external_calls_total{result!="Ok"}', "1h")))])
-    board.graph("Spans dropped per hour", "Traces that are incomplete. The records in the cluster are whole.",
-                [("dropped", total(grown("nodemend_spans_dropped_total", "1h")))])
-
-
-def repair_history():
-    board = Dashboard("nodemend-repair-history", "nodemend / Repair history",
-                      "Which nodes were repaired, how it went, and why others were not.")
-    for part in (repairs, decisions, sources):
-        part(board)
-    return board.document()
-
-
-DASHBOARDS = {"repair-history.json": repair_history}
 
 
 def main(arguments):
     if arguments not in ([], ["--check"]):
-        print("usage: generate.py [--check]", file=sys.stderr)
+        print(__doc__, file=sys.stderr)
         return 2
-    stale = 0
-    for name, build in DASHBOARDS.items():
-        path, text = HERE / name, json.dumps(build(), indent=2) + "\n"
-        if path.exists() and path.read_text(encoding="utf-8") == text:
-            continue
-        if arguments:
-            print(f"{name} is not what generate.py writes: run dashboards/generate.py", file=sys.stderr)
-            stale = 1
-        else:
+    stale = []
+    for name, content in DASHBOARDS.items():
+        path, text = HERE / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        if not arguments:
             path.write_text(text, encoding="utf-8")
-            print(f"wrote {name}")
-    return stale
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            stale.append(name)
+    for name in stale:
+        print(f"dashboards/{name} is not what dashboards/generate.py writes; run it", file=sys.stderr)
+    return 1 if stale else 0
 
 
 if __name__ == "__main__":

@@ -7,3 +7,4 @@ pub mod config;
 pub mod decide;
 pub mod evidence;
 pub mod model;
+pub mod repair;

@@ -71,20 +71,35 @@ impl FromStr for Span {
             return Err(refuse());
         }
         while !rest.is_empty() {
-            let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(refuse)?;
+            let digits = rest
+                .find(|c: char| !c.is_ascii_digit())
+                .ok_or_else(refuse)?;
             let count: i64 = rest[..digits].parse().map_err(|_| refuse())?;
             rest = &rest[digits..];
-            let units = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000), ("w", 604_800_000)];
+            let units = [
+                ("ms", 1),
+                ("s", 1_000),
+                ("m", 60_000),
+                ("h", 3_600_000),
+                ("d", 86_400_000),
+                ("w", 604_800_000),
+            ];
             let (unit, length) = units
                 .into_iter()
-                .find(|(unit, _)| rest.strip_prefix(unit).is_some_and(|after| !after.starts_with(|c: char| c.is_ascii_alphabetic())))
+                .find(|(unit, _)| {
+                    rest.strip_prefix(unit)
+                        .is_some_and(|after| !after.starts_with(|c: char| c.is_ascii_alphabetic()))
+                })
                 .ok_or_else(refuse)?;
             if length >= last {
                 return Err(refuse());
             }
             last = length;
             rest = &rest[unit.len()..];
-            total = count.checked_mul(length).and_then(|part| total.checked_add(part)).ok_or_else(refuse)?;
+            total = count
+                .checked_mul(length)
+                .and_then(|part| total.checked_add(part))
+                .ok_or_else(refuse)?;
         }
         // A century is longer than any setting and keeps all arithmetic in range.
         if total > 3_155_760_000_000 {
@@ -100,7 +115,13 @@ impl fmt::Display for Span {
         if rest == 0 {
             return f.write_str("0s");
         }
-        for (unit, length) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
+        for (unit, length) in [
+            ("d", 86_400_000),
+            ("h", 3_600_000),
+            ("m", 60_000),
+            ("s", 1_000),
+            ("ms", 1),
+        ] {
             if rest >= length {
                 write!(f, "{}{unit}", rest / length)?;
                 rest %= length;
@@ -118,7 +139,9 @@ impl Serialize for Span {
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -140,7 +163,9 @@ impl JsonSchema for Span {
 }
 
 /// Three-valued truth; combinations follow Kleene's strong logic.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 pub enum Truth {
     /// Known not to hold.
     False,
@@ -186,7 +211,9 @@ impl std::ops::Not for Truth {
 }
 
 /// What one source says of one node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 pub enum SignalState {
     /// The source says that it is wrong.
     Firing,
@@ -207,7 +234,9 @@ impl From<SignalState> for Truth {
 }
 
 /// Why nodemend does not act now. Closed: these are metric labels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum Reason {
     /// A `RepairPause` covers the node.
     Paused,
@@ -269,7 +298,9 @@ impl fmt::Display for Reason {
 }
 
 /// What the core says of one node now. Closed: these are metric labels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum VerdictKind {
     /// No fault.
     Healthy,
@@ -351,17 +382,27 @@ impl NodeView {
     }
     /// Whether the node runs the control plane.
     pub fn control_plane(&self) -> bool {
-        CONTROL_PLANE_LABELS.iter().any(|label| self.labels.contains_key(*label))
+        CONTROL_PLANE_LABELS
+            .iter()
+            .any(|label| self.labels.contains_key(*label))
     }
     /// The instance id at the end of an AWS providerID.
     pub fn instance_id(&self) -> Option<&str> {
-        let id = self.provider_id.strip_prefix("aws://")?.rsplit('/').next()?;
+        let id = self
+            .provider_id
+            .strip_prefix("aws://")?
+            .rsplit('/')
+            .next()?;
         (id.starts_with("i-") && id.len() > 2).then_some(id)
     }
 }
 
 /// A pod, reduced to what a drain needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent facts of the pod, none excludes another"
+)]
 pub struct PodView {
     /// Namespace and name.
     pub namespace: String,
@@ -425,7 +466,12 @@ pub fn digest(parts: &[&str], length: usize) -> String {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());
     }
-    let mut text: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut text = String::with_capacity(64);
+    for byte in hash.finalize() {
+        text.extend(
+            [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')),
+        );
+    }
     text.truncate(length);
     text
 }
@@ -437,10 +483,32 @@ mod tests {
 
     #[test]
     fn spans_are_read_and_refused() {
-        for (text, seconds) in [("90s", 90), ("10m", 600), ("1h30m", 5400), ("0", 0), ("1d", 86400), ("1500ms", 1)] {
-            assert_eq!(text.parse::<Span>().map(Span::as_seconds), Ok(seconds), "{text}");
+        for (text, seconds) in [
+            ("90s", 90),
+            ("10m", 600),
+            ("1h30m", 5400),
+            ("0", 0),
+            ("1d", 86400),
+            ("1500ms", 1),
+        ] {
+            assert_eq!(
+                text.parse::<Span>().map(Span::as_seconds),
+                Ok(seconds),
+                "{text}"
+            );
         }
-        for text in ["", "10", "m", "-5m", "5 m", "1m1h", "1m1m", "5x", "99999999999999999999s", "999999w"] {
+        for text in [
+            "",
+            "10",
+            "m",
+            "-5m",
+            "5 m",
+            "1m1h",
+            "1m1m",
+            "5x",
+            "99999999999999999999s",
+            "999999w",
+        ] {
             assert!(text.parse::<Span>().is_err(), "{text}");
         }
     }
@@ -457,8 +525,8 @@ mod tests {
             let read = |v: &u8| [Truth::False, Truth::Unknown, Truth::True][usize::from(*v)];
             let known = |v: &u8| match read(v) { Truth::Unknown if fill => Truth::True, Truth::Unknown => Truth::False, t => t };
             for combine in [
-                Truth::all::<Vec<Truth>> as fn(Vec<Truth>) -> Truth,
-                Truth::any::<Vec<Truth>>,
+                (|values: Vec<Truth>| Truth::all(values)) as fn(Vec<Truth>) -> Truth,
+                |values| Truth::any(values),
             ] {
                 let before = combine(values.iter().map(read).collect());
                 let after = combine(values.iter().map(known).collect());
@@ -472,7 +540,14 @@ mod tests {
 
     #[test]
     fn instance_ids_come_from_aws_provider_ids_only() {
-        let id = |text: &str| NodeView { provider_id: text.into(), ..NodeView::default() }.instance_id().map(str::to_owned);
+        let id = |text: &str| {
+            NodeView {
+                provider_id: text.into(),
+                ..NodeView::default()
+            }
+            .instance_id()
+            .map(str::to_owned)
+        };
         assert_eq!(id("aws:///eu-central-1a/i-0abc").as_deref(), Some("i-0abc"));
         assert_eq!(id("gce://p/z/i-0abc"), None);
         assert_eq!(id("aws:///eu-central-1a/"), None);

@@ -28,7 +28,11 @@ use crate::model::Span;
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Accepted\")].status"
     ),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
     crates(kube_core = "::kube_core")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -116,7 +120,10 @@ pub enum Operator {
 impl NodeSelector {
     /// Whether a node with these labels is selected.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        let named = self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value));
+        let named = self
+            .match_labels
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value));
         named
             && self.match_expressions.iter().all(|requirement| {
                 let found = labels.get(&requirement.key);
@@ -156,7 +163,9 @@ pub struct FaultSpec {
 }
 
 /// How urgent a fault is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 pub enum Severity {
     /// Waits its turn.
     #[default]

@@ -26,7 +26,11 @@ pub const FINALIZER: &str = "nodemend.dev/repair";
     derive = "PartialEq",
     printcolumn(name = "Receiver", type_ = "string", json_path = ".spec.receiver"),
     printcolumn(name = "Group", type_ = "string", json_path = ".spec.groupKey"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
     crates(kube_core = "::kube_core")
 )]
 #[serde(rename_all = "camelCase")]
@@ -158,7 +162,11 @@ pub struct FaultRecord {
     category = "nodemend",
     derive = "PartialEq",
     printcolumn(name = "Epoch", type_ = "integer", json_path = ".spec.epoch"),
-    printcolumn(name = "Down", type_ = "string", json_path = ".spec.sourcesDown[*].source"),
+    printcolumn(
+        name = "Down",
+        type_ = "string",
+        json_path = ".spec.sourcesDown[*].source"
+    ),
     crates(kube_core = "::kube_core")
 )]
 #[serde(rename_all = "camelCase")]
@@ -213,8 +221,16 @@ pub struct SourceDown {
     printcolumn(name = "Fault", type_ = "string", json_path = ".spec.fault"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
-    printcolumn(name = "Replacement", type_ = "string", json_path = ".status.replacement.instanceId"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Replacement",
+        type_ = "string",
+        json_path = ".status.replacement.instanceId"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
     crates(kube_core = "::kube_core")
 )]
 #[serde(rename_all = "camelCase")]
@@ -299,7 +315,9 @@ pub struct Intent {
 }
 
 /// One external effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 pub enum Step {
     /// Cordon, with what was found before.
     Quarantine,
@@ -363,7 +381,20 @@ pub struct Outcome {
 }
 
 /// Where a repair is. What a newer version wrote is `Unrecognized`, and is left alone.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
 pub enum Phase {
     /// Admitted.
     #[default]
@@ -485,7 +516,9 @@ impl NodeRepair {
     }
     /// The phase.
     pub fn phase(&self) -> Phase {
-        self.status.as_ref().map_or(Phase::Pending, |status| status.phase)
+        self.status
+            .as_ref()
+            .map_or(Phase::Pending, |status| status.phase)
     }
     /// Whether work is left.
     pub fn open(&self) -> bool {
@@ -493,6 +526,9 @@ impl NodeRepair {
     }
     /// The latest entry of a step.
     pub fn last(&self, step: Step) -> Option<&Entry> {
-        self.journal().iter().rev().find(|entry| entry.intent.step == step)
+        self.journal()
+            .iter()
+            .rev()
+            .find(|entry| entry.intent.step == step)
     }
 }
