@@ -156,7 +156,7 @@ REPAIR_HISTORY = [
     stat("Needs a person", "Of the newest 100 repairs. The node stays cordoned until someone looks.",
          f"count {led(NEEDS_HUMAN)} or vector(0)", ["green", ("red", 1)]),
     stat("Held nodes", "Would be repaired, but a guard says no.",
-         f"sum {led('nodemend_held_nodes')} or vector(0)", ["green", ("orange", 1)]),
+         "sum " + led('nodemend_nodes{verdict="Held"}') + " or vector(0)", ["green", ("orange", 1)]),
     stat("Sources", "Whether nodemend's sources answer. While one does not, no repair starts that rests on it.",
          f"min by (source) {led('nodemend_source_up')}", ["red", ("green", 1)], legend="{{source}}",
          mappings=[{"type": "value", "options": {"0": {"text": "down"}, "1": {"text": "up"}}}]),
