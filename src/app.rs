@@ -405,7 +405,12 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    type End = (usize, Vec<(String, Phase)>, Vec<HeldLine>, Vec<ObservedLine>);
+    type End = (
+        usize,
+        Vec<(String, Phase)>,
+        Vec<HeldLine>,
+        Vec<ObservedLine>,
+    );
 
     /// The effects on nodes, pods and instances, counted per object; records are means, not ends.
     fn effects(world: &World) -> BTreeMap<String, usize> {
@@ -421,9 +426,7 @@ mod tests {
         counts
     }
 
-    fn end(
-        summary: &Summary,
-    ) -> End {
+    fn end(summary: &Summary) -> End {
         (
             summary.nodes,
             summary
