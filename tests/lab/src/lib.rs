@@ -1,1 +1,35 @@
-//! The lab.
+//! The real components that nodemend is tested against, on loopback ports.
+//!
+//! A test asks for the parts it needs, gets typed access to each, and all of
+//! them end with the [`Lab`], also when the test panics.
+
+mod apply;
+mod audit;
+mod control_plane;
+mod http;
+mod lab;
+mod nodes;
+mod options;
+mod ports;
+mod process;
+mod programs;
+mod site;
+mod wait;
+mod watchdog;
+mod workloads;
+mod yaml;
+
+pub use audit::AuditEvent;
+pub use control_plane::{ControlPlane, Pace, client_of};
+pub use lab::Lab;
+pub use nodes::{NodeSpec, POOL_LABEL, ZONES};
+pub use options::Options;
+pub use ports::free_port;
+pub use programs::Programs;
+pub use wait::wait_for;
+pub use workloads::Workload;
+
+/// Chooses the one TLS provider; a second call changes nothing.
+pub fn crypto() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}

@@ -1,0 +1,230 @@
+//! The lab as a test sees it.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
+use kube::Client;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use serde_json::json;
+
+use crate::audit::{self, AuditEvent};
+use crate::control_plane::{ControlPlane, client_of, kubeconfig_text};
+use crate::nodes::{self, NodeSpec};
+use crate::options::Options;
+use crate::site::{READY, Site};
+use crate::wait::wait_for;
+use crate::workloads::{self, Workload};
+use crate::{apply, http};
+
+/// Written before the audit log is read: what came before it is in the log.
+const FENCE: &str = "nodemend-lab-audit-fence";
+
+/// A running lab; everything in it ends when it is dropped.
+pub struct Lab {
+    plane: ControlPlane,
+    admin: Client,
+    fences: AtomicU64,
+    keep: bool,
+    site: Site,
+}
+
+impl Lab {
+    /// Starts what the options ask for and waits until all of it is ready.
+    pub async fn start(options: Options) -> Result<Self> {
+        crate::crypto();
+        let site = Site::create(options.directory.as_deref())?;
+        let plane = ControlPlane::start(&site, &options.pace).await?;
+        let admin = client_of(&plane.kubeconfig).await?;
+        let keep = options.keep || std::env::var_os("NODEMEND_LAB_KEEP").is_some_and(|value| value != "0");
+        Ok(Self { plane, admin, fences: AtomicU64::new(0), keep, site })
+    }
+
+    /// Admin's kubeconfig.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.plane.kubeconfig
+    }
+
+    /// The lab's directory: logs, configurations, the audit log.
+    pub fn directory(&self) -> &Path {
+        self.site.root()
+    }
+
+    /// The API server and where its files are.
+    pub fn control_plane(&self) -> &ControlPlane {
+        &self.plane
+    }
+
+    /// The path of a program of the lab, as `amtool`.
+    pub fn program(&self, name: &str) -> Result<&Path> {
+        self.site.programs.get(name)
+    }
+
+    /// A client with admin's rights, without retries of its own.
+    pub fn admin(&self) -> Client {
+        self.admin.clone()
+    }
+
+    /// A kubeconfig with a fresh token of this service account, good for a day.
+    pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> Result<PathBuf> {
+        let api: Api<ServiceAccount> = Api::namespaced(self.admin(), namespace);
+        let spec = TokenRequestSpec { expiration_seconds: Some(86_400), ..TokenRequestSpec::default() };
+        let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
+        let answer = api
+            .create_token_request(name, &PostParams::default(), &request)
+            .await
+            .with_context(|| format!("asking for a token of {namespace}/{name}"))?;
+        let token = answer.status.and_then(|status| status.token).context("an answer without a token")?;
+        let text = kubeconfig_text(&self.plane.url, &self.plane.ca, &token);
+        self.site.write(&format!("config/{namespace}.{name}.kubeconfig"), &text)
+    }
+
+    /// Applies YAML or JSON documents, server-side, definitions first.
+    pub async fn apply(&self, text: &str) -> Result<()> {
+        apply::apply(&self.admin, text).await
+    }
+
+    /// Applies a file, or every `.yaml`, `.yml` and `.json` directly in a directory.
+    pub async fn apply_path(&self, path: &Path) -> Result<()> {
+        let mut text = String::new();
+        for file in manifests(path)? {
+            let part = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+            text.push_str(&part);
+            text.push_str("\n---\n");
+        }
+        self.apply(&text).await
+    }
+
+    /// Makes `count` nodes, `node-0` on, spread over the zones, and waits until they are ready.
+    pub async fn add_nodes(&self, count: usize) -> Result<Vec<NodeSpec>> {
+        let specs = NodeSpec::many(count);
+        self.add_node_specs(&specs).await?;
+        Ok(specs)
+    }
+
+    /// Makes these nodes and waits until they are ready.
+    pub async fn add_node_specs(&self, specs: &[NodeSpec]) -> Result<()> {
+        nodes::add(&self.admin, specs).await
+    }
+
+    /// Turns a node's Ready to True or False and waits until the API shows it.
+    pub async fn set_node_ready(&self, name: &str, ready: bool) -> Result<()> {
+        nodes::set_ready(&self.admin, name, ready).await
+    }
+
+    /// Sets another condition of a node, as `DiskPressure` or one of the test's own.
+    pub async fn set_node_condition(&self, name: &str, kind: &str, status: &str, reason: &str) -> Result<()> {
+        nodes::set_condition(&self.admin, name, kind, status, reason).await
+    }
+
+    /// Makes a Deployment, with a disruption budget if asked, and waits for its pods.
+    pub async fn add_workload(&self, workload: &Workload) -> Result<()> {
+        workloads::add(&self.admin, workload).await
+    }
+
+    /// The pods on a node that are not being deleted.
+    pub async fn pods_on(&self, node: &str) -> Result<Vec<Pod>> {
+        workloads::pods_on(&self.admin, node).await
+    }
+
+    /// Every request answered before this call that the audit policy records.
+    pub async fn audit(&self) -> Result<Vec<AuditEvent>> {
+        let number = self.fences.fetch_add(1, Ordering::Relaxed).to_string();
+        let api: Api<Lease> = Api::namespaced(self.admin(), "kube-system");
+        let fence = format!("{FENCE}-{number}");
+        let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": fence}});
+        let params = PatchParams::apply("nodemend-lab").force();
+        api.patch(&fence, &params, &Patch::Apply(&lease)).await.context("writing the fence")?;
+        let is_fence = |event: &AuditEvent| event.name.as_deref().is_some_and(|name| name.starts_with(FENCE));
+        wait_for("the audit log to catch up", Duration::from_secs(10), || async {
+            let events = audit::read(&self.plane.audit_log)?;
+            Ok(events.iter().any(|event| event.name.as_deref() == Some(&fence)).then_some(events))
+        })
+        .await
+        .map(|events| events.into_iter().filter(|event| !is_fence(event)).collect())
+    }
+
+    /// Kills a component (SIGKILL) and waits for its end.
+    pub fn stop(&self, component: &str) -> Result<()> {
+        self.site.with(component, crate::process::Process::kill)
+    }
+
+    /// Sends a signal by name; `STOP` of `kwok` makes all kubelets dead, `CONT` heals.
+    pub fn signal(&self, component: &str, signal: &str) -> Result<()> {
+        self.site.with(component, |process| process.signal(signal))
+    }
+
+    /// The end of a component's log.
+    pub fn log_tail(&self, component: &str) -> Result<String> {
+        self.site.with(component, |process| Ok(process.tail()))
+    }
+
+    /// The components that run, with their process ids.
+    pub fn running(&self) -> Vec<(String, u32)> {
+        self.site.running()
+    }
+
+    /// Starts a stopped component again, on the same port with the same data, and
+    /// waits until it listens.
+    pub async fn start_again(&self, component: &str) -> Result<()> {
+        self.site.with(component, crate::process::Process::start_again)?;
+        if component == "kube-apiserver" {
+            return wait_for("the API server to be back", READY, || async {
+                let request = axum::http::Request::get("/readyz").body(Vec::new()).context("building a request")?;
+                Ok((self.admin.request_text(request).await? == "ok").then_some(()))
+            })
+            .await;
+        }
+        Ok(())
+    }
+
+    /// Polls until the closure gives `Some`, at most for `deadline`.
+    pub async fn wait_for<T, F, Fut>(&self, what: &str, deadline: Duration, condition: F) -> Result<T>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<Option<T>>>,
+    {
+        wait_for(what, deadline, condition).await
+    }
+
+    /// A client for plain HTTP on loopback.
+    pub fn http(&self) -> Result<reqwest::Client> {
+        http::client()
+    }
+}
+
+fn manifests(path: &Path) -> Result<Vec<PathBuf>> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).with_context(|| format!("listing {}", path.display()))? {
+        let file = entry.context("listing a directory")?.path();
+        if file.extension().is_some_and(|kind| kind == "yaml" || kind == "yml" || kind == "json") {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if self.keep {
+            eprintln!(
+                "lab kept up for a look: KUBECONFIG={} (end it: Ctrl-C, or kill {})",
+                self.plane.kubeconfig.display(),
+                std::process::id()
+            );
+            loop {
+                thread::park();
+            }
+        }
+        self.site.kill_all();
+    }
+}
