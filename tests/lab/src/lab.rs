@@ -15,9 +15,11 @@ use serde_json::json;
 
 use crate::audit::{self, AuditEvent};
 use crate::control_plane::{ControlPlane, client_of, kubeconfig_text};
+use crate::inside::Inside;
+use crate::monitoring::{Alertmanager, Exporter, Monitoring, Prometheus};
 use crate::nodes::{self, NodeSpec};
 use crate::options::Options;
-use crate::site::{READY, Site};
+use crate::site::Site;
 use crate::wait::wait_for;
 use crate::workloads::{self, Workload};
 use crate::{apply, http};
@@ -31,6 +33,8 @@ pub struct Lab {
     admin: Client,
     fences: AtomicU64,
     keep: bool,
+    monitoring: Option<Monitoring>,
+    _inside: Inside,
     site: Site,
 }
 
@@ -41,8 +45,33 @@ impl Lab {
         let site = Site::create(options.directory.as_deref())?;
         let plane = ControlPlane::start(&site, &options.pace).await?;
         let admin = client_of(&plane.kubeconfig).await?;
+        let inside = Inside::start()?;
+        let monitoring = match &options.monitoring {
+            Some(wanted) => Some(Monitoring::start(&site, &inside, wanted, plane.kubeconfig.clone()).await?),
+            None => None,
+        };
         let keep = options.keep || std::env::var_os("NODEMEND_LAB_KEEP").is_some_and(|value| value != "0");
-        Ok(Self { plane, admin, fences: AtomicU64::new(0), keep, site })
+        Ok(Self { plane, admin, fences: AtomicU64::new(0), keep, monitoring, _inside: inside, site })
+    }
+
+    /// Prometheus, Alertmanager and the exporter; a panic if the options had none.
+    pub fn monitoring(&self) -> &Monitoring {
+        self.monitoring.as_ref().expect("the test asked for no monitoring")
+    }
+
+    /// What the nodes' exporters say.
+    pub fn exporter(&self) -> &Exporter {
+        &self.monitoring().exporter
+    }
+
+    /// Prometheus.
+    pub fn prometheus(&self) -> &Prometheus {
+        &self.monitoring().prometheus
+    }
+
+    /// Alertmanager.
+    pub fn alertmanager(&self) -> &Alertmanager {
+        &self.monitoring().alertmanager
     }
 
     /// Admin's kubeconfig.
@@ -170,17 +199,10 @@ impl Lab {
     }
 
     /// Starts a stopped component again, on the same port with the same data, and
-    /// waits until it listens.
+    /// waits until it is ready.
     pub async fn start_again(&self, component: &str) -> Result<()> {
         self.site.with(component, crate::process::Process::start_again)?;
-        if component == "kube-apiserver" {
-            return wait_for("the API server to be back", READY, || async {
-                let request = axum::http::Request::get("/readyz").body(Vec::new()).context("building a request")?;
-                Ok((self.admin.request_text(request).await? == "ok").then_some(()))
-            })
-            .await;
-        }
-        Ok(())
+        self.site.ready(component).await
     }
 
     /// Polls until the closure gives `Some`, at most for `deadline`.
@@ -226,5 +248,8 @@ impl Drop for Lab {
             }
         }
         self.site.kill_all();
+        if thread::panicking() {
+            self.site.keep_logs();
+        }
     }
 }

@@ -7,7 +7,9 @@ mod apply;
 mod audit;
 mod control_plane;
 mod http;
+mod inside;
 mod lab;
+mod monitoring;
 mod nodes;
 mod options;
 mod ports;
@@ -22,6 +24,10 @@ mod yaml;
 pub use audit::AuditEvent;
 pub use control_plane::{ControlPlane, Pace, client_of};
 pub use lab::Lab;
+pub use monitoring::{
+    Alertmanager, AlertmanagerAlert, Exporter, Metric, Monitoring, MonitoringOptions, Prometheus, PrometheusAlert, Sample,
+    webhook_config,
+};
 pub use nodes::{NodeSpec, POOL_LABEL, ZONES};
 pub use options::Options;
 pub use ports::free_port;

@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 
 use crate::control_plane::Pace;
+use crate::monitoring::MonitoringOptions;
 
 /// Which parts run beside the control plane; the default is none.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Heartbeats and grace periods.
     pub pace: Pace,
+    /// Prometheus, Alertmanager and the exporter.
+    pub monitoring: Option<MonitoringOptions>,
     /// Where the lab lives; a temporary directory by default.
     pub directory: Option<PathBuf>,
     /// Stay up for a look when the lab is dropped, until the process is

@@ -4,11 +4,8 @@ use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-
-use crate::wait::wait_for;
 
 /// How many lines of its log an error shows.
 const TAIL: usize = 25;
@@ -24,16 +21,24 @@ pub struct Recipe {
     pub args: Vec<String>,
     /// Its environment, over a nearly empty one.
     pub env: Vec<(String, String)>,
+    /// The address that gives a success when it is ready.
+    pub health: String,
 }
 
 impl Recipe {
     /// A recipe without environment.
-    pub fn new<S: Into<String>>(name: &str, program: &Path, args: impl IntoIterator<Item = S>) -> Self {
+    pub fn new<S: Into<String>>(
+        name: &str,
+        program: &Path,
+        health: String,
+        args: impl IntoIterator<Item = S>,
+    ) -> Self {
         Self {
             name: name.to_owned(),
             program: program.to_owned(),
             args: args.into_iter().map(Into::into).collect(),
             env: Vec::new(),
+            health,
         }
     }
 }
@@ -81,31 +86,20 @@ impl Process {
         Ok(())
     }
 
-    /// Waits until `ready`; an early end or the deadline is an error with the log's tail.
-    pub async fn ready<F, Fut>(&mut self, deadline: Duration, mut ready: F) -> Result<()>
-    where
-        F: FnMut() -> Fut,
-        Fut: Future<Output = Result<bool>>,
-    {
-        let name = self.recipe.name.clone();
-        let mut ended = None;
-        let outcome = wait_for(&format!("{name} to be ready"), deadline, || {
-            ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
-            let look = if ended.is_some() { None } else { Some(ready()) };
-            async move {
-                match look {
-                    Some(look) => Ok(look.await?.then_some(true)),
-                    None => Ok(Some(false)),
-                }
-            }
-        })
-        .await;
-        match outcome {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(anyhow!("{name} ended at start ({})", ended.map_or_else(String::new, |s| s.to_string()))),
-            Err(error) => Err(error),
-        }
-        .with_context(|| format!("the end of {}:\n{}", self.log.display(), self.tail()))
+    /// The error of an early end, if it has ended.
+    pub fn ended(&mut self) -> Option<anyhow::Error> {
+        let status = self.child.as_mut()?.try_wait().ok()??;
+        Some(anyhow!("{} ended at start ({status})", self.recipe.name))
+    }
+
+    /// Adds the end of its log to an error.
+    pub fn explain(&self, error: anyhow::Error) -> anyhow::Error {
+        error.context(format!("the end of {}:\n{}", self.log.display(), self.tail()))
+    }
+
+    /// The address that tells whether it is ready.
+    pub fn health(&self) -> &str {
+        &self.recipe.health
     }
 
     /// SIGKILL, and waits for the end. Nothing if it is stopped.

@@ -8,8 +8,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tempfile::TempDir;
 
+use crate::http;
 use crate::process::{Process, Recipe};
 use crate::programs::Programs;
+use crate::wait::wait_for;
 use crate::watchdog::Watchdog;
 
 /// How long a component may take to be ready. Generous: builds share the machine.
@@ -24,7 +26,7 @@ pub struct Site {
     root: PathBuf,
     // Dropped after the processes: it kills what is left.
     watchdog: Watchdog,
-    _temporary: Option<TempDir>,
+    temporary: Option<TempDir>,
 }
 
 impl Site {
@@ -42,7 +44,7 @@ impl Site {
             fs::create_dir_all(root.join(name)).context("creating the lab's directories")?;
         }
         let watchdog = Watchdog::start(&root.join("pids"))?;
-        Ok(Self { processes: Mutex::default(), programs, root, watchdog, _temporary: temporary })
+        Ok(Self { processes: Mutex::default(), programs, root, watchdog, temporary })
     }
 
     /// The lab's directory.
@@ -68,15 +70,30 @@ impl Site {
     }
 
     /// Starts a component and waits until it is ready.
-    pub async fn start<F, Fut>(&self, recipe: Recipe, ready: F) -> Result<()>
-    where
-        F: FnMut() -> Fut,
-        Fut: Future<Output = Result<bool>>,
-    {
-        let mut process = Process::start(recipe, &self.logs(), self.watchdog.pids())?;
-        process.ready(READY, ready).await?;
+    pub async fn start(&self, recipe: Recipe) -> Result<()> {
+        let name = recipe.name.clone();
+        let process = Process::start(recipe, &self.logs(), self.watchdog.pids())?;
         self.lock().push(process);
-        Ok(())
+        let outcome = self.ready(&name).await;
+        if outcome.is_err() {
+            // Dropped, so that another attempt can take its name.
+            self.lock().retain(|process| process.name() != name);
+        }
+        outcome
+    }
+
+    /// Waits until a started component is ready; its early end is an error at once.
+    pub async fn ready(&self, name: &str) -> Result<()> {
+        let http = http::loopback_client()?;
+        let health = self.with(name, |process| Ok(process.health().to_owned()))?;
+        let look = || async {
+            if let Some(error) = self.with(name, |process| Ok(process.ended()))? {
+                return Ok(Some(Err(error)));
+            }
+            Ok(http::answers(&http, &health).await?.then_some(Ok(())))
+        };
+        let outcome = wait_for(&format!("{name} to be ready"), READY, look).await.flatten();
+        outcome.or_else(|error| self.with(name, |process| Err(process.explain(error))))
     }
 
     /// Does something with a component that is there.
@@ -89,6 +106,16 @@ impl Site {
     /// The components' names and process ids.
     pub fn running(&self) -> Vec<(String, u32)> {
         self.lock().iter().filter_map(|process| Some((process.name().to_owned(), process.pid()?))).collect()
+    }
+
+    /// Keeps a temporary directory's logs for a look, without etcd's data.
+    pub fn keep_logs(&mut self) {
+        if let Some(temporary) = self.temporary.take() {
+            let path = temporary.keep();
+            // Best effort: it is only disk space.
+            let _ = fs::remove_dir_all(path.join("etcd"));
+            eprintln!("the lab's logs are kept in {}", path.display());
+        }
     }
 
     /// Kills all, the last started first.

@@ -7,13 +7,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
-use kube::Client;
 
-use crate::http;
 use crate::ports::free_port;
 use crate::process::Recipe;
 use crate::site::{Site, on_free_ports};
@@ -66,8 +64,8 @@ impl ControlPlane {
         // These three need only the API server.
         tokio::try_join!(
             on_free_ports(|| start_controller_manager(site, &plane, pace)),
-            on_free_ports(|| start_scheduler(site, &plane)),
-            on_free_ports(|| start_kwok(site, &plane, pace)),
+            on_free_ports(|| start_scheduler(site)),
+            on_free_ports(|| start_kwok(site, pace)),
         )?;
         Ok(plane)
     }
@@ -80,6 +78,7 @@ async fn start_etcd(site: &Site) -> Result<String> {
     let recipe = Recipe::new(
         "etcd",
         site.programs.get("etcd")?,
+        format!("{url}/health"),
         [
             "--name=lab".to_owned(),
             format!("--data-dir={}", site.path("etcd")),
@@ -93,9 +92,7 @@ async fn start_etcd(site: &Site) -> Result<String> {
             "--log-level=warn".to_owned(),
         ],
     );
-    let health = format!("{url}/health");
-    let http = http::client()?;
-    site.start(recipe, || http::answers(&http, &health)).await?;
+    site.start(recipe).await?;
     Ok(url)
 }
 
@@ -128,6 +125,7 @@ async fn start_api_server(site: &Site, etcd: &str) -> Result<ControlPlane> {
     let recipe = Recipe::new(
         "kube-apiserver",
         site.programs.get("kube-apiserver")?,
+        format!("{url}/readyz"),
         [
             format!("--etcd-servers={etcd}"),
             format!("--secure-port={port}"),
@@ -152,16 +150,12 @@ async fn start_api_server(site: &Site, etcd: &str) -> Result<ControlPlane> {
             "--audit-log-maxsize=100000".to_owned(),
         ],
     );
-    let certificate = PathBuf::from(site.path("pki/api/apiserver.crt"));
-    let kubeconfig = site.root().join("kubeconfig");
-    // An earlier attempt's certificate would be read too early.
-    let _ = fs::remove_file(&certificate);
-    site.start(recipe, || api_server_is_ready(&certificate, &kubeconfig, &url)).await?;
-    let ca = ca_of(&certificate)?;
+    site.start(recipe).await?;
+    let ca = ca_of(Path::new(&site.path("pki/api/apiserver.crt")))?;
     for (_, file) in USERS {
         write_kubeconfig(site, file, &kubeconfig_text(&url, &ca, &format!("lab-{file}")))?;
     }
-    Ok(ControlPlane { url, ca, kubeconfig, audit_log })
+    Ok(ControlPlane { url, ca, kubeconfig: site.root().join("kubeconfig"), audit_log })
 }
 
 fn write_kubeconfig(site: &Site, file: &str, text: &str) -> Result<()> {
@@ -172,25 +166,10 @@ fn write_kubeconfig(site: &Site, file: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
-async fn api_server_is_ready(certificate: &Path, kubeconfig: &Path, url: &str) -> Result<bool> {
-    let ca = ca_of(certificate)?;
-    fs::write(kubeconfig, kubeconfig_text(url, &ca, "lab-admin")).context("writing the kubeconfig")?;
-    let client: Client = client_of(kubeconfig).await?;
-    let request = kube_request("/readyz")?;
-    Ok(client.request_text(request).await? == "ok")
-}
-
-fn kube_request(path: &str) -> Result<axum::http::Request<Vec<u8>>> {
-    axum::http::Request::get(path).body(Vec::new()).context("building a request")
-}
-
 /// The API server signs its own certificate and puts the CA after it.
 fn ca_of(certificate: &Path) -> Result<String> {
     let text = fs::read_to_string(certificate).context("reading the API server's certificate")?;
-    let start = text.rfind("-----BEGIN CERTIFICATE-----").context("no certificate yet")?;
-    if text.matches("-----END CERTIFICATE-----").count() < 2 {
-        bail!("the certificate is not complete yet");
-    }
+    let start = text.rfind("-----BEGIN CERTIFICATE-----").context("no certificate in the file")?;
     Ok(text[start..].to_owned())
 }
 
@@ -200,6 +179,7 @@ async fn start_controller_manager(site: &Site, plane: &ControlPlane, pace: &Pace
     let recipe = Recipe::new(
         "kube-controller-manager",
         site.programs.get("kube-controller-manager")?,
+        format!("https://127.0.0.1:{port}/healthz"),
         [
             format!("--kubeconfig={}", site.path("config/controller-manager.kubeconfig")),
             format!("--secure-port={port}"),
@@ -215,10 +195,10 @@ async fn start_controller_manager(site: &Site, plane: &ControlPlane, pace: &Pace
             "--kube-api-burst=1000".to_owned(),
         ],
     );
-    start_with_health(site, recipe, port).await
+    site.start(recipe).await
 }
 
-async fn start_scheduler(site: &Site, plane: &ControlPlane) -> Result<()> {
+async fn start_scheduler(site: &Site) -> Result<()> {
     let port = free_port()?;
     let config = site.write(
         "config/scheduler.yaml",
@@ -229,10 +209,10 @@ async fn start_scheduler(site: &Site, plane: &ControlPlane) -> Result<()> {
             site.path("config/scheduler.kubeconfig")
         ),
     )?;
-    debug_assert!(!plane.url.is_empty(), "the kubeconfigs are written with the API server");
     let recipe = Recipe::new(
         "kube-scheduler",
         site.programs.get("kube-scheduler")?,
+        format!("https://127.0.0.1:{port}/healthz"),
         [
             format!("--config={}", config.display()),
             format!("--secure-port={port}"),
@@ -240,34 +220,20 @@ async fn start_scheduler(site: &Site, plane: &ControlPlane) -> Result<()> {
             format!("--cert-dir={}", site.path("pki/scheduler")),
         ],
     );
-    start_with_health(site, recipe, port).await
+    site.start(recipe).await
 }
 
-/// Controller manager and scheduler: ready when their own HTTPS port says so.
-async fn start_with_health(site: &Site, recipe: Recipe, port: u16) -> Result<()> {
-    crate::crypto();
-    let http = reqwest::Client::builder()
-        .no_proxy()
-        .timeout(Duration::from_secs(5))
-        // Its own, self-signed certificate; nothing secret is said to it.
-        .tls_danger_accept_invalid_certs(true)
-        .build()
-        .context("building an HTTP client")?;
-    let health = format!("https://127.0.0.1:{port}/healthz");
-    site.start(recipe, || http::answers(&http, &health)).await
-}
-
-async fn start_kwok(site: &Site, plane: &ControlPlane, pace: &Pace) -> Result<()> {
+async fn start_kwok(site: &Site, pace: &Pace) -> Result<()> {
     let port = free_port()?;
     let every = pace.heartbeat.as_millis();
     let stages = include_str!("stages.yaml")
         .replace("JITTER_MS", &(every * 6 / 5).to_string())
         .replace("HEARTBEAT_MS", &every.to_string());
     let stages = site.write("config/stages.yaml", &stages)?;
-    debug_assert!(!plane.url.is_empty(), "the kubeconfigs are written with the API server");
     let recipe = Recipe::new(
         "kwok",
         site.programs.get("kwok")?,
+        format!("http://127.0.0.1:{port}/healthz"),
         [
             format!("--kubeconfig={}", site.path("config/kwok.kubeconfig")),
             format!("--config={}", stages.display()),
@@ -278,7 +244,5 @@ async fn start_kwok(site: &Site, plane: &ControlPlane, pace: &Pace) -> Result<()
             format!("--server-address=127.0.0.1:{port}"),
         ],
     );
-    let http = http::client()?;
-    let health = format!("http://127.0.0.1:{port}/healthz");
-    site.start(recipe, || http::answers(&http, &health)).await
+    site.start(recipe).await
 }
