@@ -40,23 +40,44 @@ fn rank(object: &Value) -> u8 {
 }
 
 async fn apply_one(client: &Client, object: Value) -> Result<()> {
-    let object: DynamicObject = serde_json::from_value(object).context("a manifest that is no Kubernetes object")?;
-    let types = object.types.clone().context("a manifest without apiVersion or kind")?;
+    let object: DynamicObject =
+        serde_json::from_value(object).context("a manifest that is no Kubernetes object")?;
+    let types = object
+        .types
+        .clone()
+        .context("a manifest without apiVersion or kind")?;
     let what = format!("{} {}", types.kind, object.name_any());
     let gvk = GroupVersionKind::try_from(&types).context("a bad apiVersion")?;
     // A definition is established a moment before discovery shows its kind.
-    let (resource, capabilities) = wait_for(&format!("the API to know {what}"), Duration::from_secs(15), || async {
-        Ok(Some(pinned_kind(client, &gvk).await?))
-    })
+    let (resource, capabilities) = wait_for(
+        &format!("the API to know {what}"),
+        Duration::from_secs(15),
+        || async { Ok(Some(pinned_kind(client, &gvk).await?)) },
+    )
     .await?;
     let api = api_of(client, &object, &resource, &capabilities.scope);
-    let name = object.metadata.name.clone().context("a manifest without a name")?;
+    let name = object
+        .metadata
+        .name
+        .clone()
+        .context("a manifest without a name")?;
     let params = PatchParams::apply("nodemend-lab").force();
-    api.patch(&name, &params, &Patch::Apply(&object)).await.with_context(|| format!("applying {what}"))?;
-    if is_definition(&types) { established(client, &name).await } else { Ok(()) }
+    api.patch(&name, &params, &Patch::Apply(&object))
+        .await
+        .with_context(|| format!("applying {what}"))?;
+    if is_definition(&types) {
+        established(client, &name).await
+    } else {
+        Ok(())
+    }
 }
 
-fn api_of(client: &Client, object: &DynamicObject, resource: &ApiResource, scope: &Scope) -> Api<DynamicObject> {
+fn api_of(
+    client: &Client,
+    object: &DynamicObject,
+    resource: &ApiResource,
+    scope: &Scope,
+) -> Api<DynamicObject> {
     match scope {
         Scope::Cluster => Api::all_with(client.clone(), resource),
         Scope::Namespaced => {
@@ -72,10 +93,20 @@ fn is_definition(types: &TypeMeta) -> bool {
 
 async fn established(client: &Client, name: &str) -> Result<()> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
-    wait_for(&format!("definition {name} to be established"), Duration::from_secs(30), || async {
-        let definition = api.get(name).await?;
-        let conditions = definition.status.and_then(|status| status.conditions).unwrap_or_default();
-        Ok(conditions.iter().any(|c| c.type_ == "Established" && c.status == "True").then_some(()))
-    })
+    wait_for(
+        &format!("definition {name} to be established"),
+        Duration::from_secs(30),
+        || async {
+            let definition = api.get(name).await?;
+            let conditions = definition
+                .status
+                .and_then(|status| status.conditions)
+                .unwrap_or_default();
+            Ok(conditions
+                .iter()
+                .any(|c| c.type_ == "Established" && c.status == "True")
+                .then_some(()))
+        },
+    )
     .await
 }

@@ -52,7 +52,8 @@ pub fn read(log: &Path) -> Result<Vec<AuditEvent>> {
     let complete = text.rfind('\n').map_or("", |end| &text[..end]);
     let mut events = Vec::new();
     for line in complete.lines() {
-        let raw: Raw = serde_json::from_str(line).with_context(|| format!("an odd line in the audit log: {line}"))?;
+        let raw: Raw = serde_json::from_str(line)
+            .with_context(|| format!("an odd line in the audit log: {line}"))?;
         if raw.stage == "ResponseComplete" {
             events.push(raw.into_event()?);
         }
@@ -125,7 +126,9 @@ impl Raw {
 }
 
 fn query_of(uri: &str) -> Result<BTreeMap<String, String>> {
-    let url = reqwest::Url::parse("http://lab").and_then(|base| base.join(uri)).context("a bad request URI")?;
+    let url = reqwest::Url::parse("http://lab")
+        .and_then(|base| base.join(uri))
+        .context("a bad request URI")?;
     Ok(url.query_pairs().into_owned().collect())
 }
 
@@ -141,7 +144,13 @@ mod tests {
         fs::write(&log, format!("{line}\n{{\"half")).unwrap();
         let events = read(&log).unwrap();
         assert_eq!(events.len(), 1);
-        assert_eq!(events[0].field_manager.as_deref(), Some("nodemend/ab-1/quarantine"));
-        assert_eq!((events[0].code, events[0].resource.as_str()), (200, "nodes"));
+        assert_eq!(
+            events[0].field_manager.as_deref(),
+            Some("nodemend/ab-1/quarantine")
+        );
+        assert_eq!(
+            (events[0].code, events[0].resource.as_str()),
+            (200, "nodes")
+        );
     }
 }

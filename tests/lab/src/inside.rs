@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, TcpListener};
 
+use crate::cloud::{Cuttable, Peer};
 use anyhow::{Context, Result};
 use axum::Router;
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -25,28 +26,55 @@ impl Inside {
 
     /// To spawn on it.
     pub fn handle(&self) -> &Handle {
-        self.0.as_ref().expect("the runtime is there until the drop").handle()
+        self.0
+            .as_ref()
+            .expect("the runtime is there until the drop")
+            .handle()
     }
 
     /// Serves on a free loopback port; gives the address.
     pub fn serve(&self, router: Router) -> Result<String> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("binding a loopback port")?;
+        let (listener, url) = self.listen()?;
+        // It ends with the runtime; until then accept errors are retried by axum.
+        self.handle()
+            .spawn(async move { axum::serve(listener, router).await });
+        Ok(url)
+    }
+
+    /// The same, and handlers can cut a connection off.
+    pub fn serve_cuttable(&self, router: Router) -> Result<String> {
+        let (listener, url) = self.listen()?;
+        let service = router.into_make_service_with_connect_info::<Peer>();
+        self.handle()
+            .spawn(async move { axum::serve(Cuttable(listener), service).await });
+        Ok(url)
+    }
+
+    fn listen(&self) -> Result<(tokio::net::TcpListener, String)> {
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("binding a loopback port")?;
         let address = listener.local_addr().context("reading the bound port")?;
-        listener.set_nonblocking(true).context("preparing the listener")?;
+        listener
+            .set_nonblocking(true)
+            .context("preparing the listener")?;
         let _guard = self.handle().enter();
-        let listener = tokio::net::TcpListener::from_std(listener).context("preparing the listener")?;
-        self.handle().spawn(async move {
-            // It ends with the runtime; until then accept errors are retried by axum.
-            let _ = axum::serve(listener, router).await;
-        });
-        Ok(format!("http://{address}"))
+        let listener =
+            tokio::net::TcpListener::from_std(listener).context("preparing the listener")?;
+        Ok((listener, format!("http://{address}")))
+    }
+}
+
+impl Inside {
+    /// Ends what runs on it.
+    pub fn stop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            runtime.shutdown_background();
-        }
+        self.stop();
     }
 }

@@ -14,8 +14,10 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::audit::{self, AuditEvent};
+use crate::cloud::Cloud;
 use crate::control_plane::{ControlPlane, client_of, kubeconfig_text};
 use crate::inside::Inside;
+use crate::jaeger::Jaeger;
 use crate::monitoring::{Alertmanager, Exporter, Monitoring, Prometheus};
 use crate::nodes::{self, NodeSpec};
 use crate::options::Options;
@@ -34,7 +36,9 @@ pub struct Lab {
     fences: AtomicU64,
     keep: bool,
     monitoring: Option<Monitoring>,
-    _inside: Inside,
+    cloud: Option<Cloud>,
+    jaeger: Option<Jaeger>,
+    inside: Inside,
     site: Site,
 }
 
@@ -43,20 +47,54 @@ impl Lab {
     pub async fn start(options: Options) -> Result<Self> {
         crate::crypto();
         let site = Site::create(options.directory.as_deref())?;
-        let plane = ControlPlane::start(&site, &options.pace).await?;
-        let admin = client_of(&plane.kubeconfig).await?;
         let inside = Inside::start()?;
-        let monitoring = match &options.monitoring {
-            Some(wanted) => Some(Monitoring::start(&site, &inside, wanted, plane.kubeconfig.clone()).await?),
-            None => None,
-        };
-        let keep = options.keep || std::env::var_os("NODEMEND_LAB_KEEP").is_some_and(|value| value != "0");
-        Ok(Self { plane, admin, fences: AtomicU64::new(0), keep, monitoring, _inside: inside, site })
+        // Known before the API server writes it; nobody reads it before that.
+        let kubeconfig = site.root().join("kubeconfig");
+        // All at once: they wait for each other only where they must.
+        let (plane, monitoring, cloud, jaeger) = tokio::try_join!(
+            ControlPlane::start(&site, &options.pace),
+            optional(options.monitoring.as_ref(), |wanted| {
+                Monitoring::start(&site, &inside, wanted, kubeconfig.clone())
+            }),
+            optional(options.cloud.as_ref(), |wanted| Cloud::start(
+                &site, &inside, wanted
+            )),
+            optional(options.tracing.then_some(()), |()| Jaeger::start(&site)),
+        )?;
+        let admin = client_of(&plane.kubeconfig).await?;
+        if let (Some(cloud), Some(wanted)) = (&cloud, &options.cloud) {
+            cloud.join_nodes(&inside, wanted, kubeconfig);
+        }
+        let keep =
+            options.keep || std::env::var_os("NODEMEND_LAB_KEEP").is_some_and(|value| value != "0");
+        Ok(Self {
+            plane,
+            admin,
+            fences: AtomicU64::new(0),
+            keep,
+            monitoring,
+            cloud,
+            jaeger,
+            inside,
+            site,
+        })
     }
 
     /// Prometheus, Alertmanager and the exporter; a panic if the options had none.
     pub fn monitoring(&self) -> &Monitoring {
-        self.monitoring.as_ref().expect("the test asked for no monitoring")
+        self.monitoring
+            .as_ref()
+            .expect("the test asked for no monitoring")
+    }
+
+    /// EC2; a panic if the options had none.
+    pub fn ec2(&self) -> &Cloud {
+        self.cloud.as_ref().expect("the test asked for no cloud")
+    }
+
+    /// Jaeger; a panic if the options had none.
+    pub fn jaeger(&self) -> &Jaeger {
+        self.jaeger.as_ref().expect("the test asked for no tracing")
     }
 
     /// What the nodes' exporters say.
@@ -102,15 +140,25 @@ impl Lab {
     /// A kubeconfig with a fresh token of this service account, good for a day.
     pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> Result<PathBuf> {
         let api: Api<ServiceAccount> = Api::namespaced(self.admin(), namespace);
-        let spec = TokenRequestSpec { expiration_seconds: Some(86_400), ..TokenRequestSpec::default() };
-        let request = TokenRequest { spec: Some(spec), ..TokenRequest::default() };
+        let spec = TokenRequestSpec {
+            expiration_seconds: Some(86_400),
+            ..TokenRequestSpec::default()
+        };
+        let request = TokenRequest {
+            spec: Some(spec),
+            ..TokenRequest::default()
+        };
         let answer = api
             .create_token_request(name, &PostParams::default(), &request)
             .await
             .with_context(|| format!("asking for a token of {namespace}/{name}"))?;
-        let token = answer.status.and_then(|status| status.token).context("an answer without a token")?;
+        let token = answer
+            .status
+            .and_then(|status| status.token)
+            .context("an answer without a token")?;
         let text = kubeconfig_text(&self.plane.url, &self.plane.ca, &token);
-        self.site.write(&format!("config/{namespace}.{name}.kubeconfig"), &text)
+        self.site
+            .write(&format!("config/{namespace}.{name}.kubeconfig"), &text)
     }
 
     /// Applies YAML or JSON documents, server-side, definitions first.
@@ -122,23 +170,32 @@ impl Lab {
     pub async fn apply_path(&self, path: &Path) -> Result<()> {
         let mut text = String::new();
         for file in manifests(path)? {
-            let part = std::fs::read_to_string(&file).with_context(|| format!("reading {}", file.display()))?;
+            let part = std::fs::read_to_string(&file)
+                .with_context(|| format!("reading {}", file.display()))?;
             text.push_str(&part);
             text.push_str("\n---\n");
         }
         self.apply(&text).await
     }
 
-    /// Makes `count` nodes, `node-0` on, spread over the zones, and waits until they are ready.
+    /// Makes `count` nodes, `node-0` on, spread over the zones, and waits until they are
+    /// ready. With a cloud each has an instance.
     pub async fn add_nodes(&self, count: usize) -> Result<Vec<NodeSpec>> {
-        let specs = NodeSpec::many(count);
-        self.add_node_specs(&specs).await?;
-        Ok(specs)
+        self.add_node_specs(NodeSpec::many(count)).await
     }
 
-    /// Makes these nodes and waits until they are ready.
-    pub async fn add_node_specs(&self, specs: &[NodeSpec]) -> Result<()> {
-        nodes::add(&self.admin, specs).await
+    /// Makes these nodes and waits until they are ready. With a cloud each has an
+    /// instance, whose id is in the specs that come back.
+    pub async fn add_node_specs(&self, mut specs: Vec<NodeSpec>) -> Result<Vec<NodeSpec>> {
+        if let Some(cloud) = &self.cloud {
+            for spec in &mut specs {
+                spec.instance = cloud.run_instance(spec).await?;
+            }
+        } else {
+            nodes::create(&self.admin, &specs).await?;
+        }
+        nodes::await_ready(&self.admin, &specs).await?;
+        Ok(specs)
     }
 
     /// Turns a node's Ready to True or False and waits until the API shows it.
@@ -147,7 +204,13 @@ impl Lab {
     }
 
     /// Sets another condition of a node, as `DiskPressure` or one of the test's own.
-    pub async fn set_node_condition(&self, name: &str, kind: &str, status: &str, reason: &str) -> Result<()> {
+    pub async fn set_node_condition(
+        &self,
+        name: &str,
+        kind: &str,
+        status: &str,
+        reason: &str,
+    ) -> Result<()> {
         nodes::set_condition(&self.admin, name, kind, status, reason).await
     }
 
@@ -168,14 +231,33 @@ impl Lab {
         let fence = format!("{FENCE}-{number}");
         let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": fence}});
         let params = PatchParams::apply("nodemend-lab").force();
-        api.patch(&fence, &params, &Patch::Apply(&lease)).await.context("writing the fence")?;
-        let is_fence = |event: &AuditEvent| event.name.as_deref().is_some_and(|name| name.starts_with(FENCE));
-        wait_for("the audit log to catch up", Duration::from_secs(10), || async {
-            let events = audit::read(&self.plane.audit_log)?;
-            Ok(events.iter().any(|event| event.name.as_deref() == Some(&fence)).then_some(events))
-        })
+        api.patch(&fence, &params, &Patch::Apply(&lease))
+            .await
+            .context("writing the fence")?;
+        let is_fence = |event: &AuditEvent| {
+            event
+                .name
+                .as_deref()
+                .is_some_and(|name| name.starts_with(FENCE))
+        };
+        wait_for(
+            "the audit log to catch up",
+            Duration::from_secs(10),
+            || async {
+                let events = audit::read(&self.plane.audit_log)?;
+                Ok(events
+                    .iter()
+                    .any(|event| event.name.as_deref() == Some(&fence))
+                    .then_some(events))
+            },
+        )
         .await
-        .map(|events| events.into_iter().filter(|event| !is_fence(event)).collect())
+        .map(|events| {
+            events
+                .into_iter()
+                .filter(|event| !is_fence(event))
+                .collect()
+        })
     }
 
     /// Kills a component (SIGKILL) and waits for its end.
@@ -201,12 +283,18 @@ impl Lab {
     /// Starts a stopped component again, on the same port with the same data, and
     /// waits until it is ready.
     pub async fn start_again(&self, component: &str) -> Result<()> {
-        self.site.with(component, crate::process::Process::start_again)?;
+        self.site
+            .with(component, crate::process::Process::start_again)?;
         self.site.ready(component).await
     }
 
     /// Polls until the closure gives `Some`, at most for `deadline`.
-    pub async fn wait_for<T, F, Fut>(&self, what: &str, deadline: Duration, condition: F) -> Result<T>
+    pub async fn wait_for<T, F, Fut>(
+        &self,
+        what: &str,
+        deadline: Duration,
+        condition: F,
+    ) -> Result<T>
     where
         F: FnMut() -> Fut,
         Fut: Future<Output = Result<Option<T>>>,
@@ -220,6 +308,18 @@ impl Lab {
     }
 }
 
+/// Starts a part if it is wanted.
+async fn optional<W, T, F, Fut>(wanted: Option<W>, start: F) -> Result<Option<T>>
+where
+    F: FnOnce(W) -> Fut,
+    Fut: Future<Output = Result<T>>,
+{
+    match wanted {
+        Some(wanted) => start(wanted).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 fn manifests(path: &Path) -> Result<Vec<PathBuf>> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -227,7 +327,10 @@ fn manifests(path: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).with_context(|| format!("listing {}", path.display()))? {
         let file = entry.context("listing a directory")?.path();
-        if file.extension().is_some_and(|kind| kind == "yaml" || kind == "yml" || kind == "json") {
+        if file
+            .extension()
+            .is_some_and(|kind| kind == "yaml" || kind == "yml" || kind == "json")
+        {
             files.push(file);
         }
     }
@@ -247,6 +350,8 @@ impl Drop for Lab {
                 thread::park();
             }
         }
+        // First those who would complain that the others are gone.
+        self.inside.stop();
         self.site.kill_all();
         if thread::panicking() {
             self.site.keep_logs();

@@ -5,9 +5,11 @@
 
 mod apply;
 mod audit;
+mod cloud;
 mod control_plane;
 mod http;
 mod inside;
+mod jaeger;
 mod lab;
 mod monitoring;
 mod nodes;
@@ -22,11 +24,13 @@ mod workloads;
 mod yaml;
 
 pub use audit::AuditEvent;
+pub use cloud::{Call, Cloud, CloudOptions, Fate, Fault, Instance, Joining, Moto, Planned};
 pub use control_plane::{ControlPlane, Pace, client_of};
+pub use jaeger::{Jaeger, Span, Trace};
 pub use lab::Lab;
 pub use monitoring::{
-    Alertmanager, AlertmanagerAlert, Exporter, Metric, Monitoring, MonitoringOptions, Prometheus, PrometheusAlert, Sample,
-    webhook_config,
+    Alertmanager, AlertmanagerAlert, Exporter, Metric, Monitoring, MonitoringOptions, Prometheus,
+    PrometheusAlert, Sample, webhook_config,
 };
 pub use nodes::{NodeSpec, POOL_LABEL, ZONES};
 pub use options::Options;

@@ -19,7 +19,7 @@ pub const ZONES: [&str; 3] = ["us-east-1a", "us-east-1b", "us-east-1c"];
 /// The label that names a node's pool (for nodemend's `poolLabels`).
 pub const POOL_LABEL: &str = "lab.nodemend.dev/pool";
 /// With this label a node's kubelet says that it is not ready.
-const NOT_READY: &str = "node-not-ready.stage.kwok.x-k8s.io";
+pub const NOT_READY: &str = "node-not-ready.stage.kwok.x-k8s.io";
 
 /// A node to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +34,7 @@ pub struct NodeSpec {
     pub instance: String,
     /// The instance's type.
     pub instance_type: String,
-    /// Its InternalIP; a loopback address, as the lab's traffic stays there.
+    /// Its `InternalIP`; a loopback address, as the lab's traffic stays there.
     pub address: String,
     /// More labels; these win.
     pub labels: BTreeMap<String, String>,
@@ -55,7 +55,12 @@ impl NodeSpec {
             pool: "general".to_owned(),
             instance,
             instance_type: "m5.large".to_owned(),
-            address: format!("127.{}.{}.{}", 10 + hash[8] % 200, hash[9], 1 + hash[10] % 250),
+            address: format!(
+                "127.{}.{}.{}",
+                10 + hash[8] % 200,
+                hash[9],
+                1 + hash[10] % 250
+            ),
             labels: BTreeMap::new(),
         }
     }
@@ -63,7 +68,10 @@ impl NodeSpec {
     /// `count` nodes, `node-0` on, zone after zone.
     pub fn many(count: usize) -> Vec<Self> {
         (0..count)
-            .map(|index| Self { zone: ZONES[index % ZONES.len()].to_owned(), ..Self::named(&format!("node-{index}")) })
+            .map(|index| Self {
+                zone: ZONES[index % ZONES.len()].to_owned(),
+                ..Self::named(&format!("node-{index}"))
+            })
             .collect()
     }
 
@@ -78,12 +86,23 @@ impl NodeSpec {
             ("kubernetes.io/os", "linux".to_owned()),
             ("kubernetes.io/arch", "amd64".to_owned()),
             ("topology.kubernetes.io/zone", self.zone.clone()),
-            ("topology.kubernetes.io/region", self.zone.trim_end_matches(char::is_alphabetic).to_owned()),
-            ("node.kubernetes.io/instance-type", self.instance_type.clone()),
+            (
+                "topology.kubernetes.io/region",
+                self.zone.trim_end_matches(char::is_alphabetic).to_owned(),
+            ),
+            (
+                "node.kubernetes.io/instance-type",
+                self.instance_type.clone(),
+            ),
             (POOL_LABEL, self.pool.clone()),
         ]);
-        labels.extend(self.labels.iter().map(|(key, value)| (key.as_str(), value.clone())));
-        let room = json!({"cpu": "8", "memory": "32Gi", "pods": "110", "ephemeral-storage": "100Gi"});
+        labels.extend(
+            self.labels
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.clone())),
+        );
+        let room =
+            json!({"cpu": "8", "memory": "32Gi", "pods": "110", "ephemeral-storage": "100Gi"});
         json!({
             "apiVersion": "v1",
             "kind": "Node",
@@ -101,62 +120,88 @@ impl NodeSpec {
     }
 }
 
-/// Makes the nodes and waits until each is Ready and without taints.
-pub async fn add(client: &Client, specs: &[NodeSpec]) -> Result<()> {
-    create(client, specs).await?;
+/// Waits until each of these nodes is Ready and without taints.
+pub async fn await_ready(client: &Client, specs: &[NodeSpec]) -> Result<()> {
     let api: Api<Node> = Api::all(client.clone());
-    wait_for("the new nodes to be ready", Duration::from_secs(60), || async {
-        let nodes = api.list(&ListParams::default()).await?;
-        let fit = |spec: &NodeSpec| {
-            nodes.items.iter().any(|node| {
-                node.metadata.name.as_deref() == Some(&spec.name)
-                    && ready(node) == Some("True")
-                    && node.spec.as_ref().is_none_or(|s| s.taints.as_ref().is_none_or(Vec::is_empty))
-            })
-        };
-        Ok(specs.iter().all(fit).then_some(()))
-    })
+    wait_for(
+        "the new nodes to be ready",
+        Duration::from_mins(1),
+        || async {
+            let nodes = api.list(&ListParams::default()).await?;
+            let fit = |spec: &NodeSpec| {
+                nodes.items.iter().any(|node| {
+                    node.metadata.name.as_deref() == Some(&spec.name)
+                        && ready(node) == Some("True")
+                        && node
+                            .spec
+                            .as_ref()
+                            .is_none_or(|s| s.taints.as_ref().is_none_or(Vec::is_empty))
+                })
+            };
+            Ok(specs.iter().all(fit).then_some(()))
+        },
+    )
     .await
 }
 
 /// Makes the nodes.
 pub async fn create(client: &Client, specs: &[NodeSpec]) -> Result<()> {
     let api: Api<Node> = Api::all(client.clone());
-    stream::iter(specs)
-        .map(|spec| {
-            let api = api.clone();
-            async move {
-                let node: Node = serde_json::from_value(spec.object()).context("writing a Node")?;
-                api.create(&PostParams::default(), &node).await.with_context(|| format!("creating {}", spec.name))?;
-                Ok(())
-            }
-        })
-        .buffer_unordered(20)
-        .try_collect()
-        .await
+    let objects: Vec<Node> = specs
+        .iter()
+        .map(|spec| serde_json::from_value(spec.object()).context("writing a Node"))
+        .collect::<Result<_>>()?;
+    let created = stream::iter(objects).map(|node| create_one(api.clone(), node));
+    created.buffer_unordered(20).try_collect().await
+}
+
+async fn create_one(api: Api<Node>, node: Node) -> Result<()> {
+    let created = api.create(&PostParams::default(), &node).await;
+    created.with_context(|| format!("creating {}", node.metadata.name.unwrap_or_default()))?;
+    Ok(())
 }
 
 /// The status of a node's Ready condition.
 pub fn ready(node: &Node) -> Option<&str> {
     let conditions = node.status.as_ref()?.conditions.as_ref()?;
-    conditions.iter().find(|condition| condition.type_ == "Ready").map(|condition| condition.status.as_str())
+    conditions
+        .iter()
+        .find(|condition| condition.type_ == "Ready")
+        .map(|condition| condition.status.as_str())
 }
 
 /// Makes a node's kubelet well or not, and waits until the API shows it.
 pub async fn set_ready(client: &Client, name: &str, wanted: bool) -> Result<()> {
+    label_ready(client, name, wanted).await?;
     let api: Api<Node> = Api::all(client.clone());
-    let value = if wanted { Value::Null } else { "true".into() };
-    let patch = json!({"metadata": {"labels": {NOT_READY: value}}});
-    api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await.context("labelling the node")?;
     let status = if wanted { "True" } else { "False" };
-    wait_for(&format!("{name} to be Ready={status}"), Duration::from_secs(30), || async {
-        Ok((ready(&api.get(name).await?) == Some(status)).then_some(()))
-    })
+    wait_for(
+        &format!("{name} to be Ready={status}"),
+        Duration::from_secs(30),
+        || async { Ok((ready(&api.get(name).await?) == Some(status)).then_some(())) },
+    )
     .await
 }
 
+/// Tells a node's kubelet to be well or not.
+pub async fn label_ready(client: &Client, name: &str, wanted: bool) -> Result<()> {
+    let api: Api<Node> = Api::all(client.clone());
+    let value = if wanted { Value::Null } else { "true".into() };
+    let patch = json!({"metadata": {"labels": {NOT_READY: value}}});
+    api.patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+        .await
+        .context("labelling the node")?;
+    Ok(())
+}
+
 /// Sets any other condition; kwok leaves those alone.
-pub async fn set_condition(client: &Client, name: &str, kind: &str, status: &str, reason: &str) -> Result<()> {
+pub async fn set_condition(
+    client: &Client,
+    name: &str,
+    kind: &str,
+    status: &str,
+    reason: &str,
+) -> Result<()> {
     let api: Api<Node> = Api::all(client.clone());
     let now = jiff::Timestamp::now().to_string();
     let condition = json!({
@@ -164,6 +209,8 @@ pub async fn set_condition(client: &Client, name: &str, kind: &str, status: &str
         "lastHeartbeatTime": now, "lastTransitionTime": now,
     });
     let patch = json!({"status": {"conditions": [condition]}});
-    api.patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch)).await.context("setting a condition")?;
+    api.patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch))
+        .await
+        .context("setting a condition")?;
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::cloud::CloudOptions;
 use crate::control_plane::Pace;
 use crate::monitoring::MonitoringOptions;
 
@@ -12,6 +13,10 @@ pub struct Options {
     pub pace: Pace,
     /// Prometheus, Alertmanager and the exporter.
     pub monitoring: Option<MonitoringOptions>,
+    /// EC2, and nodes that instances become.
+    pub cloud: Option<CloudOptions>,
+    /// Jaeger.
+    pub tracing: bool,
     /// Where the lab lives; a temporary directory by default.
     pub directory: Option<PathBuf>,
     /// Stay up for a look when the lab is dropped, until the process is

@@ -12,9 +12,15 @@ static TAKEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
 /// A port that nobody listens on and that this process has not handed out before.
 pub fn free_port() -> Result<u16> {
     loop {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("binding a loopback port")?;
-        let port = listener.local_addr().context("reading the bound port")?.port();
-        let mut taken = TAKEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let listener =
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("binding a loopback port")?;
+        let port = listener
+            .local_addr()
+            .context("reading the bound port")?
+            .port();
+        let mut taken = TAKEN
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if taken.insert(port) {
             return Ok(port);
         }

@@ -56,7 +56,12 @@ impl Process {
     /// Starts it, its output appended to `NAME.log` in `logs`.
     pub fn start(recipe: Recipe, logs: &Path, pids: &Path) -> Result<Self> {
         let log = logs.join(format!("{}.log", recipe.name));
-        let mut process = Self { recipe, log, pids: pids.to_owned(), child: None };
+        let mut process = Self {
+            recipe,
+            log,
+            pids: pids.to_owned(),
+            child: None,
+        };
         process.start_again()?;
         Ok(process)
     }
@@ -67,12 +72,19 @@ impl Process {
         if self.child.is_some() {
             bail!("{name} is running already");
         }
-        let log = File::options().create(true).append(true).open(&self.log).context("opening its log")?;
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&self.log)
+            .context("opening its log")?;
         let child = Command::new(&self.recipe.program)
             .args(&self.recipe.args)
             .env_clear()
             // A proxy of the machine's must not get between loopback ports.
-            .envs(std::env::vars().filter(|(key, _)| matches!(key.as_str(), "PATH" | "HOME" | "TMPDIR")))
+            .envs(
+                std::env::vars()
+                    .filter(|(key, _)| matches!(key.as_str(), "PATH" | "HOME" | "TMPDIR")),
+            )
             .envs(self.recipe.env.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("sharing its log")?)
@@ -94,7 +106,11 @@ impl Process {
 
     /// Adds the end of its log to an error.
     pub fn explain(&self, error: anyhow::Error) -> anyhow::Error {
-        error.context(format!("the end of {}:\n{}", self.log.display(), self.tail()))
+        error.context(format!(
+            "the end of {}:\n{}",
+            self.log.display(),
+            self.tail()
+        ))
     }
 
     /// The address that tells whether it is ready.
@@ -104,22 +120,35 @@ impl Process {
 
     /// SIGKILL, and waits for the end. Nothing if it is stopped.
     pub fn kill(&mut self) -> Result<()> {
-        let Some(mut child) = self.child.take() else { return Ok(()) };
+        let Some(mut child) = self.child.take() else {
+            return Ok(());
+        };
         let name = &self.recipe.name;
         // The id is free for others once we have waited: off the watchdog's list before.
         let pid = self.pids.join(child.id().to_string());
         child.kill().with_context(|| format!("killing {name}"))?;
         let _ = fs::remove_file(pid);
-        child.wait().with_context(|| format!("waiting for the end of {name}"))?;
+        child
+            .wait()
+            .with_context(|| format!("waiting for the end of {name}"))?;
         Ok(())
     }
 
     /// Sends a signal by name, as `STOP`, `CONT`, `TERM`, `HUP`.
     pub fn signal(&self, signal: &str) -> Result<()> {
-        let child = self.child.as_ref().with_context(|| format!("{} is not running", self.recipe.name))?;
+        let child = self
+            .child
+            .as_ref()
+            .with_context(|| format!("{} is not running", self.recipe.name))?;
         // The shell's kill: sending a signal from Rust would need unsafe code.
         let status = Command::new("sh")
-            .args(["-c", r#"kill -s "$1" "$2""#, "kill", signal, &child.id().to_string()])
+            .args([
+                "-c",
+                r#"kill -s "$1" "$2""#,
+                "kill",
+                signal,
+                &child.id().to_string(),
+            ])
             .status()
             .context("running kill")?;
         if !status.success() {

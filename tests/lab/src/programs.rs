@@ -19,9 +19,14 @@ impl Programs {
             .output()
             .with_context(|| format!("running {}", script.display()))?;
         if !output.status.success() {
-            bail!("{} --print: {}", script.display(), String::from_utf8_lossy(&output.stderr));
+            bail!(
+                "{} --print: {}",
+                script.display(),
+                String::from_utf8_lossy(&output.stderr)
+            );
         }
-        let paths = serde_json::from_slice(&output.stdout).context("reading the build script's JSON")?;
+        let paths =
+            serde_json::from_slice(&output.stdout).context("reading the build script's JSON")?;
         Ok(Self(paths))
     }
 

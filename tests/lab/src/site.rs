@@ -36,15 +36,23 @@ impl Site {
         let (root, temporary) = if let Some(path) = directory {
             (path.to_owned(), None)
         } else {
-            let temporary =
-                tempfile::Builder::new().prefix("nodemend-lab-").tempdir().context("creating a directory")?;
+            let temporary = tempfile::Builder::new()
+                .prefix("nodemend-lab-")
+                .tempdir()
+                .context("creating a directory")?;
             (temporary.path().to_owned(), Some(temporary))
         };
         for name in ["logs", "config", "pki"] {
             fs::create_dir_all(root.join(name)).context("creating the lab's directories")?;
         }
         let watchdog = Watchdog::start(&root.join("pids"))?;
-        Ok(Self { processes: Mutex::default(), programs, root, watchdog, temporary })
+        Ok(Self {
+            processes: Mutex::default(),
+            programs,
+            root,
+            watchdog,
+            temporary,
+        })
     }
 
     /// The lab's directory.
@@ -92,7 +100,9 @@ impl Site {
             }
             Ok(http::answers(&http, &health).await?.then_some(Ok(())))
         };
-        let outcome = wait_for(&format!("{name} to be ready"), READY, look).await.flatten();
+        let outcome = wait_for(&format!("{name} to be ready"), READY, look)
+            .await
+            .flatten();
         outcome.or_else(|error| self.with(name, |process| Err(process.explain(error))))
     }
 
@@ -105,7 +115,10 @@ impl Site {
 
     /// The components' names and process ids.
     pub fn running(&self) -> Vec<(String, u32)> {
-        self.lock().iter().filter_map(|process| Some((process.name().to_owned(), process.pid()?))).collect()
+        self.lock()
+            .iter()
+            .filter_map(|process| Some((process.name().to_owned(), process.pid()?)))
+            .collect()
     }
 
     /// Keeps a temporary directory's logs for a look, without etcd's data.
@@ -127,7 +140,9 @@ impl Site {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Process>> {
-        self.processes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.processes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -140,7 +155,11 @@ where
     let mut clashes = 0;
     loop {
         match attempt().await {
-            Err(error) if clashes < 3 && format!("{error:#}").contains("address already in use") => clashes += 1,
+            Err(error)
+                if clashes < 3 && format!("{error:#}").contains("address already in use") =>
+            {
+                clashes += 1
+            }
             other => return other,
         }
     }

@@ -36,7 +36,11 @@ impl Watchdog {
             .spawn()
             .context("starting the watchdog shell")?;
         let pipe = shell.stdin.take();
-        Ok(Self { shell, pipe, pids: pids.to_owned() })
+        Ok(Self {
+            shell,
+            pipe,
+            pids: pids.to_owned(),
+        })
     }
 
     /// Where a component's id is put while it lives.

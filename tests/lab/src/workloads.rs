@@ -63,16 +63,31 @@ pub async fn add(client: &Client, workload: &Workload) -> Result<()> {
     }
     apply(client, &json!({"items": items}).to_string()).await?;
     let api: Api<Deployment> = Api::default_namespaced(client.clone());
-    wait_for(&format!("{replicas} pods of {name}"), Duration::from_secs(60), || async {
-        let available = api.get(name).await?.status.and_then(|status| status.available_replicas).unwrap_or(0);
-        Ok((i64::from(available) == i64::from(*replicas)).then_some(()))
-    })
+    wait_for(
+        &format!("{replicas} pods of {name}"),
+        Duration::from_mins(1),
+        || async {
+            let available = api
+                .get(name)
+                .await?
+                .status
+                .and_then(|status| status.available_replicas)
+                .unwrap_or(0);
+            Ok((i64::from(available) == i64::from(*replicas)).then_some(()))
+        },
+    )
     .await
 }
 
 /// The pods on a node that are not being deleted.
 pub async fn pods_on(client: &Client, node: &str) -> Result<Vec<Pod>> {
     let api: Api<Pod> = Api::all(client.clone());
-    let pods = api.list(&ListParams::default().fields(&format!("spec.nodeName={node}"))).await?;
-    Ok(pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect())
+    let pods = api
+        .list(&ListParams::default().fields(&format!("spec.nodeName={node}")))
+        .await?;
+    Ok(pods
+        .items
+        .into_iter()
+        .filter(|pod| pod.metadata.deletion_timestamp.is_none())
+        .collect())
 }

@@ -8,7 +8,10 @@ use serde_json::{Map, Value};
 pub fn documents(text: &str) -> Result<Vec<Value>> {
     let parsed = Yaml::load_from_str(text).context("parsing YAML")?;
     let values: Result<Vec<Value>> = parsed.iter().map(value_of).collect();
-    Ok(values?.into_iter().filter(|value| !value.is_null()).collect())
+    Ok(values?
+        .into_iter()
+        .filter(|value| !value.is_null())
+        .collect())
 }
 
 fn value_of(node: &Yaml<'_>) -> Result<Value> {
@@ -42,6 +45,12 @@ mod tests {
     fn documents_are_split_and_typed() {
         let text = "a: {b: [1, x, \"2\", true, 1.5]}\n---\n# only a comment\n---\nc: null\n";
         let found = super::documents(text).unwrap();
-        assert_eq!(found, [json!({"a": {"b": [1, "x", "2", true, 1.5]}}), json!({"c": null})]);
+        assert_eq!(
+            found,
+            [
+                json!({"a": {"b": [1, "x", "2", true, 1.5]}}),
+                json!({"c": null})
+            ]
+        );
     }
 }

@@ -38,7 +38,10 @@ pub struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { heartbeat: Duration::from_secs(5), node_monitor_grace_period: Duration::from_secs(40) }
+        Self {
+            heartbeat: Duration::from_secs(5),
+            node_monitor_grace_period: Duration::from_secs(40),
+        }
     }
 }
 
@@ -99,23 +102,33 @@ async fn start_etcd(site: &Site) -> Result<String> {
 /// The key that signs service account tokens, and a token per user of the lab.
 fn write_keys_and_tokens(site: &Site) -> Result<()> {
     let algorithm = &ECDSA_P256_SHA256_ASN1_SIGNING;
-    let key = EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new()).map_err(|_| anyhow!("no key"))?;
-    let pair = EcdsaKeyPair::from_pkcs8(algorithm, key.as_ref()).map_err(|error| anyhow!("a bad key: {error}"))?;
-    let public: PublicKeyX509Der<'_> = pair.public_key().as_der().map_err(|_| anyhow!("no public key"))?;
+    let key = EcdsaKeyPair::generate_pkcs8(algorithm, &SystemRandom::new())
+        .map_err(|_| anyhow!("no key"))?;
+    let pair = EcdsaKeyPair::from_pkcs8(algorithm, key.as_ref())
+        .map_err(|error| anyhow!("a bad key: {error}"))?;
+    let public: PublicKeyX509Der<'_> = pair
+        .public_key()
+        .as_der()
+        .map_err(|_| anyhow!("no public key"))?;
     site.write("pki/sa.key", &pem("PRIVATE KEY", key.as_ref()))?;
     // Its own file: the API server finds no public key in a PKCS#8 private one.
     site.write("pki/sa.pub", &pem("PUBLIC KEY", public.as_ref()))?;
-    let tokens: String = USERS
-        .iter()
+    let tokens = USERS
         .map(|(user, file)| format!("lab-{file},{user},{user},\"system:masters\"\n"))
-        .collect();
+        .concat();
     site.write("config/tokens.csv", &tokens)?;
-    site.write("config/audit-policy.yaml", include_str!("audit_policy.yaml"))?;
+    site.write(
+        "config/audit-policy.yaml",
+        include_str!("audit_policy.yaml"),
+    )?;
     Ok(())
 }
 
 fn pem(kind: &str, bytes: &[u8]) -> String {
-    format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", base64(bytes))
+    format!(
+        "-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n",
+        base64(bytes)
+    )
 }
 
 async fn start_api_server(site: &Site, etcd: &str) -> Result<ControlPlane> {
@@ -139,10 +152,16 @@ async fn start_api_server(site: &Site, etcd: &str) -> Result<ControlPlane> {
             "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
             "--service-account-issuer=https://nodemend-lab".to_owned(),
             format!("--service-account-key-file={}", site.path("pki/sa.pub")),
-            format!("--service-account-signing-key-file={}", site.path("pki/sa.key")),
+            format!(
+                "--service-account-signing-key-file={}",
+                site.path("pki/sa.key")
+            ),
             // It would refuse pods until the service account's secrets are there.
             "--disable-admission-plugins=ServiceAccount".to_owned(),
-            format!("--audit-policy-file={}", site.path("config/audit-policy.yaml")),
+            format!(
+                "--audit-policy-file={}",
+                site.path("config/audit-policy.yaml")
+            ),
             format!("--audit-log-path={}", audit_log.display()),
             // Every event is in the file before the next request is served.
             "--audit-log-mode=blocking".to_owned(),
@@ -153,9 +172,18 @@ async fn start_api_server(site: &Site, etcd: &str) -> Result<ControlPlane> {
     site.start(recipe).await?;
     let ca = ca_of(Path::new(&site.path("pki/api/apiserver.crt")))?;
     for (_, file) in USERS {
-        write_kubeconfig(site, file, &kubeconfig_text(&url, &ca, &format!("lab-{file}")))?;
+        write_kubeconfig(
+            site,
+            file,
+            &kubeconfig_text(&url, &ca, &format!("lab-{file}")),
+        )?;
     }
-    Ok(ControlPlane { url, ca, kubeconfig: site.root().join("kubeconfig"), audit_log })
+    Ok(ControlPlane {
+        url,
+        ca,
+        kubeconfig: site.root().join("kubeconfig"),
+        audit_log,
+    })
 }
 
 fn write_kubeconfig(site: &Site, file: &str, text: &str) -> Result<()> {
@@ -169,7 +197,9 @@ fn write_kubeconfig(site: &Site, file: &str, text: &str) -> Result<()> {
 /// The API server signs its own certificate and puts the CA after it.
 fn ca_of(certificate: &Path) -> Result<String> {
     let text = fs::read_to_string(certificate).context("reading the API server's certificate")?;
-    let start = text.rfind("-----BEGIN CERTIFICATE-----").context("no certificate in the file")?;
+    let start = text
+        .rfind("-----BEGIN CERTIFICATE-----")
+        .context("no certificate in the file")?;
     Ok(text[start..].to_owned())
 }
 
@@ -181,14 +211,23 @@ async fn start_controller_manager(site: &Site, plane: &ControlPlane, pace: &Pace
         site.programs.get("kube-controller-manager")?,
         format!("https://127.0.0.1:{port}/healthz"),
         [
-            format!("--kubeconfig={}", site.path("config/controller-manager.kubeconfig")),
+            format!(
+                "--kubeconfig={}",
+                site.path("config/controller-manager.kubeconfig")
+            ),
             format!("--secure-port={port}"),
             "--bind-address=127.0.0.1".to_owned(),
             format!("--cert-dir={}", site.path("pki/controller-manager")),
             format!("--root-ca-file={}", ca.display()),
-            format!("--service-account-private-key-file={}", site.path("pki/sa.key")),
+            format!(
+                "--service-account-private-key-file={}",
+                site.path("pki/sa.key")
+            ),
             "--leader-elect=false".to_owned(),
-            format!("--node-monitor-grace-period={}ms", pace.node_monitor_grace_period.as_millis()),
+            format!(
+                "--node-monitor-grace-period={}ms",
+                pace.node_monitor_grace_period.as_millis()
+            ),
             "--node-monitor-period=1s".to_owned(),
             // With the default of 20 a thousand nodes keep their not-ready taint for minutes.
             "--kube-api-qps=500".to_owned(),

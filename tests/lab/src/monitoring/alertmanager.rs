@@ -42,8 +42,7 @@ pub struct AlertmanagerAlert {
 pub fn webhook_config(url: &str, bearer_token_file: Option<&Path>) -> String {
     let mut webhook = json!({"url": url, "send_resolved": true});
     if let Some(file) = bearer_token_file {
-        webhook["http_config"] =
-            json!({"authorization": {"type": "Bearer", "credentials_file": file}, "follow_redirects": false});
+        webhook["http_config"] = json!({"authorization": {"type": "Bearer", "credentials_file": file}, "follow_redirects": false});
     }
     let config = json!({
         "route": {
@@ -74,29 +73,52 @@ impl Alertmanager {
             ],
         );
         site.start(recipe).await?;
-        Ok(Self { url, config, http: http::client()? })
+        Ok(Self {
+            url,
+            config,
+            http: http::client()?,
+        })
     }
 
     /// Gives it another configuration.
     pub async fn reload(&self, config: &str) -> Result<()> {
         std::fs::write(&self.config, config).context("writing Alertmanager's configuration")?;
-        let answer = self.http.post(format!("{}/-/reload", self.url)).send().await?;
+        let answer = self
+            .http
+            .post(format!("{}/-/reload", self.url))
+            .send()
+            .await?;
         if !answer.status().is_success() {
-            bail!("Alertmanager refuses the configuration: {}", answer.text().await?);
+            bail!(
+                "Alertmanager refuses the configuration: {}",
+                answer.text().await?
+            );
         }
         Ok(())
     }
 
     /// The alerts it holds.
     pub async fn alerts(&self) -> Result<Vec<AlertmanagerAlert>> {
-        let answer = self.http.get(format!("{}/api/v2/alerts", self.url)).send().await?;
-        answer.error_for_status()?.json().await.context("reading Alertmanager's alerts")
+        let answer = self
+            .http
+            .get(format!("{}/api/v2/alerts", self.url))
+            .send()
+            .await?;
+        answer
+            .error_for_status()?
+            .json()
+            .await
+            .context("reading Alertmanager's alerts")
     }
 
     /// Posts an alert as a sender of alerts would; it fires until it expires.
     pub async fn post_alert(&self, labels: &BTreeMap<String, String>) -> Result<()> {
-        let answer =
-            self.http.post(format!("{}/api/v2/alerts", self.url)).json(&json!([{"labels": labels}])).send().await?;
+        let answer = self
+            .http
+            .post(format!("{}/api/v2/alerts", self.url))
+            .json(&json!([{"labels": labels}]))
+            .send()
+            .await?;
         answer.error_for_status()?;
         Ok(())
     }

@@ -44,25 +44,98 @@ enum Kind {
 }
 
 const ROOT: &str = r#"device="/dev/nvme0n1p1",fstype="ext4",mountpoint="/""#;
-const ROOT_WITHOUT_ERROR: &str = r#"device="/dev/nvme0n1p1",device_error="",fstype="ext4",mountpoint="/""#;
+const ROOT_WITHOUT_ERROR: &str =
+    r#"device="/dev/nvme0n1p1",device_error="",fstype="ext4",mountpoint="/""#;
 const RUN: &str = r#"device="tmpfs",device_error="",fstype="tmpfs",mountpoint="/run""#;
 const DISK: &str = r#"device="nvme0n1""#;
 const NETWORK: &str = r#"device="eth0""#;
 
 /// Metric, name, labels, kind, value (or growth) on a healthy node.
 const TABLE: [(Metric, &str, &str, Kind, f64); 12] = [
-    (Metric::FilesystemReadonly, "node_filesystem_readonly", ROOT_WITHOUT_ERROR, Kind::Gauge, 0.0),
-    (Metric::FilesystemDeviceError, "node_filesystem_device_error", ROOT_WITHOUT_ERROR, Kind::Gauge, 0.0),
-    (Metric::FilesystemSizeBytes, "node_filesystem_size_bytes", ROOT_WITHOUT_ERROR, Kind::Gauge, 1e11),
-    (Metric::FilesystemAvailBytes, "node_filesystem_avail_bytes", ROOT_WITHOUT_ERROR, Kind::Gauge, 7e10),
-    (Metric::FilesystemFiles, "node_filesystem_files", ROOT_WITHOUT_ERROR, Kind::Gauge, 6_000_000.0),
-    (Metric::FilesystemFilesFree, "node_filesystem_files_free", ROOT_WITHOUT_ERROR, Kind::Gauge, 5_000_000.0),
-    (Metric::DiskIoErrors, "node_disk_ioerr_total", DISK, Kind::Counter, 0.0),
-    (Metric::DiskIoTime, "node_disk_io_time_seconds_total", DISK, Kind::Counter, 0.02),
-    (Metric::ReceiveErrors, "node_network_receive_errs_total", NETWORK, Kind::Counter, 0.0),
-    (Metric::TransmitErrors, "node_network_transmit_errs_total", NETWORK, Kind::Counter, 0.0),
-    (Metric::ReceivePackets, "node_network_receive_packets_total", NETWORK, Kind::Counter, 1000.0),
-    (Metric::TransmitPackets, "node_network_transmit_packets_total", NETWORK, Kind::Counter, 1000.0),
+    (
+        Metric::FilesystemReadonly,
+        "node_filesystem_readonly",
+        ROOT_WITHOUT_ERROR,
+        Kind::Gauge,
+        0.0,
+    ),
+    (
+        Metric::FilesystemDeviceError,
+        "node_filesystem_device_error",
+        ROOT_WITHOUT_ERROR,
+        Kind::Gauge,
+        0.0,
+    ),
+    (
+        Metric::FilesystemSizeBytes,
+        "node_filesystem_size_bytes",
+        ROOT_WITHOUT_ERROR,
+        Kind::Gauge,
+        1e11,
+    ),
+    (
+        Metric::FilesystemAvailBytes,
+        "node_filesystem_avail_bytes",
+        ROOT_WITHOUT_ERROR,
+        Kind::Gauge,
+        7e10,
+    ),
+    (
+        Metric::FilesystemFiles,
+        "node_filesystem_files",
+        ROOT_WITHOUT_ERROR,
+        Kind::Gauge,
+        6_000_000.0,
+    ),
+    (
+        Metric::FilesystemFilesFree,
+        "node_filesystem_files_free",
+        ROOT_WITHOUT_ERROR,
+        Kind::Gauge,
+        5_000_000.0,
+    ),
+    (
+        Metric::DiskIoErrors,
+        "node_disk_ioerr_total",
+        DISK,
+        Kind::Counter,
+        0.0,
+    ),
+    (
+        Metric::DiskIoTime,
+        "node_disk_io_time_seconds_total",
+        DISK,
+        Kind::Counter,
+        0.02,
+    ),
+    (
+        Metric::ReceiveErrors,
+        "node_network_receive_errs_total",
+        NETWORK,
+        Kind::Counter,
+        0.0,
+    ),
+    (
+        Metric::TransmitErrors,
+        "node_network_transmit_errs_total",
+        NETWORK,
+        Kind::Counter,
+        0.0,
+    ),
+    (
+        Metric::ReceivePackets,
+        "node_network_receive_packets_total",
+        NETWORK,
+        Kind::Counter,
+        1000.0,
+    ),
+    (
+        Metric::TransmitPackets,
+        "node_network_transmit_packets_total",
+        NETWORK,
+        Kind::Counter,
+        1000.0,
+    ),
 ];
 
 impl Metric {
@@ -93,7 +166,11 @@ pub struct Exporter {
 
 impl Default for Exporter {
     fn default() -> Self {
-        Self { started: Instant::now(), settings: Arc::default(), extra: Arc::default() }
+        Self {
+            started: Instant::now(),
+            settings: Arc::default(),
+            extra: Arc::default(),
+        }
     }
 }
 
@@ -102,7 +179,14 @@ impl Exporter {
     pub fn set(&self, node: &str, metric: Metric, value: f64) {
         let now = Instant::now();
         let base = self.value(node, metric, now);
-        lock(&self.settings).insert((node.to_owned(), metric), Setting { base, value, since: now });
+        lock(&self.settings).insert(
+            (node.to_owned(), metric),
+            Setting {
+                base,
+                value,
+                since: now,
+            },
+        );
     }
 
     /// Whether the node's exporter answers at all.
@@ -129,9 +213,17 @@ impl Exporter {
         }
         let mut text = String::new();
         for (metric, name, labels, kind, _) in TABLE {
-            let kind = if kind == Kind::Counter { "counter" } else { "gauge" };
+            let kind = if kind == Kind::Counter {
+                "counter"
+            } else {
+                "gauge"
+            };
             // Writing to a String cannot fail, here and below.
-            let _ = writeln!(text, "# TYPE {name} {kind}\n{name}{{{labels}}} {}", self.value(node, metric, now));
+            let _ = writeln!(
+                text,
+                "# TYPE {name} {kind}\n{name}{{{labels}}} {}",
+                self.value(node, metric, now)
+            );
             if name == "node_filesystem_avail_bytes" || name == "node_filesystem_size_bytes" {
                 let _ = writeln!(text, "{name}{{{RUN}}} 1e9");
             } else if name == "node_filesystem_readonly" {
@@ -139,16 +231,32 @@ impl Exporter {
             }
         }
         let available = self.value(node, Metric::FilesystemAvailBytes, now);
-        let _ = writeln!(text, "# TYPE node_filesystem_free_bytes gauge\nnode_filesystem_free_bytes{{{ROOT_WITHOUT_ERROR}}} {available}");
-        let _ = writeln!(text, "# TYPE node_filesystem_mount_info gauge\nnode_filesystem_mount_info{{{ROOT}}} 1");
-        let _ = writeln!(text, "# TYPE node_disk_iodone_total counter\nnode_disk_iodone_total{{{DISK}}} {}", self.growth(100.0, now));
-        let _ = writeln!(text, "# TYPE node_network_up gauge\nnode_network_up{{{NETWORK}}} 1");
+        let _ = writeln!(
+            text,
+            "# TYPE node_filesystem_free_bytes gauge\nnode_filesystem_free_bytes{{{ROOT_WITHOUT_ERROR}}} {available}"
+        );
+        let _ = writeln!(
+            text,
+            "# TYPE node_filesystem_mount_info gauge\nnode_filesystem_mount_info{{{ROOT}}} 1"
+        );
+        let _ = writeln!(
+            text,
+            "# TYPE node_disk_iodone_total counter\nnode_disk_iodone_total{{{DISK}}} {}",
+            self.growth(100.0, now)
+        );
+        let _ = writeln!(
+            text,
+            "# TYPE node_network_up gauge\nnode_network_up{{{NETWORK}}} 1"
+        );
         let _ = writeln!(
             text,
             "# TYPE node_uname_info gauge\nnode_uname_info{{domainname=\"(none)\",machine=\"x86_64\",nodename=\"{node}\",release=\"lab\",sysname=\"Linux\",version=\"lab\"}} 1"
         );
         let seconds = jiff::Timestamp::now().as_second();
-        let _ = writeln!(text, "# TYPE node_time_seconds gauge\nnode_time_seconds {seconds}");
+        let _ = writeln!(
+            text,
+            "# TYPE node_time_seconds gauge\nnode_time_seconds {seconds}"
+        );
         text.push_str(lock(&self.extra).get(node).map_or("", String::as_str));
         Some(text)
     }
@@ -156,12 +264,15 @@ impl Exporter {
     fn value(&self, node: &str, metric: Metric, now: Instant) -> f64 {
         let row = TABLE.iter().find(|row| row.0 == metric);
         let (kind, healthy) = row.map_or((Kind::Gauge, 0.0), |row| (row.3, row.4));
-        let setting = lock(&self.settings).get(&(node.to_owned(), metric)).copied();
+        let setting = lock(&self.settings)
+            .get(&(node.to_owned(), metric))
+            .copied();
         match (kind, setting) {
             (Kind::Gauge, Some(setting)) => setting.value,
             (Kind::Gauge, None) => healthy,
             (Kind::Counter, Some(setting)) => {
-                setting.base + setting.value * now.saturating_duration_since(setting.since).as_secs_f64()
+                setting.base
+                    + setting.value * now.saturating_duration_since(setting.since).as_secs_f64()
             }
             (Kind::Counter, None) => self.growth(healthy, now),
         }
@@ -186,7 +297,9 @@ mod tests {
         exporter.set("a", Metric::FilesystemReadonly, 1.0);
         let line = |node: &str| {
             let text = exporter.text(node).unwrap();
-            text.lines().find(|line| line.starts_with("node_filesystem_readonly{device=\"/dev")).map(str::to_owned)
+            text.lines()
+                .find(|line| line.starts_with("node_filesystem_readonly{device=\"/dev"))
+                .map(str::to_owned)
         };
         assert!(line("a").is_some_and(|line| line.ends_with(" 1")));
         assert!(line("b").is_some_and(|line| line.ends_with(" 0")));

@@ -51,9 +51,15 @@ impl Monitoring {
         let exporter_url = inside.serve(scraped::router(exporter.clone(), kubeconfig))?;
         let config = options.alertmanager_config.as_deref();
         let alertmanager = on_free_ports(|| Alertmanager::start(site, config)).await?;
-        let prometheus =
-            on_free_ports(|| Prometheus::start(site, &exporter_url, &alertmanager.url, &options.rule_files))
-                .await?;
-        Ok(Self { exporter, exporter_url, prometheus, alertmanager })
+        let prometheus = on_free_ports(|| {
+            Prometheus::start(site, &exporter_url, &alertmanager.url, &options.rule_files)
+        })
+        .await?;
+        Ok(Self {
+            exporter,
+            exporter_url,
+            prometheus,
+            alertmanager,
+        })
     }
 }

@@ -94,18 +94,36 @@ impl Prometheus {
             ],
         );
         site.start(recipe).await?;
-        Ok(Self { url, config, targets, http: http::client()? })
+        Ok(Self {
+            url,
+            config,
+            targets,
+            http: http::client()?,
+        })
     }
 
     /// An instant query; a scalar comes as one sample without labels.
     pub async fn query(&self, expression: &str) -> Result<Vec<Sample>> {
         let answer: Vector = self.get("query", &[("query", expression)]).await?;
         if answer.result_type == "scalar" {
-            let (_, value): (f64, String) = serde_json::from_value(answer.result).context("a bad scalar")?;
-            return Ok(vec![Sample { labels: BTreeMap::new(), value: number(&value)? }]);
+            let (_, value): (f64, String) =
+                serde_json::from_value(answer.result).context("a bad scalar")?;
+            return Ok(vec![Sample {
+                labels: BTreeMap::new(),
+                value: number(&value)?,
+            }]);
         }
-        let series: Vec<Series> = serde_json::from_value(answer.result).context("no instant vector")?;
-        series.into_iter().map(|one| Ok(Sample { labels: one.metric, value: number(&one.value.1)? })).collect()
+        let series: Vec<Series> =
+            serde_json::from_value(answer.result).context("no instant vector")?;
+        series
+            .into_iter()
+            .map(|one| {
+                Ok(Sample {
+                    labels: one.metric,
+                    value: number(&one.value.1)?,
+                })
+            })
+            .collect()
     }
 
     /// The alerts that are pending or firing.
@@ -125,13 +143,24 @@ impl Prometheus {
 
     /// Loads other rule files in place of the present ones.
     pub async fn set_rule_files(&self, rule_files: &[PathBuf]) -> Result<()> {
-        let text = std::fs::read_to_string(&self.config).context("reading Prometheus' configuration")?;
-        let kept: String =
-            text.lines().filter(|line| !line.starts_with("rule_files:")).map(|line| format!("{line}\n")).collect();
-        std::fs::write(&self.config, rule_files_line(rule_files)? + &kept).context("writing the configuration")?;
-        let answer = self.http.post(format!("{}/-/reload", self.url)).send().await?;
+        let text =
+            std::fs::read_to_string(&self.config).context("reading Prometheus' configuration")?;
+        let kept: Vec<&str> = text
+            .lines()
+            .filter(|line| !line.starts_with("rule_files:"))
+            .collect();
+        let text = rule_files_line(rule_files)? + &kept.join("\n");
+        std::fs::write(&self.config, text + "\n").context("writing the configuration")?;
+        let answer = self
+            .http
+            .post(format!("{}/-/reload", self.url))
+            .send()
+            .await?;
         if !answer.status().is_success() {
-            bail!("Prometheus refuses the configuration: {}", answer.text().await?);
+            bail!(
+                "Prometheus refuses the configuration: {}",
+                answer.text().await?
+            );
         }
         Ok(())
     }
@@ -147,17 +176,26 @@ impl Prometheus {
 }
 
 fn number(text: &str) -> Result<f64> {
-    text.parse().with_context(|| format!("a bad sample value {text}"))
+    text.parse()
+        .with_context(|| format!("a bad sample value {text}"))
 }
 
 fn rule_files_line(rule_files: &[PathBuf]) -> Result<String> {
     // From here on relative paths would be relative to the configuration.
-    let absolute: Vec<PathBuf> =
-        rule_files.iter().map(std::path::absolute).collect::<Result<_, _>>().context("resolving the rule files")?;
+    let absolute: Vec<PathBuf> = rule_files
+        .iter()
+        .map(std::path::absolute)
+        .collect::<Result<_, _>>()
+        .context("resolving the rule files")?;
     Ok(format!("rule_files: {}\n", json!(absolute)))
 }
 
-fn config_text(exporter: &str, alertmanager: &str, rule_files: &[PathBuf], targets: &std::path::Path) -> Result<String> {
+fn config_text(
+    exporter: &str,
+    alertmanager: &str,
+    rule_files: &[PathBuf],
+    targets: &std::path::Path,
+) -> Result<String> {
     let host = |url: &str| url.trim_start_matches("http://").to_owned();
     Ok(format!(
         "{rules}\

@@ -32,7 +32,11 @@ pub fn router(exporter: Exporter, kubeconfig: PathBuf) -> Router {
         .route("/nodes/{node}/{metric}", put(set))
         .route("/metrics/kube-state-metrics", get(kube_state_metrics))
         .route("/targets", get(targets))
-        .with_state(Shared { exporter, kubeconfig, client: std::sync::Arc::default() })
+        .with_state(Shared {
+            exporter,
+            kubeconfig,
+            client: std::sync::Arc::default(),
+        })
 }
 
 async fn nodes(shared: &Shared) -> Result<Vec<Node>, Response> {
@@ -42,7 +46,9 @@ async fn nodes(shared: &Shared) -> Result<Vec<Node>, Response> {
         .get_or_try_init(|| client_of(&shared.kubeconfig))
         .await
         .map_err(|error| down(format!("{error:#}\n")))?;
-    let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await;
+    let nodes = Api::<Node>::all(client.clone())
+        .list(&ListParams::default())
+        .await;
     Ok(nodes.map_err(|error| down(format!("{error}\n")))?.items)
 }
 
@@ -66,19 +72,27 @@ async fn targets(State(shared): State<Shared>, headers: axum::http::HeaderMap) -
         Ok(nodes) => nodes,
         Err(response) => return response,
     };
-    let here = headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let here = headers
+        .get("host")
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default();
     let targets: Vec<Value> = nodes
         .iter()
         .filter_map(|node| node.metadata.name.as_deref())
         .map(|name| {
-            let labels = json!({"instance": name, "__metrics_path__": format!("/nodes/{name}/metrics")});
+            let labels =
+                json!({"instance": name, "__metrics_path__": format!("/nodes/{name}/metrics")});
             json!({"targets": [here], "labels": labels})
         })
         .collect();
     axum::Json(targets).into_response()
 }
 
-async fn set(State(shared): State<Shared>, Path((node, metric)): Path<(String, String)>, body: String) -> Response {
+async fn set(
+    State(shared): State<Shared>,
+    Path((node, metric)): Path<(String, String)>,
+    body: String,
+) -> Response {
     let Some(metric) = Metric::named(&metric) else {
         return (StatusCode::NOT_FOUND, "no metric that can be set\n").into_response();
     };

@@ -22,7 +22,11 @@ pub fn text(nodes: &[Node]) -> String {
                 "kube_node_info" => info(&mut text, name, node),
                 "kube_node_created" => created(&mut text, name, node),
                 "kube_node_spec_unschedulable" => {
-                    let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable).unwrap_or(false);
+                    let cordoned = node
+                        .spec
+                        .as_ref()
+                        .and_then(|spec| spec.unschedulable)
+                        .unwrap_or(false);
                     let _ = writeln!(text, "{family}{{node=\"{name}\"}} {}", u8::from(cordoned));
                 }
                 "kube_node_spec_taint" => taints(&mut text, name, node),
@@ -34,12 +38,20 @@ pub fn text(nodes: &[Node]) -> String {
 }
 
 fn info(text: &mut String, name: &str, node: &Node) {
-    let provider = node.spec.as_ref().and_then(|spec| spec.provider_id.as_deref()).unwrap_or_default();
+    let provider = node
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.provider_id.as_deref())
+        .unwrap_or_default();
     let address = node
         .status
         .as_ref()
         .and_then(|status| status.addresses.as_ref())
-        .and_then(|addresses| addresses.iter().find(|address| address.type_ == "InternalIP"))
+        .and_then(|addresses| {
+            addresses
+                .iter()
+                .find(|address| address.type_ == "InternalIP")
+        })
         .map_or("", |address| address.address.as_str());
     let _ = writeln!(
         text,
@@ -49,12 +61,20 @@ fn info(text: &mut String, name: &str, node: &Node) {
 
 fn created(text: &mut String, name: &str, node: &Node) {
     if let Some(time) = &node.metadata.creation_timestamp {
-        let _ = writeln!(text, "kube_node_created{{node=\"{name}\"}} {}", time.0.as_second());
+        let _ = writeln!(
+            text,
+            "kube_node_created{{node=\"{name}\"}} {}",
+            time.0.as_second()
+        );
     }
 }
 
 fn taints(text: &mut String, name: &str, node: &Node) {
-    for taint in node.spec.iter().flat_map(|spec| spec.taints.iter().flatten()) {
+    for taint in node
+        .spec
+        .iter()
+        .flat_map(|spec| spec.taints.iter().flatten())
+    {
         let value = taint.value.as_deref().unwrap_or_default();
         let _ = writeln!(
             text,
@@ -66,7 +86,11 @@ fn taints(text: &mut String, name: &str, node: &Node) {
 
 /// All three statuses of each condition, the true one as 1.
 fn conditions(text: &mut String, name: &str, node: &Node) {
-    for condition in node.status.iter().flat_map(|status| status.conditions.iter().flatten()) {
+    for condition in node
+        .status
+        .iter()
+        .flat_map(|status| status.conditions.iter().flatten())
+    {
         for status in ["true", "false", "unknown"] {
             let holds = condition.status.eq_ignore_ascii_case(status);
             let _ = writeln!(
@@ -91,7 +115,10 @@ mod tests {
         }))
         .unwrap();
         let text = super::text(&[node]);
-        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("kube_node_status_condition{")).collect();
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("kube_node_status_condition{"))
+            .collect();
         assert_eq!(lines.len(), 3);
         assert!(lines[2].contains("status=\"unknown\"") && lines[2].ends_with(" 1"));
         assert!(lines[0].ends_with(" 0"));
