@@ -158,7 +158,7 @@ where
             Err(error)
                 if clashes < 3 && format!("{error:#}").contains("address already in use") =>
             {
-                clashes += 1
+                clashes += 1;
             }
             other => return other,
         }
