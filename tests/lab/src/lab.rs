@@ -117,6 +117,26 @@ impl Lab {
         &self.plane.kubeconfig
     }
 
+    /// Where a person finds each part.
+    pub fn addresses(&self) -> Vec<(&'static str, String)> {
+        let mut found = vec![
+            ("KUBECONFIG", self.kubeconfig().display().to_string()),
+            ("logs", self.site.logs().display().to_string()),
+        ];
+        if let Some(monitoring) = &self.monitoring {
+            found.push(("Prometheus", monitoring.prometheus.url.clone()));
+            found.push(("Alertmanager", monitoring.alertmanager.url.clone()));
+            found.push(("exporter", monitoring.exporter_url.clone()));
+        }
+        found.extend(self.cloud.iter().map(|cloud| ("EC2", cloud.url.clone())));
+        found.extend(
+            self.jaeger
+                .iter()
+                .map(|jaeger| ("Jaeger", jaeger.url.clone())),
+        );
+        found
+    }
+
     /// The lab's directory: logs, configurations, the audit log.
     pub fn directory(&self) -> &Path {
         self.site.root()
@@ -342,10 +362,12 @@ impl Drop for Lab {
     fn drop(&mut self) {
         if self.keep {
             eprintln!(
-                "lab kept up for a look: KUBECONFIG={} (end it: Ctrl-C, or kill {})",
-                self.plane.kubeconfig.display(),
+                "lab kept up for a look (end it: Ctrl-C, or kill {}):",
                 std::process::id()
             );
+            for (what, where_) in self.addresses() {
+                eprintln!("  {what:13} {where_}");
+            }
             loop {
                 thread::park();
             }

@@ -32,7 +32,7 @@ pub use monitoring::{
     Alertmanager, AlertmanagerAlert, Exporter, Metric, Monitoring, MonitoringOptions, Prometheus,
     PrometheusAlert, Sample, webhook_config,
 };
-pub use nodes::{NodeSpec, POOL_LABEL, ZONES};
+pub use nodes::{NOT_READY, NodeSpec, POOL_LABEL, ZONES};
 pub use options::Options;
 pub use ports::free_port;
 pub use programs::Programs;
