@@ -1,1 +1,8 @@
-//! The service.
+//! The service around the pure core.
+
+pub mod app;
+pub mod cli;
+pub mod controller;
+pub mod exec;
+pub mod prometheus;
+pub mod sim;

@@ -1,3 +1,7 @@
-//! The command line.
+//! The `nodemend` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    nodemend::cli::main()
+}

@@ -1,0 +1,501 @@
+//! The loop of the leader: take in what changed, decide, commit, act. One `pass`
+//! reads the records afresh, so that nothing rests on having seen an edge.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use nodemend_core::api::{
+    FINALIZER, FaultRecord, FleetState, FleetStateSpec, NodeHealth, NodeHealthSpec,
+    NodeHealthStatus, NodeRepair, NodeRepairSpec, Reservation, SourceDown, Step,
+};
+use nodemend_core::config::{Limits, Policy, Rule};
+use nodemend_core::decide::{self, Pause, Scopes, Verdict, World};
+use nodemend_core::evidence::{Evidence, Input};
+use nodemend_core::model::{NodeView, Truth, VerdictKind, digest};
+use nodemend_core::repair;
+
+use crate::exec::{self, CallError, Cloud, Cluster, Context};
+
+/// The leader's records. Every write carries the resourceVersion that was read.
+#[allow(
+    async_fn_in_trait,
+    reason = "used with one concrete type per program; no Send bound is wanted"
+)]
+pub trait Records {
+    /// A consistent list of all repairs.
+    async fn repairs(&self) -> Result<Vec<NodeRepair>, CallError>;
+    /// Creates a repair. Its name is the guard against a second one.
+    async fn create_repair(&self, repair: &NodeRepair) -> Result<(), CallError>;
+    /// The fleet's one object.
+    async fn fleet(&self) -> Result<Option<FleetState>, CallError>;
+    /// Creates or replaces it by compare-and-swap.
+    async fn put_fleet(&self, fleet: &FleetState) -> Result<FleetState, CallError>;
+    /// A consistent list of all node records.
+    async fn healths(&self) -> Result<Vec<NodeHealth>, CallError>;
+    /// Creates or replaces one.
+    async fn put_health(&self, health: &NodeHealth) -> Result<(), CallError>;
+    /// Deletes one.
+    async fn delete_health(&self, name: &str) -> Result<(), CallError>;
+}
+
+/// Why a pass ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A call had no usable answer; the next pass tries again.
+    #[error("a call failed")]
+    Call(#[from] CallError),
+    /// Another leader raised the epoch.
+    #[error("another leader took over")]
+    Deposed,
+}
+
+/// What binds the controller.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The tag that says which cluster an instance belongs to.
+    pub cluster_tag: String,
+    /// The polled rules.
+    pub rules: Vec<Rule>,
+    /// The accepted policies.
+    pub policies: Vec<Policy>,
+    /// The limits over all policies.
+    pub limits: Limits,
+}
+
+/// What a pass came to.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The verdict on every node.
+    pub verdicts: Vec<Verdict>,
+    /// Every repair on record.
+    pub repairs: Vec<NodeRepair>,
+    /// What the guards counted.
+    pub scopes: Scopes,
+    /// When to look again at the latest.
+    pub wake: Option<Timestamp>,
+}
+
+/// The leader.
+#[derive(Debug)]
+pub struct Controller<C, K> {
+    cluster: C,
+    cloud: K,
+    setup: Setup,
+    evidence: Evidence,
+    fleet: Option<FleetState>,
+}
+
+impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
+    /// A leader that has not yet acted.
+    pub fn new(cluster: C, cloud: K, setup: Setup) -> Self {
+        Self {
+            cluster,
+            cloud,
+            setup,
+            evidence: Evidence::default(),
+            fleet: None,
+        }
+    }
+
+    /// Decides on what is known now, and takes every open repair as far as it goes.
+    pub async fn pass(
+        &mut self,
+        inputs: Vec<Input>,
+        pauses: &[Pause],
+        now: Timestamp,
+    ) -> Result<Report, Error> {
+        let mut fleet = match self.fleet.take() {
+            Some(fleet) => self.still_leader(&fleet).await?,
+            None => self.take_over(now).await?,
+        };
+        for input in inputs {
+            self.evidence.fold(input, now);
+        }
+        self.evidence
+            .settle(&self.setup.rules, &self.setup.policies, now);
+        let mut repairs = self.cluster.repairs().await?;
+        // What the list shows needs its reservation no more; what it lacks never came to be.
+        fleet.spec.reservations.clear();
+        let world = self.world(&repairs, pauses);
+        let scopes = decide::survey(&world, now);
+        let mut verdicts: Vec<Verdict> = self
+            .evidence
+            .nodes()
+            .map(|node| decide::judge(node, &world, now))
+            .collect();
+        let admitted = decide::admit(&mut verdicts, &scopes, &self.setup.limits, now);
+        let starting = self
+            .plan(&mut verdicts, &admitted, &repairs, fleet.spec.epoch, now)
+            .await;
+        fleet.spec.reservations = starting
+            .iter()
+            .map(|repair| Reservation {
+                repair: name(repair),
+                node_uid: repair.spec.node_uid.clone(),
+                at: now,
+            })
+            .collect();
+        fleet.spec.sources_down = self.sources_down();
+        self.fleet = Some(self.commit_fleet(fleet).await?);
+        for repair in starting {
+            self.cluster.create_repair(&repair).await?;
+        }
+        if !admitted.is_empty() {
+            repairs = self.cluster.repairs().await?;
+        }
+        self.record(&verdicts, now).await?;
+        let wake = self.advance(&mut repairs, pauses, &scopes, now).await?;
+        Ok(Report {
+            verdicts,
+            repairs,
+            scopes,
+            wake,
+        })
+    }
+
+    fn world<'a>(&'a self, repairs: &'a [NodeRepair], pauses: &'a [Pause]) -> World<'a> {
+        World {
+            evidence: &self.evidence,
+            rules: &self.setup.rules,
+            policies: &self.setup.policies,
+            limits: &self.setup.limits,
+            repairs,
+            reservations: &[],
+            pauses,
+        }
+    }
+
+    async fn still_leader(&self, known: &FleetState) -> Result<FleetState, Error> {
+        let stored = self.cluster.fleet().await?.unwrap_or_else(|| known.clone());
+        if stored.spec.epoch > known.spec.epoch {
+            Err(Error::Deposed)
+        } else {
+            Ok(stored)
+        }
+    }
+
+    /// Raises the epoch, writes it into every open repair, and takes up the clocks.
+    async fn take_over(&mut self, now: Timestamp) -> Result<FleetState, Error> {
+        let mut fleet = self
+            .cluster
+            .fleet()
+            .await?
+            .unwrap_or_else(|| FleetState::new("fleet", FleetStateSpec::default()));
+        fleet.spec.epoch += 1;
+        let fleet = self.cluster.put_fleet(&fleet).await?;
+        for mut repair in self
+            .cluster
+            .repairs()
+            .await?
+            .into_iter()
+            .filter(NodeRepair::open)
+        {
+            let Some(status) = &mut repair.status else {
+                continue;
+            };
+            status.epoch = fleet.spec.epoch;
+            self.cluster.put_repair(&repair).await?;
+        }
+        for health in self.cluster.healths().await? {
+            let Some(status) = health.status else {
+                continue;
+            };
+            let restore = Input::Restore {
+                uid: health.spec.node_uid,
+                signals: status.signals,
+                faults: status.faults,
+            };
+            self.evidence.fold(restore, now);
+        }
+        Ok(fleet)
+    }
+
+    async fn commit_fleet(&self, fleet: FleetState) -> Result<FleetState, Error> {
+        let stored = self.cluster.fleet().await?;
+        match stored {
+            Some(stored) if stored.spec.epoch > fleet.spec.epoch => Err(Error::Deposed),
+            Some(stored) if stored.spec == fleet.spec => Ok(stored),
+            _ => Ok(self.cluster.put_fleet(&fleet).await?),
+        }
+    }
+
+    fn sources_down(&self) -> Vec<SourceDown> {
+        self.evidence
+            .failing_rules()
+            .map(|(rule, since, message)| SourceDown {
+                source: format!("rule/{rule}"),
+                since,
+                message: message.chars().take(200).collect(),
+            })
+            .collect()
+    }
+
+    /// A complete repair for each admitted node; who cannot be planned for is held.
+    async fn plan(
+        &self,
+        verdicts: &mut [Verdict],
+        admitted: &[String],
+        repairs: &[NodeRepair],
+        epoch: u64,
+        now: Timestamp,
+    ) -> Vec<NodeRepair> {
+        let mut starting = Vec::new();
+        for verdict in verdicts
+            .iter_mut()
+            .filter(|verdict| admitted.contains(&verdict.uid))
+        {
+            let node = self.evidence.node(&verdict.node);
+            let policy = self
+                .setup
+                .policies
+                .iter()
+                .find(|policy| policy.name == verdict.policy);
+            let (Some(node), Some(policy)) = (node, policy) else {
+                continue;
+            };
+            match exec::plan(&self.cloud, node, policy, &self.setup.cluster_tag).await {
+                Ok(plan) => starting.push(new_repair(node, verdict, plan, repairs, epoch, now)),
+                Err(reason) => {
+                    verdict.kind = VerdictKind::Held;
+                    verdict.reasons = vec![reason];
+                }
+            }
+        }
+        starting
+    }
+
+    /// Writes what changed of each node that is not plainly healthy.
+    async fn record(&self, verdicts: &[Verdict], now: Timestamp) -> Result<(), Error> {
+        let known: BTreeMap<String, NodeHealth> = self
+            .cluster
+            .healths()
+            .await?
+            .into_iter()
+            .map(|health| (health.spec.node_uid.clone(), health))
+            .collect();
+        let cooldown = self.setup.limits.breaker.cooldown;
+        for verdict in verdicts {
+            let before = known.get(&verdict.uid);
+            // A node whose only trouble is a source that is down for all gets no record.
+            let plain = matches!(verdict.kind, VerdictKind::Healthy | VerdictKind::Ignored)
+                || (verdict.kind == VerdictKind::Unknown && verdict.since.is_none());
+            if plain && before.is_none() {
+                continue;
+            }
+            let status = self.health(
+                verdict,
+                before.and_then(|health| health.status.as_ref()),
+                now,
+            );
+            if verdict.kind == VerdictKind::Healthy && cooldown.after(status.since) <= now {
+                if let Some(name) = before.and_then(|health| health.metadata.name.as_ref()) {
+                    self.cluster.delete_health(name).await?;
+                }
+                continue;
+            }
+            if before.and_then(|health| health.status.as_ref()) == Some(&status) {
+                continue;
+            }
+            let spec = NodeHealthSpec {
+                node_name: verdict.node.clone(),
+                node_uid: verdict.uid.clone(),
+            };
+            let mut health = before.cloned().unwrap_or_else(|| {
+                NodeHealth::new(&format!("node-{}", digest(&[&verdict.uid], 20)), spec)
+            });
+            health.status = Some(status);
+            self.cluster.put_health(&health).await?;
+        }
+        for (uid, health) in &known {
+            if let (false, Some(name)) = (
+                verdicts.iter().any(|verdict| verdict.uid == *uid),
+                &health.metadata.name,
+            ) {
+                self.cluster.delete_health(name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn health(
+        &self,
+        verdict: &Verdict,
+        before: Option<&NodeHealthStatus>,
+        now: Timestamp,
+    ) -> NodeHealthStatus {
+        let same = before.filter(|status| {
+            status.verdict == verdict.kind
+                && status.fault == verdict.fault
+                && status.reasons == verdict.reasons
+        });
+        let since = same.map_or(now, |status| status.since);
+        let faults = self
+            .setup
+            .policies
+            .iter()
+            .filter(|policy| policy.name == verdict.policy)
+            .flat_map(|policy| {
+                policy.faults.iter().filter_map(|fault| {
+                    let node = self.evidence.node(&verdict.node)?;
+                    let (truth, since) =
+                        self.evidence
+                            .fault(node, policy, &fault.name, &self.setup.rules, now);
+                    // A clock that a gap pauses moves with every pass; what is stored is the last firm word.
+                    let kept = before
+                        .and_then(|status| {
+                            status
+                                .faults
+                                .iter()
+                                .find(|record| record.fault == fault.name)
+                        })
+                        .filter(|_| truth == Truth::Unknown);
+                    Some(FaultRecord {
+                        policy: policy.name.clone(),
+                        fault: fault.name.clone(),
+                        since: kept.map_or(since?, |record| record.since),
+                    })
+                })
+            });
+        NodeHealthStatus {
+            verdict: verdict.kind,
+            fault: verdict.fault.clone(),
+            policy: verdict.policy.clone(),
+            reasons: verdict.reasons.clone(),
+            since,
+            signals: verdict
+                .signals
+                .iter()
+                .cloned()
+                .map(|mut signal| {
+                    if signal.state == nodemend_core::model::SignalState::Unknown {
+                        signal.since = None;
+                    }
+                    signal
+                })
+                .collect(),
+            faults: faults.collect(),
+            trace_id: digest(
+                &[
+                    "decision",
+                    &verdict.uid,
+                    &format!("{:?}", verdict.kind),
+                    &since.to_string(),
+                ],
+                32,
+            ),
+        }
+    }
+
+    async fn advance(
+        &self,
+        repairs: &mut [NodeRepair],
+        pauses: &[Pause],
+        scopes: &Scopes,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, Error> {
+        let epoch = self.fleet.as_ref().map_or(0, |fleet| fleet.spec.epoch);
+        let nodes: BTreeMap<String, NodeView> = self
+            .evidence
+            .nodes()
+            .map(|node| (node.name.clone(), node.clone()))
+            .collect();
+        let mut wake: Option<Timestamp> = None;
+        let snapshot = repairs.to_vec();
+        for repair in repairs
+            .iter_mut()
+            .filter(|repair| repair.open() || repair.metadata.deletion_timestamp.is_some())
+        {
+            let context = self.context(repair, &snapshot, pauses, scopes, &nodes, epoch, now);
+            match exec::advance(&self.cluster, &self.cloud, repair, &context).await {
+                Ok(next) => wake = [wake, next].into_iter().flatten().min(),
+                // One repair that cannot go on now does not stop the others.
+                Err(_) => wake = Some(now),
+            }
+        }
+        Ok(wake)
+    }
+
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "all of one pass; a struct would only rename it"
+    )]
+    fn context<'a>(
+        &self,
+        repair: &NodeRepair,
+        repairs: &[NodeRepair],
+        pauses: &[Pause],
+        scopes: &Scopes,
+        nodes: &'a BTreeMap<String, NodeView>,
+        epoch: u64,
+        now: Timestamp,
+    ) -> Context<'a> {
+        let world = self.world(repairs, pauses);
+        let node = nodes
+            .get(&repair.spec.node_name)
+            .filter(|node| node.uid == repair.spec.node_uid);
+        let policy = self
+            .setup
+            .policies
+            .iter()
+            .find(|policy| policy.name == repair.spec.policy);
+        let (fault, since) = match (node, policy) {
+            (Some(node), Some(policy)) => {
+                self.evidence
+                    .fault(node, policy, &repair.spec.fault, &self.setup.rules, now)
+            }
+            _ => (Truth::Unknown, None),
+        };
+        let fault = if self.evidence.nodes_fresh(now) {
+            fault
+        } else {
+            Truth::Unknown
+        };
+        Context {
+            now,
+            epoch,
+            nodes,
+            fault,
+            recovered: fault == Truth::False && since.is_none(),
+            abort: repair.metadata.deletion_timestamp.is_some()
+                || node.is_some_and(|node| decide::opted_out(node, now)),
+            paused: decide::pause_reason(node, repair, &world, scopes, now),
+        }
+    }
+}
+
+fn name(repair: &NodeRepair) -> String {
+    repair.metadata.name.clone().unwrap_or_default()
+}
+
+fn new_repair(
+    node: &NodeView,
+    verdict: &Verdict,
+    plan: nodemend_core::api::Plan,
+    repairs: &[NodeRepair],
+    epoch: u64,
+    now: Timestamp,
+) -> NodeRepair {
+    let ordinal = 1 + repairs
+        .iter()
+        .filter(|repair| repair.spec.node_uid == node.uid)
+        .map(|repair| repair.spec.ordinal)
+        .max()
+        .unwrap_or(0);
+    let name = repair::object_name(&node.name, &node.uid, ordinal);
+    let spec = NodeRepairSpec {
+        node_name: node.name.clone(),
+        node_uid: node.uid.clone(),
+        provider_id: node.provider_id.clone(),
+        ordinal,
+        policy: verdict.policy.clone(),
+        fault: verdict.fault.clone(),
+        fault_since: verdict.since.unwrap_or(now),
+        evidence: verdict.signals.clone(),
+        plan,
+        epoch,
+        quarantine: repair::intent(&name, Step::Quarantine, 1, node.name.clone(), epoch, now),
+    };
+    let mut repair = NodeRepair::new(&name, spec);
+    repair.metadata.finalizers = Some(vec![FINALIZER.into()]);
+    repair
+}

@@ -1,0 +1,512 @@
+//! What people write: `RepairPolicy` and `RepairPause`.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use kube_derive::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::model::Span;
+
+/// Which nodes to repair, for which faults, how and under which guards.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[kube(
+    group = "nodemend.dev",
+    version = "v1alpha1",
+    kind = "RepairPolicy",
+    plural = "repairpolicies",
+    shortname = "rpol",
+    category = "nodemend",
+    status = "RepairPolicyStatus",
+    derive = "PartialEq",
+    printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
+    printcolumn(name = "Priority", type_ = "integer", json_path = ".spec.priority"),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].status"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
+    crates(kube_core = "::kube_core")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RepairPolicySpec {
+    /// What to do when a fault is due. Observe does all but the act.
+    #[serde(default)]
+    pub mode: Mode,
+    /// The highest matching policy wins; a tie holds the nodes concerned.
+    #[serde(default)]
+    pub priority: i32,
+    /// Which nodes; empty selects all.
+    #[serde(default)]
+    pub node_selector: NodeSelector,
+    /// What is worth a repair.
+    #[schemars(length(min = 1, max = 32))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub faults: Vec<FaultSpec>,
+    /// How to replace a node.
+    #[serde(default)]
+    pub replacement: ReplacementSpec,
+    /// How to move the pods away.
+    #[serde(default)]
+    pub drain: DrainSpec,
+    /// Limits over this policy's nodes. Not supported yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub budgets: Vec<BudgetSpec>,
+    /// When repairs may start. Not supported yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub windows: Vec<WindowSpec>,
+}
+
+/// What a policy does with a due fault.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Mode {
+    /// Everything but the act.
+    #[default]
+    Observe,
+    /// Waits for a person. Not supported yet.
+    Approve,
+    /// Repairs.
+    Enforce,
+}
+
+/// A label selector over nodes; all parts must match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeSelector {
+    /// Labels with exactly these values.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub match_labels: BTreeMap<String, String>,
+    /// Conditions on labels.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub match_expressions: Vec<Requirement>,
+}
+
+/// One condition on a label.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Requirement {
+    /// The label.
+    pub key: String,
+    /// How to compare.
+    pub operator: Operator,
+    /// With what; empty for `Exists` and `DoesNotExist`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<String>,
+}
+
+/// How a label is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Operator {
+    /// One of the values.
+    In,
+    /// None of the values, or no such label.
+    NotIn,
+    /// The label is there.
+    Exists,
+    /// The label is not there.
+    DoesNotExist,
+}
+
+impl NodeSelector {
+    /// Whether a node with these labels is selected.
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        let named = self
+            .match_labels
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value));
+        named
+            && self.match_expressions.iter().all(|requirement| {
+                let found = labels.get(&requirement.key);
+                let listed = found.is_some_and(|value| requirement.values.contains(value));
+                match requirement.operator {
+                    Operator::In => listed,
+                    Operator::NotIn => !listed,
+                    Operator::Exists => found.is_some(),
+                    Operator::DoesNotExist => found.is_none(),
+                }
+            })
+    }
+}
+
+/// A named combination of signals.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FaultSpec {
+    /// A name, unique within the policy.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// Critical faults are repaired first.
+    #[serde(default)]
+    pub severity: Severity,
+    /// When the fault is true.
+    pub when: When,
+    /// True this long before it is due.
+    #[serde(rename = "for", default)]
+    pub for_: Span,
+    /// What to do; none makes it a named part of other faults.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub actions: Vec<Action>,
+    /// A second opinion before acting. Not supported yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<ConfirmSpec>,
+}
+
+/// How urgent a fault is.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+pub enum Severity {
+    /// Waits its turn.
+    #[default]
+    Warning,
+    /// Goes first.
+    Critical,
+}
+
+/// The four parts are `ANDed`; at least one is given.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(crates(kube_core = "::kube_core"), validation = Rule::new("has(self.all) || has(self.any) || has(self.none) || has(self.atLeast)").message("give at least one of all, any, none, atLeast"))]
+pub struct When {
+    /// All of these hold.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub all: Vec<Leaf>,
+    /// One of these holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub any: Vec<Leaf>,
+    /// None of these holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub none: Vec<Leaf>,
+    /// So many of these hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_least: Option<AtLeast>,
+}
+
+/// So many of a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AtLeast {
+    /// How many must hold.
+    #[schemars(range(min = 1, max = 16))]
+    pub count: u32,
+    /// Of these.
+    #[schemars(length(min = 1, max = 16))]
+    pub of: Vec<Leaf>,
+}
+
+/// A signal, a node condition, or another fault of the same policy: exactly one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(crates(kube_core = "::kube_core"), validation = Rule::new("(has(self.signal) ? 1 : 0) + (has(self.condition) ? 1 : 0) + (has(self.fault) ? 1 : 0) == 1").message("give exactly one of signal, condition, fault"))]
+pub struct Leaf {
+    /// An alert's name, from the webhook or from a polled rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub signal: Option<String>,
+    /// A condition of the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<ConditionLeaf>,
+    /// Another fault of this policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub fault: Option<String>,
+}
+
+/// A node condition with one of the statuses and, if given, one of the reasons.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConditionLeaf {
+    /// The condition's type, such as Ready.
+    #[serde(rename = "type")]
+    #[schemars(length(min = 1, max = 316))]
+    pub type_: String,
+    /// The statuses that count as wrong.
+    #[schemars(length(min = 1, max = 3))]
+    pub statuses: Vec<ConditionStatus>,
+    /// The reasons that count; empty: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub reasons: Vec<String>,
+}
+
+/// A condition's status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ConditionStatus {
+    /// It holds.
+    True,
+    /// It does not.
+    False,
+    /// Not known.
+    Unknown,
+}
+
+impl ConditionStatus {
+    /// As the API writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// What to do about a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Action {
+    /// A new node for the old one.
+    Replace,
+    /// Restart the machine. Not supported yet.
+    Reboot,
+    /// Only keep new pods away. Not supported yet.
+    Cordon,
+}
+
+/// A threshold on the node's own exporter. Not supported yet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConfirmSpec {
+    /// The exporter's port.
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: u32,
+    /// The path of its metrics.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// The metric's name.
+    pub metric: String,
+    /// Confirmed above this.
+    pub above: String,
+    /// What an unreachable exporter means.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_unreachable: Option<OnUnreachable>,
+}
+
+/// What an unreachable exporter means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnUnreachable {
+    /// The fault is real.
+    Confirm,
+    /// The fault is not real.
+    Refute,
+    /// Nothing.
+    Unknown,
+}
+
+/// How to replace a node.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReplacementSpec {
+    /// Who makes the new node. Only EC2 is supported yet, and must be named to enforce.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
+    /// What comes first. Only `LaunchFirst` is supported yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
+    /// How long a new node may take to be Ready (15m).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_timeout: Option<Span>,
+    /// How many new nodes to try (2).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 5))]
+    pub max_attempts: Option<u32>,
+    /// What becomes of a replacement that is no longer needed. Only Return is supported yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_recovered: Option<OnRecovered>,
+    /// Where the EC2 strategy launches from; by default, from what the old instance was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ec2: Option<Ec2Spec>,
+}
+
+/// Who makes the new node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Strategy {
+    /// Find the owner. Not supported yet.
+    Auto,
+    /// Karpenter's `NodeClaim`. Not supported yet.
+    Karpenter,
+    /// The Auto Scaling group. Not supported yet.
+    AutoScalingGroup,
+    /// Cluster API's Machine. Not supported yet.
+    ClusterAPI,
+    /// A new instance from a launch template.
+    EC2,
+}
+
+/// What comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Order {
+    /// The replacement is Ready before anything is evicted.
+    LaunchFirst,
+    /// The old one goes first. Not supported yet.
+    TerminateFirst,
+}
+
+/// What becomes of a replacement that is no longer needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnRecovered {
+    /// It is given back.
+    Return,
+    /// It stays. Not supported yet.
+    Keep,
+}
+
+/// Where the EC2 strategy launches from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Ec2Spec {
+    /// The launch template.
+    pub launch_template: LaunchTemplate,
+}
+
+/// A launch template and its version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LaunchTemplate {
+    /// `lt-…`.
+    #[schemars(regex(pattern = "^lt-[0-9a-f]+$"))]
+    pub id: String,
+    /// A number: `$Latest` may change between two tries.
+    #[schemars(regex(pattern = "^[0-9]+$"))]
+    pub version: String,
+}
+
+/// How to move the pods away.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct DrainSpec {
+    /// How long the drain may take (15m).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Span>,
+    /// What then. Only Hold is supported yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_timeout: Option<OnTimeout>,
+    /// The longest grace period a pod gets; unset: its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_pod_grace_period: Option<Span>,
+}
+
+/// What to do when a drain takes too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OnTimeout {
+    /// Ask for a person.
+    Hold,
+    /// Terminate with the pods in place. Not supported yet.
+    Force,
+}
+
+/// A limit over the policy's nodes. Not supported yet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BudgetSpec {
+    /// A name that a hold shows.
+    pub name: String,
+    /// Over what it counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub per: Option<Per>,
+    /// Starts within `within`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_repairs: Option<u32>,
+    /// The rolling window of `maxRepairs`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<Span>,
+    /// Repairs at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_in_flight: Option<u32>,
+    /// Nodes down at once, a number or a percentage.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_unavailable: Option<String>,
+}
+
+/// Over what a budget counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Per {
+    /// All nodes.
+    Cluster,
+    /// Each zone.
+    Zone,
+    /// Each pool.
+    Pool,
+}
+
+/// When repairs may start. Not supported yet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WindowSpec {
+    /// A cron expression of five fields.
+    pub schedule: String,
+    /// An IANA time zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_zone: Option<String>,
+    /// How long the window stays open.
+    pub duration: Span,
+}
+
+/// What nodemend says of a policy.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RepairPolicyStatus {
+    /// `Accepted`, with the mistakes as its message.
+    #[serde(default)]
+    pub conditions: Vec<StatusCondition>,
+}
+
+/// A condition of one of our objects, as `kubectl wait` reads it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusCondition {
+    /// Its name.
+    #[serde(rename = "type")]
+    pub type_: String,
+    /// Whether it holds.
+    pub status: ConditionStatus,
+    /// One word.
+    pub reason: String,
+    /// A sentence.
+    pub message: String,
+    /// When `status` last changed.
+    pub last_transition_time: Timestamp,
+}
+
+/// The kill switch: no new repair starts on the nodes it covers.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[kube(
+    group = "nodemend.dev",
+    version = "v1alpha1",
+    kind = "RepairPause",
+    shortname = "rpause",
+    category = "nodemend",
+    derive = "PartialEq",
+    printcolumn(name = "Reason", type_ = "string", json_path = ".spec.reason"),
+    printcolumn(name = "Until", type_ = "date", json_path = ".spec.until"),
+    crates(kube_core = "::kube_core")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RepairPauseSpec {
+    /// Which nodes; empty: all.
+    #[serde(default)]
+    pub node_selector: NodeSelector,
+    /// Only nodes of this policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// Why, for those who find it.
+    #[schemars(length(min = 1, max = 1024))]
+    pub reason: String,
+    /// When it ends by itself; unset: when it is deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+}

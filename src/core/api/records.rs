@@ -1,0 +1,534 @@
+//! What nodemend writes: the alerts it must remember, what it knows of nodes,
+//! its reservations, and the journal of each repair.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use kube_derive::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{LaunchTemplate, StatusCondition, Strategy};
+use crate::model::{Reason, SignalState, Span, VerdictKind};
+
+/// The finalizer of an open repair.
+pub const FINALIZER: &str = "nodemend.dev/repair";
+
+/// What must be remembered of the alerts of one sender, receiver and group.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[kube(
+    group = "nodemend.dev",
+    version = "v1alpha1",
+    kind = "AlertGroup",
+    shortname = "agrp",
+    category = "nodemend",
+    derive = "PartialEq",
+    printcolumn(name = "Receiver", type_ = "string", json_path = ".spec.receiver"),
+    printcolumn(name = "Group", type_ = "string", json_path = ".spec.groupKey"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
+    crates(kube_core = "::kube_core")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct AlertGroupSpec {
+    /// Who sent it: the authenticated identity.
+    pub sender: String,
+    /// Alertmanager's receiver.
+    pub receiver: String,
+    /// Alertmanager's group key.
+    pub group_key: String,
+    /// Whether a delivery said that it left alerts out.
+    #[serde(default)]
+    pub incomplete: bool,
+    /// By fingerprint.
+    #[schemars(length(max = 10_000))]
+    pub alerts: BTreeMap<String, StoredAlert>,
+}
+
+/// One alert, merged by maxima: any order of deliveries gives the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StoredAlert {
+    /// The alert's name.
+    pub name: String,
+    /// The labels that can say which node it is about.
+    pub labels: BTreeMap<String, String>,
+    /// The severity label, empty where there is none.
+    #[serde(default)]
+    pub severity: String,
+    /// The largest start seen.
+    pub starts_at: Timestamp,
+    /// When it was last received firing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_firing: Option<Timestamp>,
+    /// The largest end received with a resolve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ends_at: Option<Timestamp>,
+}
+
+/// What nodemend knows of a node that is not plainly healthy.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "nodemend.dev",
+    version = "v1alpha1",
+    kind = "NodeHealth",
+    plural = "nodehealths",
+    shortname = "nh",
+    category = "nodemend",
+    status = "NodeHealthStatus",
+    derive = "PartialEq",
+    printcolumn(name = "Node", type_ = "string", json_path = ".spec.nodeName"),
+    printcolumn(name = "Verdict", type_ = "string", json_path = ".status.verdict"),
+    printcolumn(name = "Fault", type_ = "string", json_path = ".status.fault"),
+    printcolumn(name = "Reasons", type_ = "string", json_path = ".status.reasons"),
+    printcolumn(name = "Since", type_ = "date", json_path = ".status.since"),
+    crates(kube_core = "::kube_core")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(crates(kube_core = "::kube_core"), validation = Rule::new("self == oldSelf").message("spec is immutable"))]
+pub struct NodeHealthSpec {
+    /// The node's name.
+    pub node_name: String,
+    /// The node's UID: a reborn node is another.
+    pub node_uid: String,
+}
+
+/// The verdict on a node and what it rests on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeHealthStatus {
+    /// The verdict.
+    pub verdict: VerdictKind,
+    /// The fault that leads, empty where there is none.
+    #[serde(default)]
+    pub fault: String,
+    /// The policy it is from.
+    #[serde(default)]
+    pub policy: String,
+    /// Why nothing is done.
+    #[serde(default)]
+    pub reasons: Vec<Reason>,
+    /// Since when this verdict stands.
+    pub since: Timestamp,
+    /// What each signal says, with our own since.
+    #[serde(default)]
+    pub signals: Vec<SignalRecord>,
+    /// Since when each fault is true.
+    #[serde(default)]
+    pub faults: Vec<FaultRecord>,
+    /// The trace of the decision.
+    #[serde(default)]
+    pub trace_id: String,
+}
+
+/// A signal as `NodeHealth` keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SignalRecord {
+    /// The signal's name; conditions are written `condition/TYPE`.
+    pub name: String,
+    /// What it says.
+    pub state: SignalState,
+    /// Since when it fires, by our own clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
+}
+
+/// A fault's clock as `NodeHealth` keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FaultRecord {
+    /// The policy.
+    pub policy: String,
+    /// The fault.
+    pub fault: String,
+    /// Since when it is true, by our own clock.
+    pub since: Timestamp,
+}
+
+/// The leader's one object: epoch, reservations, sources.
+#[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[x_kube(crates(kube_core = "::kube_core"))]
+#[kube(
+    group = "nodemend.dev",
+    version = "v1alpha1",
+    kind = "FleetState",
+    plural = "fleetstates",
+    shortname = "fleet",
+    category = "nodemend",
+    derive = "PartialEq",
+    printcolumn(name = "Epoch", type_ = "integer", json_path = ".spec.epoch"),
+    printcolumn(
+        name = "Down",
+        type_ = "string",
+        json_path = ".spec.sourcesDown[*].source"
+    ),
+    crates(kube_core = "::kube_core")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct FleetStateSpec {
+    /// Raised by each new leader before it acts.
+    pub epoch: u64,
+    /// Admissions whose `NodeRepair` is not yet known to exist.
+    #[serde(default)]
+    #[schemars(length(max = 100))]
+    pub reservations: Vec<Reservation>,
+    /// Sources that do not answer.
+    #[serde(default)]
+    #[schemars(length(max = 100))]
+    pub sources_down: Vec<SourceDown>,
+}
+
+/// One admission.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Reservation {
+    /// The `NodeRepair` to come.
+    pub repair: String,
+    /// The node's UID.
+    pub node_uid: String,
+    /// When it was admitted.
+    pub at: Timestamp,
+}
+
+/// A source that does not answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceDown {
+    /// Which.
+    pub source: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// What it said last.
+    pub message: String,
+}
+
+/// The journal of one repair of one node.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "nodemend.dev",
+    version = "v1alpha1",
+    kind = "NodeRepair",
+    shortname = "nr",
+    category = "nodemend",
+    status = "NodeRepairStatus",
+    derive = "PartialEq",
+    printcolumn(name = "Node", type_ = "string", json_path = ".spec.nodeName"),
+    printcolumn(name = "Fault", type_ = "string", json_path = ".spec.fault"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "Reason", type_ = "string", json_path = ".status.reason"),
+    printcolumn(
+        name = "Replacement",
+        type_ = "string",
+        json_path = ".status.replacement.instanceId"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
+    crates(kube_core = "::kube_core")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(crates(kube_core = "::kube_core"), validation = Rule::new("self == oldSelf").message("spec is immutable"))]
+pub struct NodeRepairSpec {
+    /// The node's name.
+    pub node_name: String,
+    /// The node's UID.
+    pub node_uid: String,
+    /// The node's providerID.
+    pub provider_id: String,
+    /// Which repair of this node it is, from 1.
+    pub ordinal: u32,
+    /// The policy.
+    pub policy: String,
+    /// The fault.
+    pub fault: String,
+    /// Since when the fault was true.
+    pub fault_since: Timestamp,
+    /// The signals it rested on.
+    pub evidence: Vec<SignalRecord>,
+    /// All that is left to choose is chosen here.
+    pub plan: Plan,
+    /// The creator's epoch.
+    pub epoch: u64,
+    /// The first intent, the quarantine: the API drops status on create.
+    pub quarantine: Intent,
+}
+
+/// What will be done, with every parameter and deadline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// Who makes the new node.
+    pub strategy: Strategy,
+    /// The old instance.
+    pub instance_id: String,
+    /// What is launched.
+    pub launch: LaunchPlan,
+    /// How long the new node may take to be Ready.
+    pub ready_timeout: Span,
+    /// How many new nodes are tried.
+    pub max_attempts: u32,
+    /// How long the drain may take.
+    pub drain_timeout: Span,
+    /// The longest grace period a pod gets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_pod_grace_period: Option<Span>,
+}
+
+/// What is launched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LaunchPlan {
+    /// From which template.
+    pub template: LaunchTemplate,
+    /// Into which subnet; so into which zone.
+    pub subnet: String,
+    /// Of which type.
+    pub instance_type: String,
+    /// The key of the tag, value `owned`, that says which cluster it belongs to.
+    pub cluster_tag: String,
+}
+
+/// Committed before an external effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Intent {
+    /// What is about to be done.
+    pub step: Step,
+    /// Which try of this step, from 1.
+    pub attempt: u32,
+    /// When it was committed.
+    pub at: Timestamp,
+    /// The writer's epoch.
+    pub epoch: u64,
+    /// Tells the writer its own write from another's.
+    pub nonce: String,
+    /// What the step acts on: an instance id or a client token.
+    #[serde(default)]
+    pub target: String,
+}
+
+/// One external effect.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
+pub enum Step {
+    /// Cordon, with what was found before.
+    Quarantine,
+    /// Start the replacement.
+    Launch,
+    /// Evict the pods.
+    Drain,
+    /// End the old instance.
+    Terminate,
+    /// End a replacement that is not needed or never came.
+    ReturnReplacement,
+    /// Take off what the quarantine put on.
+    Release,
+}
+
+impl Step {
+    /// Whether a person is needed to undo it.
+    pub const fn irreversible(self) -> bool {
+        matches!(self, Self::Terminate)
+    }
+}
+
+/// An intent and what came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// The intent.
+    pub intent: Intent,
+    /// How often it failed so far.
+    #[serde(default)]
+    pub failures: u32,
+    /// The last failure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_failure: Option<Failure>,
+    /// What came of it; none while open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+}
+
+/// A try that failed and may be repeated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// When.
+    pub at: Timestamp,
+    /// What the other side said.
+    pub message: String,
+}
+
+/// What came of an intent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// When.
+    pub at: Timestamp,
+    /// Whether the effect was had.
+    pub done: bool,
+    /// The instance launched, or what is worth telling.
+    #[serde(default)]
+    pub detail: String,
+}
+
+/// Where a repair is. What a newer version wrote is `Unrecognized`, and is left alone.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+pub enum Phase {
+    /// Admitted.
+    #[default]
+    Pending,
+    /// Cordoned.
+    Quarantined,
+    /// The replacement is on its way.
+    Launching,
+    /// The pods move.
+    Draining,
+    /// The old instance goes.
+    Terminating,
+    /// The end state is looked at.
+    Verifying,
+    /// Done.
+    Succeeded,
+    /// Given up because it was no longer needed or wanted.
+    Aborted,
+    /// Given up; a person must look.
+    NeedsHuman,
+    /// Written by a newer version.
+    #[serde(other)]
+    #[schemars(skip)]
+    Unrecognized,
+}
+
+impl Phase {
+    /// The phases of an open repair, for metrics that show zeros.
+    pub const OPEN: [Self; 6] = [
+        Self::Pending,
+        Self::Quarantined,
+        Self::Launching,
+        Self::Draining,
+        Self::Terminating,
+        Self::Verifying,
+    ];
+    /// Whether nothing will change any more.
+    pub const fn terminal(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Aborted | Self::NeedsHuman)
+    }
+}
+
+/// Why a repair was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum GaveUp {
+    /// The fault went away by itself.
+    Recovered,
+    /// A person, or the opt-out annotation, said so.
+    AbortRequested,
+    /// The node object went away or was replaced before its instance was ended.
+    NodeGone,
+    /// No replacement became Ready.
+    ReplacementNotReady,
+    /// The disruption budgets did not allow the drain in time.
+    DrainTimeout,
+    /// A pod keeps data on the node or has no owner.
+    LocalData,
+    /// The instance is not this cluster's.
+    NotOurInstance,
+    /// The cloud refused for good.
+    Refused,
+    /// The end state did not come.
+    NotVerified,
+}
+
+/// The journal's second half.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeRepairStatus {
+    /// The acting leader's epoch.
+    pub epoch: u64,
+    /// The summary.
+    pub phase: Phase,
+    /// Why it was given up, or is being given up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<GaveUp>,
+    /// In plain words.
+    #[serde(default)]
+    pub message: String,
+    /// Every intent with its outcome, in order.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub journal: Vec<Entry>,
+    /// The new node, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replacement: Option<Replacement>,
+    /// Where the old node stood when it was cordoned.
+    #[serde(default)]
+    pub was_unschedulable: bool,
+    /// `Succeeded`.
+    #[serde(default)]
+    pub conditions: Vec<StatusCondition>,
+    /// The trace.
+    #[serde(default)]
+    pub trace_id: String,
+    /// When it became terminal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Timestamp>,
+}
+
+/// The new node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Replacement {
+    /// The instance.
+    pub instance_id: String,
+    /// The node's name, once it joined.
+    #[serde(default)]
+    pub node_name: String,
+    /// Since when it is Ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready_since: Option<Timestamp>,
+}
+
+impl NodeRepair {
+    /// The journal, empty before the first status write.
+    pub fn journal(&self) -> &[Entry] {
+        self.status.as_ref().map_or(&[], |status| &status.journal)
+    }
+    /// The phase.
+    pub fn phase(&self) -> Phase {
+        self.status
+            .as_ref()
+            .map_or(Phase::Pending, |status| status.phase)
+    }
+    /// Whether work is left.
+    pub fn open(&self) -> bool {
+        !self.phase().terminal()
+    }
+    /// The latest entry of a step.
+    pub fn last(&self, step: Step) -> Option<&Entry> {
+        self.journal()
+            .iter()
+            .rev()
+            .find(|entry| entry.intent.step == step)
+    }
+}

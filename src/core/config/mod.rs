@@ -1,0 +1,161 @@
+//! Configuration: raw documents in, validated types out, every mistake at once.
+//! What comes out of here cannot be wrong any more.
+
+use std::fmt;
+
+use crate::api::{LaunchTemplate, Mode, NodeSelector, Severity, Strategy, When};
+use crate::model::Span;
+
+/// A mistake, and where it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    /// The file, or the object's name.
+    pub file: String,
+    /// The line, from 1; 0 where there is none.
+    pub line: usize,
+    /// The column, from 1; 0 where there is none.
+    pub column: usize,
+    /// What is wrong.
+    pub message: String,
+    /// What to do; empty where the message says it.
+    pub hint: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file)?;
+        if self.line > 0 {
+            write!(f, ":{}:{}", self.line, self.column)?;
+        }
+        write!(f, ": {}", self.message)?;
+        if !self.hint.is_empty() {
+            write!(f, " ({})", self.hint)?;
+        }
+        Ok(())
+    }
+}
+
+/// A validated `RepairPolicy`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// Its name.
+    pub name: String,
+    /// Observe or Enforce.
+    pub mode: Mode,
+    /// The highest matching one wins.
+    pub priority: i32,
+    /// Which nodes.
+    pub selector: NodeSelector,
+    /// In the order written; references resolve and are acyclic.
+    pub faults: Vec<Fault>,
+    /// Who makes the new node; always there when enforcing.
+    pub strategy: Option<Strategy>,
+    /// Where to launch from, if not from what the old instance was.
+    pub launch_template: Option<LaunchTemplate>,
+    /// How long a new node may take to be Ready.
+    pub ready_timeout: Span,
+    /// How many new nodes are tried.
+    pub max_attempts: u32,
+    /// How long a drain may take.
+    pub drain_timeout: Span,
+    /// The longest grace period a pod gets; at least one second.
+    pub max_pod_grace_period: Option<Span>,
+}
+
+/// A validated fault.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fault {
+    /// Its name.
+    pub name: String,
+    /// How urgent.
+    pub severity: Severity,
+    /// When it is true.
+    pub when: When,
+    /// True this long before it is due.
+    pub for_: Span,
+    /// Whether it replaces nodes; else it is a named part.
+    pub replaces: bool,
+}
+
+/// A validated alerting rule.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rule {
+    /// The alert's name, which is the signal's.
+    pub name: String,
+    /// The expression.
+    pub expr: String,
+    /// How long it must hold.
+    pub for_: Span,
+    /// How long a series that vanished stays firing.
+    pub keep_firing_for: Span,
+    /// The selector that says which nodes have data.
+    pub presence: Option<String>,
+    /// How often to ask.
+    pub interval: Span,
+}
+
+/// The limits that bind all policies together.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Limits {
+    /// Repairs at once.
+    pub max_in_flight: u32,
+    /// Starts within rolling windows.
+    pub max_repairs: Vec<(u32, Span)>,
+    /// The cluster's breaker.
+    pub breaker: Breaker,
+}
+
+/// When too much is sick to act.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Breaker {
+    /// Percent of the nodes.
+    pub share: u32,
+    /// A number of nodes; the smaller of both counts.
+    pub nodes: u32,
+    /// At least this many must be sick.
+    pub min_nodes: u32,
+    /// How far back it looks.
+    pub cooldown: Span,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_in_flight: 2,
+            max_repairs: vec![(6, Span::minutes(60))],
+            breaker: Breaker {
+                share: 20,
+                nodes: 20,
+                min_nodes: 3,
+                cooldown: Span::minutes(10),
+            },
+        }
+    }
+}
+
+/// The service's own configuration, `nodemend.yaml`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The cluster's name; its instances carry it in a tag.
+    pub cluster: String,
+    /// Where the webhook listens.
+    pub listen_webhook: std::net::SocketAddr,
+    /// Where metrics and probes listen.
+    pub listen_metrics: std::net::SocketAddr,
+    /// The file that holds the webhook's bearer token.
+    pub webhook_token_file: Option<String>,
+    /// The largest webhook body in bytes, uncompressed.
+    pub max_body: usize,
+    /// Prometheus' base URLs, http or https.
+    pub prometheus_urls: Vec<String>,
+    /// How long one query may take.
+    pub prometheus_timeout: Span,
+    /// Glob patterns of rule files, relative to this file.
+    pub rules: Vec<String>,
+    /// Glob patterns of policy files, relative to this file.
+    pub policies: Vec<String>,
+    /// Labels that name a node's pool, the first that is there wins.
+    pub pool_labels: Vec<String>,
+    /// The limits that bind all policies together.
+    pub limits: Limits,
+}

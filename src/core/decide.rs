@@ -1,0 +1,477 @@
+//! What to do about each node: `survey` counts what guards count, `judge` gives
+//! each node a verdict, `admit` lets the first of the due ones start. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use crate::api::{Mode, NodeRepair, NodeSelector, Phase, Reservation, Severity, SignalRecord};
+use crate::config::{Limits, Policy, Rule};
+use crate::evidence::Evidence;
+use crate::model::{
+    DO_NOT_REPAIR_ANNOTATION, NodeView, QUARANTINE_ANNOTATION, Reason, Truth, VerdictKind,
+};
+
+/// A pause as decisions see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pause {
+    /// Which nodes.
+    pub selector: NodeSelector,
+    /// Only nodes of this policy.
+    pub policy: Option<String>,
+    /// When it ends by itself.
+    pub until: Option<Timestamp>,
+}
+
+/// All that a decision rests on, but for the node.
+#[derive(Clone, Copy, Debug)]
+pub struct World<'a> {
+    /// What is known.
+    pub evidence: &'a Evidence,
+    /// The polled rules.
+    pub rules: &'a [Rule],
+    /// The accepted policies.
+    pub policies: &'a [Policy],
+    /// The limits over all policies.
+    pub limits: &'a Limits,
+    /// Every repair on record, open and closed.
+    pub repairs: &'a [NodeRepair],
+    /// Admissions whose repair is not yet known to exist.
+    pub reservations: &'a [Reservation],
+    /// The pauses in force or not.
+    pub pauses: &'a [Pause],
+}
+
+/// Whether the cluster as a whole lets repairs start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BreakerState {
+    /// As the other guards say.
+    Closed,
+    /// One at a time.
+    Slow,
+    /// None, but one for a fault that is older than the storm.
+    Open {
+        /// Faults true since before this are older than the storm.
+        storm_since: Timestamp,
+    },
+}
+
+/// What the cluster looks like.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scopes {
+    /// The breaker.
+    pub breaker: BreakerState,
+    /// Nodes that are sick now.
+    pub sick: usize,
+    /// How many may be.
+    pub limit: usize,
+    /// Repairs that run or are reserved.
+    pub in_flight: usize,
+    /// When repairs started, newest windows only.
+    pub starts: Vec<Timestamp>,
+}
+
+/// The verdict on one node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// The node.
+    pub node: String,
+    /// Its UID.
+    pub uid: String,
+    /// The verdict.
+    pub kind: VerdictKind,
+    /// Why nothing is done; sorted, each once.
+    pub reasons: Vec<Reason>,
+    /// The policy that speaks for the node.
+    pub policy: String,
+    /// The leading fault.
+    pub fault: String,
+    /// How urgent it is.
+    pub severity: Severity,
+    /// Since when it is true.
+    pub since: Option<Timestamp>,
+    /// What the policy's signals say.
+    pub signals: Vec<SignalRecord>,
+}
+
+/// Counts what guards count.
+pub fn survey(world: &World<'_>, now: Timestamp) -> Scopes {
+    let breaker = &world.limits.breaker;
+    let horizon = breaker.cooldown.before(now);
+    let mut sick_since: BTreeMap<&str, Timestamp> = BTreeMap::new();
+    for node in world.evidence.nodes().filter(|node| !node.deleting) {
+        if let Some(since) = node_sick_since(world, node, now) {
+            sick_since.insert(&node.uid, since);
+        }
+    }
+    let sick = sick_since.len();
+    // Nodes that were repaired away or lost lately were nodes, and were sick.
+    let present: BTreeSet<&str> = world
+        .evidence
+        .nodes()
+        .map(|node| node.uid.as_str())
+        .collect();
+    let mut lost = 0;
+    for repair in world
+        .repairs
+        .iter()
+        .filter(|repair| !present.contains(repair.spec.node_uid.as_str()))
+    {
+        let ended = repair
+            .status
+            .as_ref()
+            .and_then(|status| status.ended)
+            .unwrap_or(now);
+        if ended >= horizon {
+            lost += 1;
+            sick_since
+                .entry(&repair.spec.node_uid)
+                .or_insert(repair.spec.fault_since);
+        }
+    }
+    let total = present.len() + lost;
+    let limit = (total * breaker.share as usize / 100)
+        .min(breaker.nodes as usize)
+        .max(breaker.min_nodes.saturating_sub(1) as usize);
+    let recent: Vec<Timestamp> = sick_since
+        .values()
+        .copied()
+        .filter(|since| *since >= horizon)
+        .collect();
+    let whole = sick == present.len() && sick > 0 && sick >= breaker.min_nodes as usize;
+    let state = match recent.iter().min().copied() {
+        Some(first) if recent.len() > limit => BreakerState::Open { storm_since: first },
+        first if whole => BreakerState::Open {
+            storm_since: first.unwrap_or(horizon),
+        },
+        _ if sick > limit => BreakerState::Slow,
+        _ => BreakerState::Closed,
+    };
+    let known: BTreeSet<String> = world.repairs.iter().map(name_of).collect();
+    let reserved = world
+        .reservations
+        .iter()
+        .filter(|reservation| !known.contains(&reservation.repair));
+    let longest = world
+        .limits
+        .max_repairs
+        .iter()
+        .map(|(_, within)| *within)
+        .max()
+        .unwrap_or_default();
+    let mut starts: Vec<Timestamp> = world
+        .repairs
+        .iter()
+        .map(|repair| repair.spec.quarantine.at)
+        .collect();
+    starts.extend(reserved.clone().map(|reservation| reservation.at));
+    starts.retain(|at| longest.after(*at) > now);
+    starts.sort();
+    Scopes {
+        breaker: state,
+        sick,
+        limit,
+        in_flight: world.repairs.iter().filter(|repair| repair.open()).count() + reserved.count(),
+        starts,
+    }
+}
+
+fn name_of(repair: &NodeRepair) -> String {
+    repair.metadata.name.clone().unwrap_or_default()
+}
+
+/// Since when a node is sick: not Ready, or an enforced fault true even before its `for`.
+fn node_sick_since(world: &World<'_>, node: &NodeView, now: Timestamp) -> Option<Timestamp> {
+    let unready = if node.ready() {
+        None
+    } else {
+        Some(world.evidence.unready_since(&node.uid).unwrap_or(now))
+    };
+    let faults = policies_for(world, node)
+        .into_iter()
+        .filter(|policy| policy.mode == Mode::Enforce)
+        .flat_map(|policy| {
+            policy
+                .faults
+                .iter()
+                .filter(|fault| fault.replaces)
+                .filter_map(|fault| {
+                    match world
+                        .evidence
+                        .fault(node, policy, &fault.name, world.rules, now)
+                    {
+                        (Truth::True, since) => Some(since.unwrap_or(now)),
+                        (Truth::Unknown, since) => since,
+                        (Truth::False, _) => None,
+                    }
+                })
+        });
+    faults.chain(unready).min()
+}
+
+/// The policies of the highest priority that select the node: one, unless they conflict.
+fn policies_for<'a>(world: &World<'a>, node: &NodeView) -> Vec<&'a Policy> {
+    let matching = || {
+        world
+            .policies
+            .iter()
+            .filter(|policy| policy.selector.matches(&node.labels))
+    };
+    let highest = matching().map(|policy| policy.priority).max();
+    matching()
+        .filter(|policy| Some(policy.priority) == highest)
+        .collect()
+}
+
+/// The verdict on one node, before the guards that count over scopes.
+pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
+    let mut verdict = Verdict {
+        node: node.name.clone(),
+        uid: node.uid.clone(),
+        kind: VerdictKind::Ignored,
+        reasons: Vec::new(),
+        policy: String::new(),
+        fault: String::new(),
+        severity: Severity::Warning,
+        since: None,
+        signals: Vec::new(),
+    };
+    let policies = policies_for(world, node);
+    let Some(policy) = policies.first() else {
+        return verdict;
+    };
+    if node.control_plane() {
+        return verdict;
+    }
+    verdict.policy.clone_from(&policy.name);
+    verdict.signals = world.evidence.signals(node, policy, world.rules, now);
+    if let Some(open) = world
+        .repairs
+        .iter()
+        .find(|repair| repair.spec.node_uid == node.uid && repair.open())
+    {
+        verdict.kind = VerdictKind::Repairing;
+        verdict.fault.clone_from(&open.spec.fault);
+        verdict.since = Some(open.spec.fault_since);
+        return verdict;
+    }
+    lead(&mut verdict, node, policy, world, now);
+    if verdict.kind == VerdictKind::Due {
+        verdict.reasons = standing(node, &policies, world, now);
+        if !verdict.reasons.is_empty() {
+            verdict.kind = VerdictKind::Held;
+        }
+    }
+    verdict
+}
+
+/// Finds the leading fault: a due one before a pending one, the severe and the old first.
+fn lead(
+    verdict: &mut Verdict,
+    node: &NodeView,
+    policy: &Policy,
+    world: &World<'_>,
+    now: Timestamp,
+) {
+    verdict.kind = VerdictKind::Healthy;
+    let mut best = None;
+    for fault in policy.faults.iter().filter(|fault| fault.replaces) {
+        let (truth, since) = world
+            .evidence
+            .fault(node, policy, &fault.name, world.rules, now);
+        match truth {
+            Truth::False => {}
+            Truth::Unknown => {
+                // A fault that was true, and is no longer known, holds: it is not healthy.
+                if verdict.kind == VerdictKind::Healthy {
+                    verdict.kind = VerdictKind::Unknown;
+                    verdict.reasons = vec![Reason::EvidenceUnknown];
+                    verdict.fault.clone_from(&fault.name);
+                }
+                if let Some(since) = since {
+                    verdict.fault.clone_from(&fault.name);
+                    verdict.since = Some(since);
+                }
+            }
+            Truth::True => {
+                let since = since.unwrap_or(now).min(now);
+                let due = fault.for_.after(since) <= now;
+                let rank = (
+                    !due,
+                    std::cmp::Reverse(fault.severity),
+                    since,
+                    fault.name.clone(),
+                );
+                if best.as_ref().is_none_or(|(known, _)| rank < *known) {
+                    best = Some((rank, fault));
+                }
+            }
+        }
+    }
+    if let Some(((pending, _, since, name), fault)) = best {
+        verdict.kind = if pending {
+            VerdictKind::Pending
+        } else {
+            VerdictKind::Due
+        };
+        verdict.reasons.clear();
+        verdict.fault = name;
+        verdict.severity = fault.severity;
+        verdict.since = Some(since);
+    }
+}
+
+/// The guards that look at the node alone.
+fn standing(
+    node: &NodeView,
+    policies: &[&Policy],
+    world: &World<'_>,
+    now: Timestamp,
+) -> Vec<Reason> {
+    let policy = policies[0];
+    let mut reasons = BTreeSet::new();
+    let mut when = |holds: bool, reason: Reason| {
+        if holds {
+            reasons.insert(reason);
+        }
+    };
+    when(policies.len() > 1, Reason::PolicyConflict);
+    when(
+        world
+            .pauses
+            .iter()
+            .any(|pause| covers(pause, node, policy, now)),
+        Reason::Paused,
+    );
+    when(policy.mode != Mode::Enforce, Reason::ObserveMode);
+    when(opted_out(node, now), Reason::OptedOut);
+    when(!world.evidence.nodes_fresh(now), Reason::NodesStale);
+    when(node.deleting, Reason::NodeDeleting);
+    when(
+        node.unschedulable && !node.annotations.contains_key(QUARANTINE_ANNOTATION),
+        Reason::CordonedByOther,
+    );
+    let ended = |phase: Phase| {
+        world
+            .repairs
+            .iter()
+            .any(|repair| repair.spec.node_uid == node.uid && repair.phase() == phase)
+    };
+    when(ended(Phase::NeedsHuman), Reason::NeedsHuman);
+    when(
+        policy.mode == Mode::Enforce && node.instance_id().is_none(),
+        Reason::NoOwner,
+    );
+    reasons.into_iter().collect()
+}
+
+fn covers(pause: &Pause, node: &NodeView, policy: &Policy, now: Timestamp) -> bool {
+    pause.until.is_none_or(|until| until > now)
+        && pause
+            .policy
+            .as_ref()
+            .is_none_or(|name| *name == policy.name)
+        && pause.selector.matches(&node.labels)
+}
+
+/// Whether the opt-out annotation holds. What cannot be read holds too.
+pub fn opted_out(node: &NodeView, now: Timestamp) -> bool {
+    match node
+        .annotations
+        .get(DO_NOT_REPAIR_ANNOTATION)
+        .map(String::as_str)
+    {
+        None | Some("false" | "") => false,
+        Some(text) => text.parse::<Timestamp>().map_or(true, |until| until > now),
+    }
+}
+
+/// Whether a running repair of this node must pause before its next irreversible step.
+pub fn pause_reason(
+    node: Option<&NodeView>,
+    repair: &NodeRepair,
+    world: &World<'_>,
+    scopes: &Scopes,
+    now: Timestamp,
+) -> Option<Reason> {
+    if let BreakerState::Open { storm_since } = scopes.breaker
+        && world.limits.breaker.cooldown.after(repair.spec.fault_since) > storm_since
+    {
+        return Some(Reason::ClusterBreaker);
+    }
+    let policy = world
+        .policies
+        .iter()
+        .find(|policy| policy.name == repair.spec.policy);
+    let paused = |node: &NodeView| {
+        policy.is_some_and(|policy| {
+            world
+                .pauses
+                .iter()
+                .any(|pause| covers(pause, node, policy, now))
+        })
+    };
+    node.is_some_and(paused).then_some(Reason::Paused)
+}
+
+/// Lets the first of the due nodes start, and holds the others with their reason.
+/// Order: severity, then age, then name.
+pub fn admit(
+    verdicts: &mut [Verdict],
+    scopes: &Scopes,
+    limits: &Limits,
+    now: Timestamp,
+) -> Vec<String> {
+    let mut due: Vec<usize> = (0..verdicts.len())
+        .filter(|index| verdicts[*index].kind == VerdictKind::Due)
+        .collect();
+    due.sort_by_key(|index| {
+        let verdict = &verdicts[*index];
+        (
+            std::cmp::Reverse(verdict.severity),
+            verdict.since,
+            verdict.node.clone(),
+        )
+    });
+    let (mut in_flight, mut starts, mut admitted) =
+        (scopes.in_flight, scopes.starts.clone(), Vec::new());
+    for index in due {
+        let verdict = &mut verdicts[index];
+        let old = |storm: Timestamp| {
+            verdict
+                .since
+                .is_some_and(|since| limits.breaker.cooldown.after(since) <= storm)
+        };
+        let mut reasons = Vec::new();
+        match scopes.breaker {
+            BreakerState::Open { storm_since } if !old(storm_since) || in_flight > 0 => {
+                reasons.push(Reason::ClusterBreaker)
+            }
+            BreakerState::Slow if in_flight > 0 => reasons.push(Reason::ClusterBreaker),
+            _ => {}
+        }
+        if in_flight >= limits.max_in_flight as usize {
+            reasons.push(Reason::InFlight);
+        }
+        let full = |(count, within): &(u32, _)| {
+            starts
+                .iter()
+                .filter(|at| crate::model::Span::after(*within, **at) > now)
+                .count()
+                >= *count as usize
+        };
+        if limits.max_repairs.iter().any(full) {
+            reasons.push(Reason::RateLimit);
+        }
+        if reasons.is_empty() {
+            in_flight += 1;
+            starts.push(now);
+            admitted.push(verdict.uid.clone());
+        } else {
+            verdict.kind = VerdictKind::Held;
+            reasons.sort();
+            verdict.reasons = reasons;
+        }
+    }
+    admitted
+}

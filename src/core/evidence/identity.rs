@@ -1,0 +1,177 @@
+//! Which node do these labels speak of? One pure function; label text is only
+//! ever compared with known nodes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::NodeView;
+
+/// The labels of an alert or a series.
+pub type Labels = BTreeMap<String, String>;
+
+/// Labels that hold a node's name.
+const NAME_LABELS: [&str; 5] = [
+    "node",
+    "nodename",
+    "node_name",
+    "kubernetes_node",
+    "k8s.node.name",
+];
+/// Jobs whose `instance` is their own address, not the node's.
+const SPEAK_FOR_OTHERS: [&str; 1] = ["kube-state-metrics"];
+
+/// Why labels could not be joined to a node. Closed: these are metric labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unresolved {
+    /// No label says which node.
+    Missing,
+    /// No such node.
+    Unknown,
+    /// More than one node fits.
+    Ambiguous,
+    /// Two labels name different nodes.
+    Conflicting,
+}
+
+/// The labels that `resolve` looks at, for records that keep only these.
+pub fn is_identity_label(name: &str) -> bool {
+    NAME_LABELS.contains(&name) || ["provider_id", "instance_id", "instance", "job"].contains(&name)
+}
+
+/// The one node that the labels speak of.
+pub fn resolve<'a>(labels: &Labels, nodes: &[&'a NodeView]) -> Result<&'a NodeView, Unresolved> {
+    let mut found: BTreeMap<&str, &'a NodeView> = BTreeMap::new();
+    let mut named = false;
+    let mut take = |matches: Vec<&'a NodeView>| -> Result<(), Unresolved> {
+        match matches.as_slice() {
+            [] => Err(Unresolved::Unknown),
+            [node] => {
+                found.insert(&node.uid, node);
+                Ok(())
+            }
+            _ => Err(Unresolved::Ambiguous),
+        }
+    };
+    let matching = |fits: &dyn Fn(&NodeView) -> bool| -> Vec<&'a NodeView> {
+        nodes.iter().copied().filter(|node| fits(node)).collect()
+    };
+    let given = |label: &str| labels.get(label).filter(|value| !value.is_empty());
+    for label in NAME_LABELS {
+        if let Some(value) = given(label) {
+            named = true;
+            take(matching(&|node| node.name == *value))?;
+        }
+    }
+    if let Some(value) = given("provider_id") {
+        named = true;
+        take(matching(&|node| node.provider_id == *value))?;
+    }
+    if let Some(value) = given("instance_id") {
+        named = true;
+        take(matching(&|node| node.instance_id() == Some(value)))?;
+    }
+    let speaks_for_others = labels
+        .get("job")
+        .is_some_and(|job| SPEAK_FOR_OTHERS.contains(&job.as_str()));
+    if let Some(value) = given("instance").filter(|_| !speaks_for_others) {
+        let host = without_port(value);
+        let matches = matching(&|node| {
+            node.name == host
+                || node.name == *value
+                || node.addresses.iter().any(|address| address == host)
+        });
+        // Beside a name, an instance that is nobody's address is the exporter's own.
+        if !(named && matches.is_empty()) {
+            named = true;
+            take(matches)?;
+        }
+    }
+    let distinct: BTreeSet<&str> = found.keys().copied().collect();
+    match (named, distinct.len()) {
+        (false, _) => Err(Unresolved::Missing),
+        (true, 1) => found.into_values().next().ok_or(Unresolved::Unknown),
+        (true, _) => Err(Unresolved::Conflicting),
+    }
+}
+
+fn without_port(instance: &str) -> &str {
+    if let Some(rest) = instance.strip_prefix('[') {
+        return rest.split_once(']').map_or(instance, |(host, _)| host);
+    }
+    match instance.split_once(':') {
+        Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => instance,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(labels: &[(&str, &str)], expect: Result<&str, Unresolved>) {
+        let node = |name: &str, id: &str, address: &str| NodeView {
+            name: name.into(),
+            uid: format!("uid-{name}"),
+            provider_id: format!("aws:///a/{id}"),
+            addresses: vec![address.into()],
+            ..NodeView::default()
+        };
+        let nodes = [
+            node("n1", "i-1", "10.0.0.1"),
+            node("n2", "i-2", "10.0.0.2"),
+            node("n3", "i-3", "10.0.0.2"),
+            node("n6", "i-6", "fd00::6"),
+        ];
+        let labels = labels
+            .iter()
+            .map(|(k, v)| ((*k).into(), (*v).into()))
+            .collect();
+        let refs: Vec<&NodeView> = nodes.iter().collect();
+        assert_eq!(
+            resolve(&labels, &refs).map(|node| node.name.as_str()),
+            expect,
+            "{labels:?}"
+        );
+    }
+
+    #[test]
+    fn h10_labels_that_disagree_or_match_none_or_two_are_unresolved() {
+        check(&[("node", "n1")], Ok("n1"));
+        check(&[("instance", "n1")], Ok("n1"));
+        check(&[("instance", "n1:9100")], Ok("n1"));
+        check(&[("instance", "10.0.0.1:9100")], Ok("n1"));
+        check(&[("instance", "[fd00::6]:9100")], Ok("n6"));
+        check(&[("instance", "fd00::6")], Ok("n6"));
+        check(&[("provider_id", "aws:///a/i-2")], Ok("n2"));
+        check(&[("instance_id", "i-2")], Ok("n2"));
+        check(&[("node", "n1"), ("instance", "10.9.9.9:8080")], Ok("n1"));
+        check(
+            &[
+                ("node", "n1"),
+                ("instance", "10.0.0.2:9100"),
+                ("job", "kube-state-metrics"),
+            ],
+            Ok("n1"),
+        );
+        check(&[("instance", "10.0.0.2:9100")], Err(Unresolved::Ambiguous));
+        check(
+            &[("node", "n1"), ("instance", "n2:9100")],
+            Err(Unresolved::Conflicting),
+        );
+        check(
+            &[("node", "n1"), ("instance_id", "i-2")],
+            Err(Unresolved::Conflicting),
+        );
+        check(&[("node", "gone")], Err(Unresolved::Unknown));
+        check(
+            &[("node", "n1"), ("nodename", "gone")],
+            Err(Unresolved::Unknown),
+        );
+        check(&[("instance", "10.7.7.7:9100")], Err(Unresolved::Unknown));
+        check(
+            &[("instance", "10.0.0.1:8080"), ("job", "kube-state-metrics")],
+            Err(Unresolved::Missing),
+        );
+        check(&[("job", "x")], Err(Unresolved::Missing));
+        check(&[("node", "")], Err(Unresolved::Missing));
+    }
+}

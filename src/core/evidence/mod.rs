@@ -1,0 +1,560 @@
+//! What is known of each node: `fold` takes in what the sources say, `settle`
+//! keeps our own clocks, `signal` and `fault` answer with three values.
+//! A source that is silent, stale or in contradiction makes Unknown, never Clear.
+
+pub mod identity;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::api::{AlertGroupSpec, FaultRecord, Leaf, SignalRecord, StoredAlert, When};
+use crate::config::{Policy, Rule};
+use crate::model::{NodeView, SignalState, Span, Truth};
+use identity::Labels;
+
+/// A since is forgotten only after its signal was clear this long: flapping does not restart clocks.
+pub const CLEAR_AFTER: Span = Span::minutes(2);
+/// An alert not received again for this long is no longer known to fire.
+pub const ALERT_TTL: Span = Span::minutes(15);
+/// An answer older than this says nothing.
+pub const MAX_STALENESS: Span = Span::minutes(2);
+/// A list of nodes older than this says nothing.
+pub const NODES_STALE: Span = Span::seconds(90);
+
+/// What a source says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// A consistent list of all nodes.
+    Nodes(Vec<NodeView>),
+    /// An answer to a rule's queries.
+    Rule {
+        /// The rule's name.
+        name: String,
+        /// What Prometheus said.
+        answer: Answer,
+    },
+    /// An alert group as it is stored.
+    Alerts {
+        /// The object's name.
+        object: String,
+        /// What it holds.
+        group: AlertGroupSpec,
+    },
+    /// An alert group that was collected.
+    AlertsGone {
+        /// The object's name.
+        object: String,
+    },
+    /// The clocks that an earlier leader kept for a node.
+    Restore {
+        /// The node's UID.
+        uid: String,
+        /// Its signals' clocks.
+        signals: Vec<SignalRecord>,
+        /// Its faults' clocks.
+        faults: Vec<FaultRecord>,
+    },
+}
+
+/// What Prometheus said to a rule.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// The series of the expression, and of its presence selector if it has one.
+    Series {
+        /// Series that fire.
+        firing: Vec<Labels>,
+        /// Series that show which nodes have fresh data.
+        present: Option<Vec<Labels>>,
+    },
+    /// No usable answer, and why.
+    Failed(String),
+}
+
+/// How long something is so.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Clock {
+    since: Option<Timestamp>,
+    clear_since: Option<Timestamp>,
+    settled: Timestamp,
+}
+
+impl Clock {
+    fn start(now: Timestamp) -> Self {
+        Self {
+            since: None,
+            clear_since: None,
+            settled: now,
+        }
+    }
+    /// Keeps the time: a gap pauses it, `CLEAR_AFTER` of clear resets it, and a
+    /// wall clock that went back never lengthens it.
+    fn tick(&mut self, truth: Truth, now: Timestamp) {
+        let passed = now.duration_since(self.settled).max(SignedDuration::ZERO);
+        self.settled = self.settled.max(now);
+        match truth {
+            Truth::True => {
+                self.since = Some(self.since.map_or(now, |since| since.min(now)));
+                self.clear_since = None;
+            }
+            Truth::Unknown => {
+                self.since = self
+                    .since
+                    .and_then(|since| since.checked_add(passed).ok())
+                    .map(|since| since.min(now))
+            }
+            Truth::False => {
+                let clear = *self.clear_since.get_or_insert(now);
+                if CLEAR_AFTER.after(clear) <= now {
+                    self.since = None;
+                }
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Default)]
+struct RuleEvidence {
+    at: Option<Timestamp>,
+    failed: Option<String>,
+    down_since: Option<Timestamp>,
+    firing: BTreeSet<String>,
+    present: Option<BTreeSet<String>>,
+    /// When each node's series was last seen, for those whose exporter dies.
+    last_firing: BTreeMap<String, Timestamp>,
+}
+
+/// A signal of one node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signal {
+    /// What it says.
+    pub state: SignalState,
+    /// Since when it fires, by our own clock.
+    pub since: Option<Timestamp>,
+}
+
+/// Everything that is known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Evidence {
+    nodes: BTreeMap<String, NodeView>,
+    nodes_at: Option<Timestamp>,
+    rules: BTreeMap<String, RuleEvidence>,
+    alerts: BTreeMap<String, AlertGroupSpec>,
+    /// By node UID and signal.
+    signals: BTreeMap<(String, String), Clock>,
+    /// By node UID, policy and fault.
+    faults: BTreeMap<(String, String, String), Clock>,
+    /// By node UID: not Ready.
+    unready: BTreeMap<String, Clock>,
+    unresolved: BTreeMap<(&'static str, identity::Unresolved), u64>,
+}
+
+impl Evidence {
+    /// Takes in what one source says.
+    pub fn fold(&mut self, input: Input, now: Timestamp) {
+        match input {
+            Input::Nodes(nodes) => {
+                self.nodes = nodes
+                    .into_iter()
+                    .map(|node| (node.name.clone(), node))
+                    .collect();
+                self.nodes_at = Some(now);
+            }
+            Input::Rule { name, answer } => self.fold_rule(name, answer, now),
+            Input::Alerts { object, group } => {
+                for alert in group.alerts.values() {
+                    self.count_unresolved("Alertmanager", &alert.labels);
+                }
+                self.alerts.insert(object, group);
+            }
+            Input::AlertsGone { object } => {
+                self.alerts.remove(&object);
+            }
+            Input::Restore {
+                uid,
+                signals,
+                faults,
+            } => {
+                let clock = |since| Clock {
+                    since,
+                    clear_since: None,
+                    settled: now,
+                };
+                for record in signals {
+                    self.signals
+                        .entry((uid.clone(), record.name))
+                        .or_insert(clock(record.since));
+                }
+                for record in faults {
+                    self.faults
+                        .entry((uid.clone(), record.policy, record.fault))
+                        .or_insert(clock(Some(record.since)));
+                }
+            }
+        }
+    }
+
+    fn fold_rule(&mut self, name: String, answer: Answer, now: Timestamp) {
+        let (firing, present) = match answer {
+            Answer::Failed(message) => {
+                let rule = self.rules.entry(name).or_default();
+                rule.failed = Some(message);
+                rule.down_since.get_or_insert(now);
+                return;
+            }
+            Answer::Series { firing, present } => (firing, present),
+        };
+        for labels in &firing {
+            self.count_unresolved("Prometheus", labels);
+        }
+        let nodes: Vec<&NodeView> = self.nodes.values().collect();
+        let join = |series: Vec<Labels>| -> BTreeSet<String> {
+            series
+                .iter()
+                .filter_map(|labels| identity::resolve(labels, &nodes).ok())
+                .map(|node| node.uid.clone())
+                .collect()
+        };
+        let (firing, present) = (join(firing), present.map(join));
+        let rule = self.rules.entry(name).or_default();
+        for uid in &firing {
+            rule.last_firing.insert(uid.clone(), now);
+        }
+        let known: BTreeSet<&String> = nodes.iter().map(|node| &node.uid).collect();
+        rule.last_firing.retain(|uid, _| known.contains(uid));
+        *rule = RuleEvidence {
+            at: Some(now),
+            failed: None,
+            down_since: None,
+            firing,
+            present,
+            last_firing: std::mem::take(&mut rule.last_firing),
+        };
+    }
+
+    fn count_unresolved(&mut self, source: &'static str, labels: &Labels) {
+        let nodes: Vec<&NodeView> = self.nodes.values().collect();
+        if let Err(why) = identity::resolve(labels, &nodes) {
+            *self.unresolved.entry((source, why)).or_default() += 1;
+        }
+    }
+
+    /// Keeps every clock that rules and policies need; call once per pass, before asking.
+    pub fn settle(&mut self, rules: &[Rule], policies: &[Policy], now: Timestamp) {
+        let names: BTreeSet<String> = policies.iter().flat_map(signal_names).collect();
+        let nodes: Vec<NodeView> = self.nodes.values().cloned().collect();
+        for node in &nodes {
+            for name in &names {
+                let truth = Truth::from(self.raw(node, name, rules, now));
+                self.signals
+                    .entry((node.uid.clone(), name.clone()))
+                    .or_insert_with(|| Clock::start(now))
+                    .tick(truth, now);
+            }
+            let known = if self.nodes_fresh(now) {
+                Truth::from(if node.ready() {
+                    SignalState::Clear
+                } else {
+                    SignalState::Firing
+                })
+            } else {
+                Truth::Unknown
+            };
+            self.unready
+                .entry(node.uid.clone())
+                .or_insert_with(|| Clock::start(now))
+                .tick(known, now);
+            for policy in policies {
+                for fault in &policy.faults {
+                    let truth = self.truth(node, policy, &fault.when, rules, now);
+                    let key = (node.uid.clone(), policy.name.clone(), fault.name.clone());
+                    self.faults
+                        .entry(key)
+                        .or_insert_with(|| Clock::start(now))
+                        .tick(truth, now);
+                }
+            }
+        }
+        let alive: BTreeSet<&str> = nodes.iter().map(|node| node.uid.as_str()).collect();
+        self.signals
+            .retain(|(uid, _), _| alive.contains(uid.as_str()));
+        self.faults
+            .retain(|(uid, _, _), _| alive.contains(uid.as_str()));
+        self.unready.retain(|uid, _| alive.contains(uid.as_str()));
+    }
+
+    /// Every node of the last list.
+    pub fn nodes(&self) -> impl Iterator<Item = &NodeView> {
+        self.nodes.values()
+    }
+
+    /// The node of this name.
+    pub fn node(&self, name: &str) -> Option<&NodeView> {
+        self.nodes.get(name)
+    }
+
+    /// Whether the list of nodes is there, not empty, and not too old.
+    pub fn nodes_fresh(&self, now: Timestamp) -> bool {
+        !self.nodes.is_empty() && self.nodes_at.is_some_and(|at| NODES_STALE.after(at) >= now)
+    }
+
+    /// Since when a node is not Ready, by our own clock.
+    pub fn unready_since(&self, uid: &str) -> Option<Timestamp> {
+        self.unready.get(uid).and_then(|clock| clock.since)
+    }
+
+    /// Rules that gave no usable answer: name, since, what was said.
+    pub fn failing_rules(&self) -> impl Iterator<Item = (&str, Timestamp, &str)> {
+        self.rules.iter().filter_map(|(name, rule)| {
+            Some((name.as_str(), rule.down_since?, rule.failed.as_deref()?))
+        })
+    }
+
+    /// How often labels could not be joined to a node, by source and why.
+    pub fn unresolved(&self) -> &BTreeMap<(&'static str, identity::Unresolved), u64> {
+        &self.unresolved
+    }
+
+    /// What a signal says of a node, its rule's `for` applied.
+    pub fn signal(&self, node: &NodeView, name: &str, rules: &[Rule], now: Timestamp) -> Signal {
+        let raw = self.raw(node, name, rules, now);
+        let since = self
+            .signals
+            .get(&(node.uid.clone(), name.to_owned()))
+            .and_then(|clock| clock.since);
+        let wait = rules
+            .iter()
+            .find(|rule| rule.name == name)
+            .map_or(Span::default(), |rule| rule.for_);
+        let held = since.is_some_and(|since| wait.after(since) <= now) || wait == Span::default();
+        let state = if raw == SignalState::Firing && !held {
+            SignalState::Clear
+        } else {
+            raw
+        };
+        Signal {
+            state,
+            since: since.filter(|_| state != SignalState::Clear),
+        }
+    }
+
+    /// The signals of a policy for a node, for its record.
+    pub fn signals(
+        &self,
+        node: &NodeView,
+        policy: &Policy,
+        rules: &[Rule],
+        now: Timestamp,
+    ) -> Vec<SignalRecord> {
+        signal_names(policy)
+            .into_iter()
+            .map(|name| {
+                let signal = self.signal(node, &name, rules, now);
+                SignalRecord {
+                    name,
+                    state: signal.state,
+                    since: signal.since,
+                }
+            })
+            .collect()
+    }
+
+    /// Whether a fault is true of a node, and since when by our own clock.
+    pub fn fault(
+        &self,
+        node: &NodeView,
+        policy: &Policy,
+        fault: &str,
+        rules: &[Rule],
+        now: Timestamp,
+    ) -> (Truth, Option<Timestamp>) {
+        let Some(found) = policy
+            .faults
+            .iter()
+            .find(|candidate| candidate.name == fault)
+        else {
+            return (Truth::Unknown, None);
+        };
+        let truth = self.truth(node, policy, &found.when, rules, now);
+        let key = (node.uid.clone(), policy.name.clone(), fault.to_owned());
+        (truth, self.faults.get(&key).and_then(|clock| clock.since))
+    }
+
+    fn truth(
+        &self,
+        node: &NodeView,
+        policy: &Policy,
+        when: &When,
+        rules: &[Rule],
+        now: Timestamp,
+    ) -> Truth {
+        let leaf = |leaf: &Leaf| self.leaf(node, policy, leaf, rules, now);
+        let mut parts = Vec::new();
+        if !when.all.is_empty() {
+            parts.push(Truth::all(when.all.iter().map(leaf)));
+        }
+        if !when.any.is_empty() {
+            parts.push(Truth::any(when.any.iter().map(leaf)));
+        }
+        if !when.none.is_empty() {
+            parts.push(!Truth::any(when.none.iter().map(leaf)));
+        }
+        if let Some(at_least) = &when.at_least {
+            parts.push(Truth::at_least(
+                at_least.count as usize,
+                at_least.of.iter().map(leaf),
+            ));
+        }
+        // An empty combination says nothing; it must not read as true.
+        if parts.is_empty() {
+            Truth::Unknown
+        } else {
+            Truth::all(parts)
+        }
+    }
+
+    fn leaf(
+        &self,
+        node: &NodeView,
+        policy: &Policy,
+        leaf: &Leaf,
+        rules: &[Rule],
+        now: Timestamp,
+    ) -> Truth {
+        if let Some(name) = &leaf.signal {
+            return self.signal(node, name, rules, now).state.into();
+        }
+        if let Some(wanted) = &leaf.condition {
+            if !self.nodes_fresh(now) {
+                return Truth::Unknown;
+            }
+            return match node.condition(&wanted.type_) {
+                None => Truth::Unknown,
+                Some(found) => {
+                    let status = wanted
+                        .statuses
+                        .iter()
+                        .any(|status| status.as_str() == found.status);
+                    let reason =
+                        wanted.reasons.is_empty() || wanted.reasons.contains(&found.reason);
+                    if status && reason {
+                        Truth::True
+                    } else {
+                        Truth::False
+                    }
+                }
+            };
+        }
+        let Some(part) = leaf
+            .fault
+            .as_ref()
+            .and_then(|name| policy.faults.iter().find(|fault| fault.name == *name))
+        else {
+            return Truth::Unknown;
+        };
+        self.truth(node, policy, &part.when, rules, now)
+    }
+
+    /// What the source says, before any `for`. A polled rule decides over alerts of its name.
+    fn raw(&self, node: &NodeView, name: &str, rules: &[Rule], now: Timestamp) -> SignalState {
+        match rules.iter().find(|rule| rule.name == name) {
+            Some(rule) => self.polled(node, rule, now),
+            None => self.alerted(node, name, now),
+        }
+    }
+
+    fn polled(&self, node: &NodeView, rule: &Rule, now: Timestamp) -> SignalState {
+        let Some(evidence) = self.rules.get(&rule.name) else {
+            return SignalState::Unknown;
+        };
+        let fresh = evidence.at.is_some_and(|at| MAX_STALENESS.after(at) >= now);
+        if evidence.failed.is_some() || !fresh {
+            return SignalState::Unknown;
+        }
+        if evidence.firing.contains(&node.uid) {
+            return SignalState::Firing;
+        }
+        match &evidence.present {
+            Some(present) if present.contains(&node.uid) => SignalState::Clear,
+            Some(present) if !present.is_empty() && !node.ready() => {
+                // A dying node takes its exporter along: its last word holds for a while.
+                match evidence.last_firing.get(&node.uid) {
+                    Some(last) if rule.keep_firing_for.after(*last) >= now => SignalState::Firing,
+                    _ => SignalState::Unknown,
+                }
+            }
+            _ => SignalState::Unknown,
+        }
+    }
+
+    fn alerted(&self, node: &NodeView, name: &str, now: Timestamp) -> SignalState {
+        let nodes: Vec<&NodeView> = self.nodes.values().collect();
+        let about = |alert: &&StoredAlert| {
+            alert.name == name
+                && identity::resolve(&alert.labels, &nodes).is_ok_and(|found| found.uid == node.uid)
+        };
+        let states = self
+            .alerts
+            .values()
+            .flat_map(|group| group.alerts.values())
+            .filter(about)
+            .map(|alert| alert_state(alert, node, now));
+        // One firing is enough; a clear needs every alert of the name to be clear.
+        states.min().unwrap_or(SignalState::Unknown)
+    }
+}
+
+fn alert_state(alert: &StoredAlert, node: &NodeView, now: Timestamp) -> SignalState {
+    let resolved = alert
+        .ends_at
+        .is_some_and(|end| alert.last_firing.is_none_or(|firing| end >= firing));
+    if resolved {
+        return SignalState::Clear;
+    }
+    match alert.last_firing {
+        // Before this node object existed it was said of another machine.
+        Some(at) if at < node.created => SignalState::Unknown,
+        Some(at) if ALERT_TTL.after(at) >= now => SignalState::Firing,
+        _ => SignalState::Unknown,
+    }
+}
+
+/// Every signal that a policy names.
+pub fn signal_names(policy: &Policy) -> BTreeSet<String> {
+    policy
+        .faults
+        .iter()
+        .flat_map(|fault| leaves(&fault.when))
+        .filter_map(|leaf| leaf.signal.clone())
+        .collect()
+}
+
+fn leaves(when: &When) -> impl Iterator<Item = &Leaf> {
+    let counted = when.at_least.iter().flat_map(|at_least| &at_least.of);
+    when.all
+        .iter()
+        .chain(&when.any)
+        .chain(&when.none)
+        .chain(counted)
+}
+
+/// Merges a stored group with a delivery of the same group, per alert by maxima,
+/// so that any order and any repetition of deliveries gives the same.
+pub fn merge(stored: &mut AlertGroupSpec, delivered: &AlertGroupSpec) {
+    stored.incomplete |= delivered.incomplete;
+    for (fingerprint, alert) in &delivered.alerts {
+        match stored.alerts.get_mut(fingerprint) {
+            None => {
+                stored.alerts.insert(fingerprint.clone(), alert.clone());
+            }
+            Some(known) => {
+                known.starts_at = known.starts_at.max(alert.starts_at);
+                known.last_firing = known.last_firing.max(alert.last_firing);
+                known.ends_at = known.ends_at.max(alert.ends_at);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

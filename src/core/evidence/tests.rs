@@ -1,0 +1,271 @@
+//! Tables of what the evidence says.
+
+use super::*;
+use crate::api::{AlertGroupSpec, Mode};
+use crate::config::Fault;
+use crate::model::Condition;
+
+fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_000_000 + seconds).expect("in range")
+}
+
+fn node(name: &str, ready: &str) -> NodeView {
+    NodeView {
+        name: name.into(),
+        uid: format!("uid-{name}"),
+        created: at(-1000),
+        conditions: vec![Condition {
+            type_: "Ready".into(),
+            status: ready.into(),
+            reason: String::new(),
+        }],
+        ..NodeView::default()
+    }
+}
+
+fn rule(for_: u32) -> Rule {
+    Rule {
+        name: "R".into(),
+        expr: "e".into(),
+        for_: Span::seconds(for_),
+        keep_firing_for: Span::minutes(15),
+        presence: Some("p".into()),
+        interval: Span::seconds(30),
+    }
+}
+
+fn policy() -> Policy {
+    let when = When {
+        any: vec![Leaf {
+            signal: Some("R".into()),
+            ..Leaf::default()
+        }],
+        ..When::default()
+    };
+    Policy {
+        name: "p".into(),
+        mode: Mode::Observe,
+        priority: 0,
+        selector: crate::api::NodeSelector::default(),
+        faults: vec![Fault {
+            name: "f".into(),
+            severity: crate::api::Severity::Warning,
+            when,
+            for_: Span::default(),
+            replaces: true,
+        }],
+        strategy: None,
+        launch_template: None,
+        ready_timeout: Span::minutes(15),
+        max_attempts: 2,
+        drain_timeout: Span::minutes(15),
+        max_pod_grace_period: None,
+    }
+}
+
+fn series(names: &[&str]) -> Vec<Labels> {
+    names
+        .iter()
+        .map(|name| Labels::from([("node".into(), (*name).into())]))
+        .collect()
+}
+
+fn answer(firing: &[&str], present: Option<&[&str]>) -> Input {
+    Input::Rule {
+        name: "R".into(),
+        answer: Answer::Series {
+            firing: series(firing),
+            present: present.map(series),
+        },
+    }
+}
+
+fn state(evidence: &mut Evidence, wait: u32, now: i64) -> SignalState {
+    let rules = [rule(wait)];
+    evidence.settle(&rules, &[policy()], at(now));
+    let node = evidence.node("a").expect("folded").clone();
+    evidence.signal(&node, "R", &rules, at(now)).state
+}
+
+fn with_nodes(ready: &str) -> Evidence {
+    let mut evidence = Evidence::default();
+    evidence.fold(
+        Input::Nodes(vec![node("a", ready), node("b", "True")]),
+        at(0),
+    );
+    evidence
+}
+
+#[test]
+fn h14_prometheus_5xx_is_unknown() {
+    let mut evidence = with_nodes("True");
+    evidence.fold(answer(&["a"], Some(&["a", "b"])), at(0));
+    assert_eq!(state(&mut evidence, 0, 0), SignalState::Firing);
+    evidence.fold(
+        Input::Rule {
+            name: "R".into(),
+            answer: Answer::Failed("503".into()),
+        },
+        at(1),
+    );
+    assert_eq!(state(&mut evidence, 0, 1), SignalState::Unknown);
+    assert_eq!(evidence.failing_rules().next(), Some(("R", at(1), "503")));
+}
+
+#[test]
+fn h16_absence_is_clear_only_where_presence_shows_it() {
+    for (ready, present, expect) in [
+        ("True", Some(&["a", "b"][..]), SignalState::Clear),
+        ("True", Some(&["b"][..]), SignalState::Unknown),
+        ("True", Some(&[][..]), SignalState::Unknown),
+        ("True", None, SignalState::Unknown),
+        ("False", Some(&["a", "b"][..]), SignalState::Clear),
+        ("False", Some(&["b"][..]), SignalState::Unknown),
+    ] {
+        let mut evidence = with_nodes(ready);
+        evidence.fold(answer(&[], present), at(0));
+        assert_eq!(state(&mut evidence, 0, 0), expect, "{ready} {present:?}");
+    }
+}
+
+#[test]
+fn h78_a_dying_node_keeps_its_last_word_for_a_while() {
+    let mut evidence = with_nodes("False");
+    evidence.fold(answer(&["a"], Some(&["a", "b"])), at(0));
+    evidence.fold(answer(&[], Some(&["b"])), at(30));
+    assert_eq!(state(&mut evidence, 0, 30), SignalState::Firing);
+    evidence.fold(answer(&[], Some(&[])), at(60));
+    assert_eq!(
+        state(&mut evidence, 0, 60),
+        SignalState::Unknown,
+        "the whole source is gone"
+    );
+    evidence.fold(answer(&[], Some(&["b"])), at(1000));
+    assert_eq!(
+        state(&mut evidence, 0, 1000),
+        SignalState::Unknown,
+        "for no longer than keep_firing_for"
+    );
+}
+
+#[test]
+fn an_answer_grows_stale() {
+    let mut evidence = with_nodes("True");
+    evidence.fold(answer(&["a"], Some(&["a"])), at(0));
+    assert_eq!(state(&mut evidence, 0, 120), SignalState::Firing);
+    assert_eq!(state(&mut evidence, 0, 121), SignalState::Unknown);
+}
+
+#[test]
+fn a_rule_waits_its_for_and_flapping_does_not_restart_it() {
+    let mut evidence = with_nodes("True");
+    for (now, firing, expect) in [
+        (0, true, SignalState::Clear),
+        (30, false, SignalState::Clear),
+        (60, true, SignalState::Firing),
+        (70, false, SignalState::Clear),
+        (200, false, SignalState::Clear),
+        (210, true, SignalState::Clear),
+    ] {
+        evidence.fold(
+            answer(if firing { &["a"] } else { &[] }, Some(&["a", "b"])),
+            at(now),
+        );
+        assert_eq!(state(&mut evidence, 60, now), expect, "at {now}");
+    }
+}
+
+#[test]
+fn a_gap_pauses_the_clock() {
+    let mut evidence = with_nodes("True");
+    let fails = || Input::Rule {
+        name: "R".into(),
+        answer: Answer::Failed("down".into()),
+    };
+    for (now, input, expect) in [
+        (0, answer(&["a"], Some(&["a"])), SignalState::Clear),
+        (40, answer(&["a"], Some(&["a"])), SignalState::Clear),
+        (50, fails(), SignalState::Unknown),
+        (1000, fails(), SignalState::Unknown),
+        (1005, answer(&["a"], Some(&["a"])), SignalState::Clear),
+        (1030, answer(&["a"], Some(&["a"])), SignalState::Firing),
+    ] {
+        evidence.fold(input, at(now));
+        assert_eq!(state(&mut evidence, 60, now), expect, "at {now}");
+    }
+}
+
+#[test]
+fn h55_a_wall_clock_that_jumps_never_makes_a_fault_older() {
+    let mut clock = Clock::start(at(0));
+    clock.tick(Truth::True, at(0));
+    clock.tick(Truth::Unknown, at(3600));
+    assert_eq!(clock.since, Some(at(3600)));
+    clock.tick(Truth::Unknown, at(0));
+    assert!(clock.since <= Some(at(3600)) && clock.since >= Some(at(0)));
+}
+
+fn alert(starts: i64, firing: Option<i64>, ends: Option<i64>) -> StoredAlert {
+    StoredAlert {
+        name: "A".into(),
+        labels: Labels::from([("node".into(), "a".into())]),
+        severity: String::new(),
+        starts_at: at(starts),
+        last_firing: firing.map(at),
+        ends_at: ends.map(at),
+    }
+}
+
+#[test]
+fn h76_an_alert_fires_if_last_received_firing_after_its_largest_end() {
+    let node = node("a", "True");
+    for (firing, ends, now, expect) in [
+        (Some(10), None, 10, SignalState::Firing),
+        (Some(10), Some(5), 10, SignalState::Firing),
+        (Some(10), Some(20), 20, SignalState::Clear),
+        (None, Some(20), 20, SignalState::Clear),
+        (Some(10), None, 10 + 901, SignalState::Unknown),
+        (Some(-2000), None, 0, SignalState::Unknown),
+        (None, None, 0, SignalState::Unknown),
+    ] {
+        assert_eq!(
+            alert_state(&alert(0, firing, ends), &node, at(now)),
+            expect,
+            "{firing:?} {ends:?} {now}"
+        );
+    }
+}
+
+#[test]
+fn h1_any_order_and_repetition_of_deliveries_gives_the_same() {
+    let group = |alert: StoredAlert| AlertGroupSpec {
+        alerts: BTreeMap::from([("f".into(), alert)]),
+        ..AlertGroupSpec::default()
+    };
+    let deliveries = [
+        group(alert(0, Some(1), None)),
+        group(alert(0, None, Some(5))),
+        group(alert(7, Some(8), None)),
+    ];
+    let merged = |order: &[usize]| {
+        let mut stored = AlertGroupSpec::default();
+        order
+            .iter()
+            .for_each(|index| merge(&mut stored, &deliveries[*index]));
+        stored
+    };
+    let expect = merged(&[0, 1, 2]);
+    for order in [&[2, 1, 0][..], &[1, 0, 2], &[0, 0, 2, 1, 1], &[2, 0, 1, 2]] {
+        assert_eq!(merged(order), expect, "{order:?}");
+    }
+}
+
+#[test]
+fn an_empty_or_old_list_of_nodes_is_not_fresh() {
+    let mut evidence = Evidence::default();
+    assert!(!evidence.nodes_fresh(at(0)));
+    evidence.fold(Input::Nodes(vec![]), at(0));
+    assert!(!evidence.nodes_fresh(at(0)));
+    evidence.fold(Input::Nodes(vec![node("a", "True")]), at(0));
+    assert!(evidence.nodes_fresh(at(90)) && !evidence.nodes_fresh(at(91)));
+}

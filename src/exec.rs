@@ -1,0 +1,466 @@
+//! Performs what the core says, one repair at a time: observe, ask the machine,
+//! write the intent, act, write the outcome. Owns the traits that adapters and
+//! the simulator implement; awaits nothing else.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use nodemend_core::api::{GaveUp, LaunchPlan, LaunchTemplate, NodeRepair, Step};
+use nodemend_core::model::{
+    InstanceState, InstanceView, NodeView, PodView, QUARANTINE_ANNOTATION, Reason,
+};
+use nodemend_core::repair::{self, Change, Command, Effect, Next, Observed};
+
+/// Why a call had no usable answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The object changed, or is another one than expected.
+    #[error("conflict: {0}")]
+    Conflict(String),
+    /// Refused now, allowed later: a disruption budget, a rate limit.
+    #[error("not now: {0}")]
+    NotNow(String),
+    /// Refused for good.
+    #[error("refused: {0}")]
+    Refused(String),
+    /// No answer, or one that says nothing of the effect.
+    #[error("no answer: {0}")]
+    NoAnswer(String),
+}
+
+/// A cordon or its undoing, tested against the node as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodePatch {
+    /// The node's name.
+    pub name: String,
+    /// The UID that must match.
+    pub uid: String,
+    /// The resourceVersion that must match.
+    pub resource_version: String,
+    /// The value of `spec.unschedulable`.
+    pub unschedulable: bool,
+    /// The quarantine annotation; none takes it off.
+    pub quarantined_by: Option<String>,
+    /// Shows in the audit log.
+    pub field_manager: String,
+}
+
+/// The Kubernetes API, as far as repairs need it. Every call has a deadline of its own.
+#[allow(
+    async_fn_in_trait,
+    reason = "used with one concrete type per program; no Send bound is wanted"
+)]
+pub trait Cluster {
+    /// A live read; none if there is no such node.
+    async fn node(&self, name: &str) -> Result<Option<NodeView>, CallError>;
+    /// A consistent list.
+    async fn nodes(&self) -> Result<Vec<NodeView>, CallError>;
+    /// A JSON Patch with tests on UID and resourceVersion.
+    async fn patch_node(&self, patch: &NodePatch) -> Result<(), CallError>;
+    /// A consistent list of the pods bound to a node.
+    async fn pods(&self, node: &str) -> Result<Vec<PodView>, CallError>;
+    /// Evicts a pod of this UID with at most this grace in seconds. A pod that is gone is evicted.
+    async fn evict(
+        &self,
+        pod: &PodView,
+        grace_seconds: Option<i64>,
+        field_manager: &str,
+    ) -> Result<(), CallError>;
+    /// Writes a repair's status by PUT with its resourceVersion; gives back what is stored.
+    async fn put_repair(&self, repair: &NodeRepair) -> Result<NodeRepair, CallError>;
+    /// Takes the finalizer off a terminal repair.
+    async fn finish_repair(&self, repair: &NodeRepair) -> Result<(), CallError>;
+}
+
+/// EC2, as far as repairs need it.
+#[allow(
+    async_fn_in_trait,
+    reason = "used with one concrete type per program; no Send bound is wanted"
+)]
+pub trait Cloud {
+    /// The instance; none if EC2 does not know it.
+    async fn instance(&self, id: &str) -> Result<Option<InstanceView>, CallError>;
+    /// The instance that this client token made, if any.
+    async fn by_token(&self, token: &str) -> Result<Option<InstanceView>, CallError>;
+    /// Launches under the token; the same token and parameters give the same instance.
+    async fn launch(&self, token: &str, plan: &LaunchPlan) -> Result<String, CallError>;
+    /// Ends one instance.
+    async fn terminate(&self, id: &str) -> Result<(), CallError>;
+}
+
+/// What the controller knows beside the journal.
+#[derive(Clone, Debug)]
+pub struct Context<'a> {
+    /// The time.
+    pub now: Timestamp,
+    /// The leader's epoch.
+    pub epoch: u64,
+    /// All nodes of the last list.
+    pub nodes: &'a BTreeMap<String, NodeView>,
+    /// Whether the fault is true.
+    pub fault: nodemend_core::model::Truth,
+    /// Whether it was false long enough.
+    pub recovered: bool,
+    /// Whether to give up.
+    pub abort: bool,
+    /// Why nothing disruptive may begin.
+    pub paused: Option<Reason>,
+}
+
+/// How many steps one pass takes at most; a repair has fewer.
+const STEPS_PER_PASS: usize = 64;
+
+/// Takes a repair as far as it goes now. Gives back the time to look again.
+pub async fn advance<C: Cluster, K: Cloud>(
+    cluster: &C,
+    cloud: &K,
+    repair: &mut NodeRepair,
+    context: &Context<'_>,
+) -> Result<Option<Timestamp>, CallError> {
+    for _ in 0..STEPS_PER_PASS {
+        let observed = observe(cluster, cloud, repair, context).await?;
+        let change = match repair::next(repair, &observed, context.now) {
+            Next::Finished => {
+                if repair
+                    .metadata
+                    .finalizers
+                    .as_ref()
+                    .is_some_and(|finalizers| !finalizers.is_empty())
+                {
+                    cluster.finish_repair(repair).await?;
+                    repair.metadata.finalizers = None;
+                }
+                return Ok(None);
+            }
+            Next::Wait(until, _) => return Ok(Some(until)),
+            Next::Write(change) => change,
+            Next::Act(command) => {
+                match perform(cluster, cloud, repair, &observed, &command).await {
+                    Effect::Done(detail) => Change::Conclude(nodemend_core::api::Outcome {
+                        at: context.now,
+                        done: true,
+                        detail,
+                    }),
+                    Effect::Progress(_) => {
+                        return Ok(Some(
+                            nodemend_core::model::Span::seconds(5).after(context.now),
+                        ));
+                    }
+                    Effect::Failed(message) => Change::Fail(message),
+                    Effect::Refused(reason, message) => Change::GiveUp(reason, message),
+                }
+            }
+        };
+        let mut next = repair.clone();
+        repair::apply(&mut next, change, context.epoch, context.now);
+        *repair = cluster.put_repair(&next).await?;
+    }
+    Ok(Some(context.now))
+}
+
+async fn observe<C: Cluster, K: Cloud>(
+    cluster: &C,
+    cloud: &K,
+    repair: &NodeRepair,
+    context: &Context<'_>,
+) -> Result<Observed, CallError> {
+    let node = cluster
+        .node(&repair.spec.node_name)
+        .await?
+        .filter(|node| node.uid == repair.spec.node_uid);
+    let mut observed = Observed {
+        node,
+        old: None,
+        launched: None,
+        replacement: None,
+        fault: context.fault,
+        recovered: context.recovered,
+        abort: context.abort,
+        paused: context.paused,
+    };
+    if repair
+        .last(Step::Terminate)
+        .is_some_and(|entry| entry.outcome.is_none())
+    {
+        observed.old = cloud.instance(&repair.spec.plan.instance_id).await?;
+    }
+    if let Some(replacement) = repair
+        .status
+        .as_ref()
+        .and_then(|status| status.replacement.as_ref())
+        .filter(|_| repair.open())
+    {
+        observed.launched = cloud.instance(&replacement.instance_id).await?;
+        let joined = context
+            .nodes
+            .values()
+            .find(|node| node.instance_id() == Some(&replacement.instance_id));
+        if let Some(node) = joined {
+            observed.replacement = cluster
+                .node(&node.name)
+                .await?
+                .filter(|live| live.uid == node.uid);
+        }
+    }
+    Ok(observed)
+}
+
+async fn perform<C: Cluster, K: Cloud>(
+    cluster: &C,
+    cloud: &K,
+    repair: &NodeRepair,
+    observed: &Observed,
+    command: &Command,
+) -> Effect {
+    match command {
+        Command::Cordon => cordon(cluster, repair, observed).await,
+        Command::Uncordon => uncordon(cluster, repair, observed).await,
+        Command::Launch(token, plan) => launch(cloud, token, plan).await,
+        Command::Drain => drain(cluster, repair, observed).await,
+        Command::Terminate(id) => terminate(cloud, repair, observed, id).await,
+    }
+}
+
+fn failed(error: &CallError) -> Effect {
+    Effect::Failed(error.to_string())
+}
+
+/// The node's identity is compared with the journal, live, before it is touched.
+fn same_node<'a>(repair: &NodeRepair, observed: &'a Observed) -> Result<&'a NodeView, Effect> {
+    match &observed.node {
+        Some(node) if node.provider_id == repair.spec.provider_id => Ok(node),
+        Some(_) => Err(Effect::Refused(
+            GaveUp::NodeGone,
+            "the node's providerID changed".into(),
+        )),
+        None => Err(Effect::Refused(GaveUp::NodeGone, "the node is gone".into())),
+    }
+}
+
+async fn cordon<C: Cluster>(cluster: &C, repair: &NodeRepair, observed: &Observed) -> Effect {
+    let node = match same_node(repair, observed) {
+        Ok(node) => node,
+        Err(effect) => return effect,
+    };
+    let name = repair.metadata.name.clone().unwrap_or_default();
+    let found = match node
+        .annotations
+        .get(QUARANTINE_ANNOTATION)
+        .and_then(|value| value.split_once('='))
+    {
+        // An earlier try of ours landed: keep what it found.
+        Some((owner, found)) if owner == name => found.to_owned(),
+        _ => node.unschedulable.to_string(),
+    };
+    let patch = NodePatch {
+        name: node.name.clone(),
+        uid: node.uid.clone(),
+        resource_version: node.resource_version.clone(),
+        unschedulable: true,
+        quarantined_by: Some(format!("{name}={found}")),
+        field_manager: repair::field_manager(repair, Step::Quarantine),
+    };
+    if node.unschedulable
+        && node.annotations.get(QUARANTINE_ANNOTATION) == patch.quarantined_by.as_ref()
+    {
+        return Effect::Done(outcome_of(&found));
+    }
+    match cluster.patch_node(&patch).await {
+        Ok(()) => Effect::Done(outcome_of(&found)),
+        Err(error) => failed(&error),
+    }
+}
+
+fn outcome_of(found: &str) -> String {
+    if found == "true" {
+        repair::WAS_UNSCHEDULABLE.into()
+    } else {
+        String::new()
+    }
+}
+
+async fn uncordon<C: Cluster>(cluster: &C, repair: &NodeRepair, observed: &Observed) -> Effect {
+    let node = match same_node(repair, observed) {
+        Ok(node) => node,
+        Err(_) => return Effect::Done("the node is gone".into()),
+    };
+    let name = repair.metadata.name.clone().unwrap_or_default();
+    let Some((owner, found)) = node
+        .annotations
+        .get(QUARANTINE_ANNOTATION)
+        .and_then(|value| value.split_once('='))
+    else {
+        return Effect::Done("nothing of ours is on it".into());
+    };
+    if owner != name {
+        return Effect::Done(format!("quarantined by {owner}"));
+    }
+    let patch = NodePatch {
+        name: node.name.clone(),
+        uid: node.uid.clone(),
+        resource_version: node.resource_version.clone(),
+        unschedulable: found == "true",
+        quarantined_by: None,
+        field_manager: repair::field_manager(repair, Step::Release),
+    };
+    match cluster.patch_node(&patch).await {
+        Ok(()) => Effect::Done(String::new()),
+        Err(error) => failed(&error),
+    }
+}
+
+/// Looks the token up first: what an earlier, unanswered try made is ours.
+async fn launch<K: Cloud>(cloud: &K, token: &str, plan: &LaunchPlan) -> Effect {
+    match cloud.by_token(token).await {
+        Ok(Some(instance)) => return Effect::Done(instance.id),
+        Ok(None) => {}
+        Err(error) => return failed(&error),
+    }
+    match cloud.launch(token, plan).await {
+        Ok(id) => Effect::Done(id),
+        Err(CallError::Refused(message)) => Effect::Refused(GaveUp::Refused, message),
+        Err(error) => failed(&error),
+    }
+}
+
+async fn terminate<K: Cloud>(
+    cloud: &K,
+    repair: &NodeRepair,
+    observed: &Observed,
+    id: &str,
+) -> Effect {
+    let seen = observed
+        .old
+        .iter()
+        .chain(&observed.launched)
+        .find(|instance| instance.id == id);
+    let Some(instance) = seen else {
+        return Effect::Progress("not seen".into());
+    };
+    if instance
+        .tags
+        .get(&repair.spec.plan.launch.cluster_tag)
+        .map(String::as_str)
+        != Some("owned")
+    {
+        return Effect::Refused(
+            GaveUp::NotOurInstance,
+            format!(
+                "{id} is not tagged {}=owned",
+                repair.spec.plan.launch.cluster_tag
+            ),
+        );
+    }
+    match cloud.terminate(id).await {
+        // Only an observed `terminated` settles it.
+        Ok(()) => Effect::Progress("ending".into()),
+        Err(CallError::Refused(message)) => Effect::Refused(GaveUp::Refused, message),
+        Err(error) => failed(&error),
+    }
+}
+
+/// One pass over the pods: evicts what may go, and is done when nothing is left that must.
+async fn drain<C: Cluster>(cluster: &C, repair: &NodeRepair, observed: &Observed) -> Effect {
+    if let Err(effect) = same_node(repair, observed) {
+        return effect;
+    }
+    let pods = match cluster.pods(&repair.spec.node_name).await {
+        Ok(pods) => pods,
+        Err(error) => return failed(&error),
+    };
+    let leave = |pod: &&PodView| {
+        !(pod.mirror
+            || pod.finished
+            || pod.owner_kind == "DaemonSet"
+            || pod.tolerates_unschedulable)
+    };
+    let pods: Vec<&PodView> = pods.iter().filter(leave).collect();
+    if let Some(pod) = pods
+        .iter()
+        .find(|pod| pod.owner_kind.is_empty() || pod.local_data)
+    {
+        return Effect::Refused(
+            GaveUp::LocalData,
+            format!(
+                "pod {}/{} has no owner or keeps data on the node",
+                pod.namespace, pod.name
+            ),
+        );
+    }
+    if pods.is_empty() {
+        return Effect::Done(String::new());
+    }
+    let mut blocked = Vec::new();
+    for pod in pods.iter().filter(|pod| !pod.deleting) {
+        if pod.do_not_disrupt {
+            blocked.push(format!(
+                "{}/{} asks not to be disrupted",
+                pod.namespace, pod.name
+            ));
+            continue;
+        }
+        let grace = repair
+            .spec
+            .plan
+            .max_pod_grace_period
+            .map(|max| pod.grace_seconds.min(max.as_seconds()).max(1));
+        match cluster
+            .evict(pod, grace, &repair::field_manager(repair, Step::Drain))
+            .await
+        {
+            // A UID conflict means that this very pod is gone.
+            Ok(()) | Err(CallError::Conflict(_)) => {}
+            Err(CallError::NotNow(message)) => {
+                blocked.push(format!("{}/{}: {message}", pod.namespace, pod.name))
+            }
+            Err(error) => return failed(&error),
+        }
+    }
+    Effect::Progress(blocked.join("; "))
+}
+
+/// Why no plan can be made for a node.
+pub async fn plan<K: Cloud>(
+    cloud: &K,
+    node: &NodeView,
+    policy: &nodemend_core::config::Policy,
+    cluster_tag: &str,
+) -> Result<nodemend_core::api::Plan, Reason> {
+    let id = node.instance_id().ok_or(Reason::NoOwner)?;
+    let instance = cloud
+        .instance(id)
+        .await
+        .map_err(|_| Reason::CloudUnavailable)?
+        .ok_or(Reason::NoOwner)?;
+    if instance.tags.get(cluster_tag).map(String::as_str) != Some("owned")
+        || instance.state == InstanceState::Other
+    {
+        return Err(Reason::NotOurInstance);
+    }
+    let tag = |name: &str| instance.tags.get(name).cloned();
+    let from_tags = || {
+        Some(LaunchTemplate {
+            id: tag("aws:ec2launchtemplate:id")?,
+            version: tag("aws:ec2launchtemplate:version")?,
+        })
+    };
+    let template = policy
+        .launch_template
+        .clone()
+        .or_else(from_tags)
+        .ok_or(Reason::NoOwner)?;
+    Ok(nodemend_core::api::Plan {
+        strategy: policy.strategy.ok_or(Reason::NoOwner)?,
+        instance_id: instance.id.clone(),
+        launch: LaunchPlan {
+            template,
+            subnet: instance.subnet.clone(),
+            instance_type: instance.instance_type.clone(),
+            cluster_tag: cluster_tag.to_owned(),
+        },
+        ready_timeout: policy.ready_timeout,
+        max_attempts: policy.max_attempts,
+        drain_timeout: policy.drain_timeout,
+        max_pod_grace_period: policy.max_pod_grace_period,
+    })
+}

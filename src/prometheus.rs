@@ -1,0 +1,160 @@
+//! What Prometheus says: the decoding of query answers. Whatever is not a plain,
+//! complete instant vector of finite numbers is an error, never a zero.
+
+use nodemend_core::evidence::identity::Labels;
+use serde::Deserialize;
+
+/// Why an answer cannot be used.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// It is not what Prometheus answers.
+    #[error("not an answer of Prometheus: {0}")]
+    Shape(String),
+    /// Prometheus refused the query.
+    #[error("Prometheus refused: {0}")]
+    Refused(String),
+    /// Prometheus says that the answer may be incomplete.
+    #[error("answer with warnings: {0}")]
+    Warnings(String),
+    /// A scalar, a matrix, a string, a histogram.
+    #[error("an instant vector was asked for, the answer is a {0}")]
+    Type(String),
+    /// Not a finite number.
+    #[error("a sample is {0}")]
+    Value(String),
+    /// More series than any fleet has.
+    #[error("{0} series, more than {1}")]
+    TooMany(usize, usize),
+}
+
+/// One series of an instant vector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Its labels.
+    pub labels: Labels,
+    /// Its value, finite.
+    pub value: f64,
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    status: String,
+    #[serde(default)]
+    error: String,
+    #[serde(default)]
+    warnings: Vec<String>,
+    data: Option<Data>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Data {
+    result_type: String,
+    result: serde_json::Value,
+}
+
+#[derive(Deserialize)]
+struct RawSample {
+    metric: Labels,
+    value: Option<(f64, String)>,
+}
+
+/// Reads the body of an answer to an instant query, with at most `max_series` series.
+pub fn decode(body: &[u8], max_series: usize) -> Result<Vec<Sample>, Error> {
+    let envelope: Envelope =
+        serde_json::from_slice(body).map_err(|error| Error::Shape(error.to_string()))?;
+    if envelope.status != "success" {
+        return Err(Error::Refused(envelope.error));
+    }
+    if !envelope.warnings.is_empty() {
+        return Err(Error::Warnings(envelope.warnings.join("; ")));
+    }
+    let data = envelope
+        .data
+        .ok_or_else(|| Error::Shape("no data".into()))?;
+    if data.result_type != "vector" {
+        return Err(Error::Type(data.result_type));
+    }
+    let samples: Vec<RawSample> =
+        serde_json::from_value(data.result).map_err(|error| Error::Shape(error.to_string()))?;
+    if samples.len() > max_series {
+        return Err(Error::TooMany(samples.len(), max_series));
+    }
+    samples.into_iter().map(read).collect()
+}
+
+fn read(sample: RawSample) -> Result<Sample, Error> {
+    let (_, text) = sample
+        .value
+        .ok_or_else(|| Error::Type("histogram".into()))?;
+    let value: f64 = text.parse().map_err(|_| Error::Value(text.clone()))?;
+    if !value.is_finite() {
+        return Err(Error::Value(text));
+    }
+    Ok(Sample {
+        labels: sample.metric,
+        value,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(body: &str, expect: &Result<usize, &str>) {
+        let found = decode(body.as_bytes(), 2)
+            .map(|samples| samples.len())
+            .map_err(|error| error.to_string());
+        match (expect, &found) {
+            (Ok(count), Ok(read)) => assert_eq!(count, read, "{body}"),
+            (Err(part), Err(message)) if message.contains(part) => {}
+            _ => panic!("{body}: {found:?}, not {expect:?}"),
+        }
+    }
+
+    #[test]
+    fn h18_anything_but_a_vector_of_finite_numbers_is_an_error() {
+        let vector = |samples: &str| {
+            format!(
+                r#"{{"status":"success","data":{{"resultType":"vector","result":[{samples}]}}}}"#
+            )
+        };
+        let sample = r#"{"metric":{"node":"a"},"value":[1,"2"]}"#;
+        check(&vector(""), &Ok(0));
+        check(&vector(sample), &Ok(1));
+        check(&vector(&[sample; 3].join(",")), &Err("3 series"));
+        check(&vector(r#"{"metric":{},"value":[1,"NaN"]}"#), &Err("NaN"));
+        check(&vector(r#"{"metric":{},"value":[1,"+Inf"]}"#), &Err("+Inf"));
+        check(
+            &vector(r#"{"metric":{},"histogram":[1,{}]}"#),
+            &Err("histogram"),
+        );
+        check(
+            &vector(r#"{"metric":{},"value":[1,2]}"#),
+            &Err("not an answer"),
+        );
+        check(
+            r#"{"status":"success","data":{"resultType":"scalar","result":[1,"2"]}}"#,
+            &Err("scalar"),
+        );
+        check(
+            r#"{"status":"error","error":"bad","errorType":"x"}"#,
+            &Err("refused: bad"),
+        );
+        check(r#"{"status":"success"}"#, &Err("no data"));
+    }
+
+    #[test]
+    fn h15_an_answer_with_warnings_is_an_error() {
+        check(
+            r#"{"status":"success","warnings":["w"],"data":{"resultType":"vector","result":[]}}"#,
+            &Err("warnings: w"),
+        );
+    }
+
+    #[test]
+    fn h22_a_page_of_a_proxy_is_an_error() {
+        check("<html></html>", &Err("not an answer"));
+        check("", &Err("not an answer"));
+    }
+}

@@ -1,0 +1,78 @@
+//! The simulated EC2: client tokens are remembered, and an end takes time.
+
+use nodemend_core::api::LaunchPlan;
+use nodemend_core::model::{InstanceState, InstanceView};
+
+use super::{Instance, World};
+use crate::exec::{CallError, Cloud};
+
+impl Cloud for World {
+    async fn instance(&self, id: &str) -> Result<Option<InstanceView>, CallError> {
+        Ok(self
+            .0
+            .borrow()
+            .instances
+            .get(id)
+            .map(|instance| instance.view.clone()))
+    }
+
+    async fn by_token(&self, token: &str) -> Result<Option<InstanceView>, CallError> {
+        let state = self.0.borrow();
+        Ok(state
+            .tokens
+            .get(token)
+            .and_then(|id| state.instances.get(id))
+            .map(|instance| instance.view.clone()))
+    }
+
+    async fn launch(&self, token: &str, plan: &LaunchPlan) -> Result<String, CallError> {
+        self.mutate(format!("launch {token}"), |state| {
+            state.expect_launch(token);
+            if let Some(id) = state.tokens.get(token) {
+                return Ok(id.clone());
+            }
+            let id = format!("i-{:017x}", state.instances.len() + 1);
+            let tags = [
+                (plan.cluster_tag.clone(), "owned".to_owned()),
+                ("aws:ec2launchtemplate:id".into(), plan.template.id.clone()),
+                (
+                    "aws:ec2launchtemplate:version".into(),
+                    plan.template.version.clone(),
+                ),
+            ];
+            let view = InstanceView {
+                id: id.clone(),
+                state: InstanceState::Pending,
+                tags: tags.into_iter().collect(),
+                subnet: plan.subnet.clone(),
+                instance_type: plan.instance_type.clone(),
+            };
+            state.instances.insert(
+                id.clone(),
+                Instance {
+                    view,
+                    changed: state.now,
+                    node: None,
+                },
+            );
+            state.tokens.insert(token.to_owned(), id.clone());
+            Ok(id)
+        })
+        .await
+    }
+
+    async fn terminate(&self, id: &str) -> Result<(), CallError> {
+        self.mutate(format!("terminate {id}"), |state| {
+            state.expect_termination(id);
+            let now = state.now;
+            let instance = state
+                .instances
+                .get_mut(id)
+                .ok_or_else(|| CallError::NoAnswer("unknown instance".into()))?;
+            instance.view.state = InstanceState::ShuttingDown;
+            instance.changed = now;
+            Ok(())
+        })
+        .await
+    }
+}

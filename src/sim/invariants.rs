@@ -1,0 +1,131 @@
+//! What must hold after every step, whoever was killed when.
+
+use std::collections::BTreeSet;
+
+use nodemend_core::api::{Entry, NodeRepair, Step};
+use nodemend_core::repair;
+
+use super::State;
+
+impl State {
+    fn claim(&mut self, holds: bool, message: impl FnOnce() -> String) {
+        self.checked += 1;
+        if !holds {
+            let message = message();
+            self.violated.push(message);
+        }
+    }
+
+    fn open_intents(&self) -> Vec<(String, Entry)> {
+        self.repairs
+            .values()
+            .filter(|repair| repair.open())
+            .filter_map(|stored| Some((repair::identity(stored), repair::open_entry(stored)?)))
+            .collect()
+    }
+
+    /// I1: the call matches an intent that is stored and open.
+    pub(super) fn expect_intent(&mut self, field_manager: &str, step: Step) {
+        let found = self.open_intents().iter().any(|(identity, entry)| {
+            entry.intent.step == step && field_manager == format!("nodemend/{identity}/{step:?}")
+        });
+        self.claim(found, || format!("I1: {field_manager} has no open intent"));
+    }
+
+    /// I1 for a launch.
+    pub(super) fn expect_launch(&mut self, token: &str) {
+        let found = self
+            .open_intents()
+            .iter()
+            .any(|(_, entry)| entry.intent.step == Step::Launch && entry.intent.target == token);
+        self.claim(found, || format!("I1: launch {token} has no open intent"));
+    }
+
+    /// I1, I3 and I4 for a termination.
+    pub(super) fn expect_termination(&mut self, id: &str) {
+        let steps = [Step::Terminate, Step::ReturnReplacement];
+        let entry = self
+            .open_intents()
+            .into_iter()
+            .find(|(_, entry)| steps.contains(&entry.intent.step) && entry.intent.target == id);
+        self.claim(entry.is_some(), || {
+            format!("I1: termination of {id} has no open intent")
+        });
+        let repair = self
+            .repairs
+            .values()
+            .find(|repair| repair.open() && repair.spec.plan.instance_id == id)
+            .cloned();
+        if let Some(repair) = repair {
+            let drained = repair
+                .last(Step::Drain)
+                .and_then(|entry| entry.outcome.as_ref())
+                .is_some_and(|outcome| outcome.done);
+            self.claim(drained, || format!("I4: {id} ends before its drain"));
+            let replacement = repair
+                .status
+                .as_ref()
+                .and_then(|status| status.replacement.clone())
+                .unwrap_or_default();
+            let ready = self.nodes.get(&replacement.node_name).is_some_and(|node| {
+                node.ready() && node.instance_id() == Some(&replacement.instance_id)
+            });
+            self.claim(ready, || {
+                format!("I4: {id} ends before its replacement is Ready")
+            });
+            let same = self.nodes.get(&repair.spec.node_name).is_none_or(|node| {
+                node.uid == repair.spec.node_uid && node.provider_id == repair.spec.provider_id
+            });
+            self.claim(same, || format!("I3: {id} is not the journalled node's"));
+        }
+    }
+
+    /// I7: phase and epoch never go back, the journal only grows, terminal stays terminal.
+    pub(super) fn check_journal(&mut self, next: &NodeRepair) {
+        let name = next.metadata.name.clone().unwrap_or_default();
+        let Some(before) = self.repairs.get(&name).cloned() else {
+            return;
+        };
+        let (old, new) = (
+            before.status.clone().unwrap_or_default(),
+            next.status.clone().unwrap_or_default(),
+        );
+        self.claim(new.phase >= old.phase, || {
+            format!("I7: {name} went from {:?} to {:?}", old.phase, new.phase)
+        });
+        self.claim(new.epoch >= old.epoch, || {
+            format!("I7: {name} went from epoch {} to {}", old.epoch, new.epoch)
+        });
+        self.claim(before.open() || old == new, || {
+            format!("I7: {name} was terminal and changed")
+        });
+        let kept = old.journal.iter().zip(&new.journal).all(|(old, new)| {
+            old.intent == new.intent && (old.outcome.is_none() || old.outcome == new.outcome)
+        });
+        self.claim(kept && new.journal.len() >= old.journal.len(), || {
+            format!("I7: the journal of {name} lost something")
+        });
+        let open = new
+            .journal
+            .iter()
+            .filter(|entry| entry.outcome.is_none())
+            .count();
+        self.claim(open <= 1, || format!("I1: {name} has {open} open intents"));
+    }
+
+    /// I2 and I5: one open repair per node, no more in flight than may be.
+    pub(super) fn check(&mut self) {
+        let open: Vec<String> = self
+            .repairs
+            .values()
+            .filter(|repair| repair.open())
+            .map(|repair| repair.spec.node_uid.clone())
+            .collect();
+        let distinct: BTreeSet<&String> = open.iter().collect();
+        let (count, distinct) = (open.len(), distinct.len());
+        self.claim(count == distinct, || {
+            "I2: a node has two open repairs".into()
+        });
+        self.claim(count <= 2, || format!("I5: {count} repairs in flight"));
+    }
+}

@@ -1,0 +1,313 @@
+//! A deterministic world in virtual time: nodes, pods, instances and records that
+//! behave as the real ones do. It answers calls at once and can stop the leader
+//! before or after any of them, as a kill would.
+
+mod cloud;
+mod cluster;
+mod invariants;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use jiff::Timestamp;
+use nodemend_core::api::{FleetState, NodeHealth, NodeRepair};
+use nodemend_core::model::{
+    Condition, InstanceState, InstanceView, NodeView, PodView, Span, ZONE_LABEL,
+};
+
+/// Where a kill strikes: at the n-th mutating call, from 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kill {
+    /// The call never reaches the world.
+    Before(usize),
+    /// The call has its effect, the leader never learns of it.
+    After(usize),
+}
+
+/// What the simulated fleet consists of.
+#[derive(Debug, Default)]
+pub struct State {
+    /// The time.
+    pub now: Timestamp,
+    nodes: BTreeMap<String, NodeView>,
+    pods: BTreeMap<String, (String, PodView)>,
+    instances: BTreeMap<String, Instance>,
+    tokens: BTreeMap<String, String>,
+    repairs: BTreeMap<String, NodeRepair>,
+    healths: BTreeMap<String, NodeHealth>,
+    fleet: Option<FleetState>,
+    faults: BTreeMap<String, BTreeSet<String>>,
+    version: u64,
+    calls: Vec<String>,
+    kill: Option<Kill>,
+    reads: u64,
+    checked: u64,
+    violated: Vec<String>,
+}
+
+#[derive(Debug)]
+struct Instance {
+    view: InstanceView,
+    changed: Timestamp,
+    node: Option<String>,
+}
+
+/// A handle on the world; the leader gets a copy of it.
+#[derive(Clone, Debug, Default)]
+pub struct World(Rc<RefCell<State>>);
+
+impl World {
+    /// An empty world at this time.
+    pub fn new(now: Timestamp) -> Self {
+        Self(Rc::new(RefCell::new(State {
+            now,
+            ..State::default()
+        })))
+    }
+
+    /// Stops the leader at a call; none lets it live.
+    pub fn kill_at(&self, kill: Option<Kill>) {
+        self.0.borrow_mut().kill = kill;
+    }
+
+    /// Every mutating call so far: what, and on which object.
+    pub fn calls(&self) -> Vec<String> {
+        self.0.borrow().calls.clone()
+    }
+
+    /// How many invariants were checked, and which were violated.
+    pub fn invariants(&self) -> (u64, Vec<String>) {
+        let state = self.0.borrow();
+        (state.checked, state.violated.clone())
+    }
+
+    /// All nodes.
+    pub fn list_nodes(&self) -> Vec<NodeView> {
+        self.0.borrow().nodes.values().cloned().collect()
+    }
+
+    /// All repairs.
+    pub fn list_repairs(&self) -> Vec<NodeRepair> {
+        self.0.borrow().repairs.values().cloned().collect()
+    }
+
+    /// Adds a Ready node on a running instance.
+    pub fn add_node(&self, name: &str, zone: &str, labels: &[(&str, &str)]) {
+        let mut state = self.0.borrow_mut();
+        let id = format!("i-{:017x}", state.instances.len() + 1);
+        let now = state.now;
+        let tags = [
+            ("kubernetes.io/cluster/sim", "owned"),
+            ("aws:ec2launchtemplate:id", "lt-0001"),
+            ("aws:ec2launchtemplate:version", "1"),
+        ];
+        let view = InstanceView {
+            id: id.clone(),
+            state: InstanceState::Running,
+            tags: tags
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .collect(),
+            subnet: format!("subnet-{zone}"),
+            instance_type: "m7i.large".into(),
+        };
+        state.instances.insert(
+            id.clone(),
+            Instance {
+                view,
+                changed: now,
+                node: Some(name.to_owned()),
+            },
+        );
+        let node = node_view(&mut state, name, zone, &id, labels);
+        state.nodes.insert(name.to_owned(), node);
+    }
+
+    /// Adds a pod with an owner to a node.
+    pub fn add_pod(&self, name: &str, node: &str) {
+        let mut state = self.0.borrow_mut();
+        let uid = state.fresh("pod");
+        let pod = PodView {
+            namespace: "default".into(),
+            name: name.into(),
+            uid,
+            owner_kind: "ReplicaSet".into(),
+            mirror: false,
+            finished: false,
+            deleting: false,
+            local_data: false,
+            tolerates_unschedulable: false,
+            do_not_disrupt: false,
+            grace_seconds: 30,
+        };
+        state.pods.insert(name.to_owned(), (node.to_owned(), pod));
+    }
+
+    /// Annotates a node.
+    pub fn annotate(&self, node: &str, key: &str, value: &str) {
+        let mut state = self.0.borrow_mut();
+        if let Some(node) = state.nodes.get_mut(node) {
+            node.annotations.insert(key.to_owned(), value.to_owned());
+        }
+    }
+
+    /// Starts or ends a fault of a node: the name of the alert that shows it. `NotReady` shows in the condition.
+    pub fn set_fault(&self, node: &str, fault: &str, on: bool) {
+        let mut state = self.0.borrow_mut();
+        let faults = state.faults.entry(node.to_owned()).or_default();
+        if on {
+            faults.insert(fault.to_owned())
+        } else {
+            faults.remove(fault)
+        };
+        if fault == "NotReady" {
+            let version = state.bump();
+            if let Some(node) = state.nodes.get_mut(node) {
+                node.conditions = ready(!on);
+                node.resource_version = version;
+            }
+        }
+    }
+
+    /// The body that Prometheus would answer for the nodes with this fault, or for
+    /// all that have data.
+    pub fn answer(&self, fault: Option<&str>) -> Vec<u8> {
+        let state = self.0.borrow();
+        let has = |name: &str| {
+            fault.is_none_or(|fault| {
+                state
+                    .faults
+                    .get(name)
+                    .is_some_and(|faults| faults.contains(fault))
+            })
+        };
+        let seconds = state.now.as_second();
+        let samples: Vec<serde_json::Value> =
+            state.nodes.keys().filter(|name| has(name)).map(|name| serde_json::json!({"metric": {"instance": name, "job": "node-exporter"}, "value": [seconds, "1"]})).collect();
+        serde_json::json!({"status": "success", "data": {"resultType": "vector", "result": samples}}).to_string().into_bytes()
+    }
+
+    /// Lets time pass, and what was begun go on.
+    pub fn tick(&self, by: Span) {
+        let mut state = self.0.borrow_mut();
+        state.now = by.after(state.now);
+        state.move_instances();
+        state.place_pods();
+        state.check();
+    }
+}
+
+impl State {
+    fn bump(&mut self) -> String {
+        self.version += 1;
+        self.version.to_string()
+    }
+
+    fn fresh(&mut self, kind: &str) -> String {
+        format!("{kind}-{}", self.bump())
+    }
+
+    fn move_instances(&mut self) {
+        let now = self.now;
+        let ids: Vec<String> = self.instances.keys().cloned().collect();
+        for id in ids {
+            let Some(instance) = self.instances.get(&id) else {
+                continue;
+            };
+            let age = now.duration_since(instance.changed).as_secs();
+            let zone = instance
+                .view
+                .subnet
+                .trim_start_matches("subnet-")
+                .to_owned();
+            match (instance.view.state, &instance.node) {
+                (InstanceState::Pending, None) if age >= 60 => {
+                    let name = format!(
+                        "sim-{}",
+                        id.trim_start_matches("i-").trim_start_matches('0')
+                    );
+                    let node = node_view(self, &name, &zone, &id, &[("workload", "general")]);
+                    self.nodes.insert(name.clone(), node);
+                    self.set(&id, InstanceState::Running, Some(name));
+                }
+                (InstanceState::ShuttingDown, node) if age >= 30 => {
+                    let node = node.clone();
+                    if let Some(name) = &node {
+                        self.nodes.remove(name);
+                        self.faults.remove(name);
+                        self.pods.retain(|_, (on, _)| on != name);
+                    }
+                    self.set(&id, InstanceState::Terminated, None);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn set(&mut self, id: &str, to: InstanceState, node: Option<String>) {
+        let now = self.now;
+        if let Some(instance) = self.instances.get_mut(id) {
+            instance.view.state = to;
+            instance.changed = now;
+            instance.node = node;
+        }
+    }
+
+    /// Evicted pods come back elsewhere.
+    fn place_pods(&mut self) {
+        let target = self
+            .nodes
+            .values()
+            .filter(|node| node.ready() && !node.unschedulable)
+            .map(|node| node.name.clone())
+            .next_back();
+        let Some(target) = target else { return };
+        let moving: Vec<String> = self
+            .pods
+            .iter()
+            .filter(|(_, (_, pod))| pod.deleting)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in moving {
+            let uid = self.fresh("pod");
+            if let Some((node, pod)) = self.pods.get_mut(&name) {
+                node.clone_from(&target);
+                pod.uid = uid;
+                pod.deleting = false;
+            }
+        }
+    }
+}
+
+fn ready(yes: bool) -> Vec<Condition> {
+    vec![Condition {
+        type_: "Ready".into(),
+        status: if yes { "True" } else { "False" }.into(),
+        reason: String::new(),
+    }]
+}
+
+fn node_view(
+    state: &mut State,
+    name: &str,
+    zone: &str,
+    instance: &str,
+    labels: &[(&str, &str)],
+) -> NodeView {
+    let mut labels: BTreeMap<String, String> = labels
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect();
+    labels.insert(ZONE_LABEL.to_owned(), zone.to_owned());
+    NodeView {
+        name: name.to_owned(),
+        uid: state.fresh("node"),
+        resource_version: state.bump(),
+        provider_id: format!("aws:///{zone}/{instance}"),
+        created: state.now,
+        labels,
+        conditions: ready(true),
+        ..NodeView::default()
+    }
+}
