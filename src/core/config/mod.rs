@@ -1,10 +1,42 @@
 //! Configuration: raw documents in, validated types out, every mistake at once.
 //! What comes out of here cannot be wrong any more.
 
+mod findings;
+mod policy;
+mod rule;
+mod settings;
+mod shape;
+#[cfg(test)]
+mod tests;
+mod yaml;
+
+pub use policy::{policies, policy};
+pub use rule::{check_signals, rules};
+pub use settings::settings;
+
 use std::fmt;
 
 use crate::api::{LaunchTemplate, Mode, NodeSelector, Severity, Strategy, When};
 use crate::model::Span;
+
+/// A text to read: the core opens no files.
+#[derive(Clone, Copy, Debug)]
+pub struct Document<'a> {
+    /// How problems call it.
+    pub file: &'a str,
+    /// YAML; one file may hold several documents.
+    pub text: &'a str,
+}
+
+/// What was read, or else every mistake, in the order of the text.
+fn sorted<T>(read: T, mut problems: Vec<Problem>) -> Result<T, Vec<Problem>> {
+    if problems.is_empty() {
+        return Ok(read);
+    }
+    problems.sort();
+    problems.dedup();
+    Err(problems)
+}
 
 /// A mistake, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

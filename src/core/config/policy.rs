@@ -1,0 +1,297 @@
+//! `RepairPolicy` documents and objects to `Policy`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::findings::Findings;
+use super::shape::Shape;
+use super::yaml::{self, Places};
+use super::{Document, Fault, Policy, Problem, sorted};
+use crate::api::{
+    Action, FaultSpec, Leaf, Mode, NodeSelector, OnRecovered, OnTimeout, Operator, Order, RepairPolicy,
+    RepairPolicySpec, Strategy, When,
+};
+use crate::model::Span;
+
+const API_VERSION: &str = "nodemend.dev/v1alpha1";
+const KIND: &str = "RepairPolicy";
+
+static SHAPE: LazyLock<Shape> = LazyLock::new(Shape::of::<Raw>);
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Raw {
+    #[serde(rename = "apiVersion")]
+    _api_version: String,
+    #[serde(rename = "kind")]
+    _kind: String,
+    metadata: Metadata,
+    spec: RepairPolicySpec,
+}
+
+/// The rest of it is Kubernetes' business.
+#[derive(Deserialize, JsonSchema)]
+struct Metadata {
+    name: String,
+}
+
+/// The policies of some files. Names are unique over all of them.
+pub fn policies(documents: &[Document<'_>]) -> Result<Vec<Policy>, Vec<Problem>> {
+    let (mut policies, mut problems) = (Vec::new(), Vec::new());
+    let mut names = BTreeMap::new();
+    for document in documents {
+        let parsed = yaml::parse(document).unwrap_or_else(|found| {
+            problems.extend(found);
+            Vec::new()
+        });
+        for part in &parsed {
+            let mut findings = Findings::new(document.file, &part.places);
+            let policy = read(&part.value, &mut findings);
+            if let Some(name) = part.value.pointer("/metadata/name").and_then(Value::as_str) {
+                let line = part.places.value("/metadata/name").0;
+                if let Some(first) = names.get(name) {
+                    findings.add("/metadata/name", format!("a policy `{name}` exists already"), &format!("the other is in {first}"));
+                } else {
+                    names.insert(name.to_owned(), format!("{}:{line}", document.file));
+                }
+            }
+            policies.extend(policy);
+            problems.extend(findings.into_problems());
+        }
+    }
+    sorted(policies, problems)
+}
+
+/// The policy of an object, under the same checks. Problems name the object and have no line.
+pub fn policy(object: &RepairPolicy) -> Result<Policy, Vec<Problem>> {
+    let name = object.metadata.name.clone().unwrap_or_default();
+    let value = json!({"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": object.spec});
+    let places = Places::default();
+    let mut findings = Findings::new(&name, &places);
+    let policy = read(&value, &mut findings);
+    Ok(sorted(policy, findings.into_problems())?.expect("without a problem there is a policy"))
+}
+
+fn read(value: &Value, findings: &mut Findings<'_>) -> Option<Policy> {
+    for (field, wanted) in [("apiVersion", API_VERSION), ("kind", KIND)] {
+        if value[field] != wanted {
+            findings.add(&format!("/{field}"), format!("`{field}` must be {wanted}"), "");
+        }
+    }
+    if !findings.is_empty() {
+        // Something else altogether: its fields say nothing to us.
+        return None;
+    }
+    let raw: Raw = SHAPE.read(value, findings)?;
+    check(&raw, findings);
+    if findings.is_empty() { Some(build(raw)) } else { None }
+}
+
+fn build(raw: Raw) -> Policy {
+    let spec = raw.spec;
+    Policy {
+        name: raw.metadata.name,
+        mode: spec.mode,
+        priority: spec.priority,
+        selector: spec.node_selector,
+        faults: spec.faults.into_iter().map(build_fault).collect(),
+        strategy: spec.replacement.strategy,
+        launch_template: spec.replacement.ec2.map(|ec2| ec2.launch_template),
+        ready_timeout: spec.replacement.ready_timeout.unwrap_or(Span::minutes(15)),
+        max_attempts: spec.replacement.max_attempts.unwrap_or(2),
+        drain_timeout: spec.drain.timeout.unwrap_or(Span::minutes(15)),
+        max_pod_grace_period: spec.drain.max_pod_grace_period,
+    }
+}
+
+fn build_fault(fault: FaultSpec) -> Fault {
+    Fault {
+        replaces: fault.actions.contains(&Action::Replace),
+        name: fault.name,
+        severity: fault.severity,
+        when: fault.when,
+        for_: fault.for_,
+    }
+}
+
+fn check(raw: &Raw, findings: &mut Findings<'_>) {
+    let spec = &raw.spec;
+    check_name(&raw.metadata.name, findings);
+    check_selector(&spec.node_selector, findings);
+    check_replacement(spec, findings);
+    check_drain(spec, findings);
+    if !spec.budgets.is_empty() {
+        findings.not_supported("/spec/budgets", "budgets", "the service's own `limits` bind all policies");
+    }
+    if !spec.windows.is_empty() {
+        findings.not_supported("/spec/windows", "windows", "leave it out");
+    }
+    check_faults(&spec.faults, findings);
+}
+
+fn check_name(name: &str, findings: &mut Findings<'_>) {
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let part = |part: &str| {
+        part.starts_with(plain) && part.ends_with(plain) && part.chars().all(|c| plain(c) || c == '-')
+    };
+    if name.len() > 253 || !name.split('.').all(part) {
+        findings.add("/metadata/name", format!("`{name}` is not a name"), "lower-case letters, digits, `-` and `.`");
+    }
+}
+
+fn check_selector(selector: &NodeSelector, findings: &mut Findings<'_>) {
+    for (index, requirement) in selector.match_expressions.iter().enumerate() {
+        let at = format!("/spec/nodeSelector/matchExpressions/{index}");
+        let listed = !requirement.values.is_empty();
+        match requirement.operator {
+            Operator::In | Operator::NotIn if !listed => {
+                findings.add(&at, format!("{:?} needs values", requirement.operator), "list them in `values`");
+            }
+            Operator::Exists | Operator::DoesNotExist if listed => {
+                let hint = "leave `values` out, or use In or NotIn";
+                findings.add(&format!("{at}/values"), format!("{:?} takes no values", requirement.operator), hint);
+            }
+            _ => {}
+        }
+        if requirement.key.is_empty() {
+            findings.add(&format!("{at}/key"), "is empty", "name a label");
+        }
+    }
+}
+
+fn check_replacement(spec: &RepairPolicySpec, findings: &mut Findings<'_>) {
+    let replacement = &spec.replacement;
+    if spec.mode == Mode::Approve {
+        findings.not_supported("/spec/mode", "mode Approve", "use Observe or Enforce");
+    }
+    match replacement.strategy {
+        Some(Strategy::EC2) => {}
+        Some(other) => {
+            findings.not_supported("/spec/replacement/strategy", &format!("strategy {other:?}"), "use EC2");
+        }
+        None if spec.mode == Mode::Enforce && findings.is_free("/spec/replacement/strategy") => {
+            findings.add("/spec/mode", "Enforce needs a strategy", "write `replacement.strategy: EC2`");
+        }
+        None => {}
+    }
+    if replacement.order == Some(Order::TerminateFirst) {
+        findings.not_supported("/spec/replacement/order", "order TerminateFirst", "use LaunchFirst");
+    }
+    if replacement.on_recovered == Some(OnRecovered::Keep) {
+        findings.not_supported("/spec/replacement/onRecovered", "onRecovered Keep", "use Return");
+    }
+    not_zero(replacement.ready_timeout, "/spec/replacement/readyTimeout", findings);
+}
+
+fn check_drain(spec: &RepairPolicySpec, findings: &mut Findings<'_>) {
+    if spec.drain.on_timeout == Some(OnTimeout::Force) {
+        findings.not_supported("/spec/drain/onTimeout", "onTimeout Force", "use Hold");
+    }
+    not_zero(spec.drain.timeout, "/spec/drain/timeout", findings);
+    if spec.drain.max_pod_grace_period.is_some_and(|grace| grace < Span::seconds(1)) {
+        findings.add("/spec/drain/maxPodGracePeriod", "is below 1s", "0 would kill pods at once; give 1s or more");
+    }
+}
+
+fn not_zero(span: Option<Span>, pointer: &str, findings: &mut Findings<'_>) {
+    if span == Some(Span::default()) {
+        findings.add(pointer, "must be longer than 0s", "leave it out for the default of 15m");
+    }
+}
+
+fn check_faults(faults: &[FaultSpec], findings: &mut Findings<'_>) {
+    let mut names = BTreeSet::new();
+    for (index, fault) in faults.iter().enumerate() {
+        let at = format!("/spec/faults/{index}");
+        if !names.insert(fault.name.as_str()) {
+            findings.add(&format!("{at}/name"), format!("a fault `{}` exists already", fault.name), "");
+        }
+        for (number, action) in fault.actions.iter().enumerate() {
+            if *action != Action::Replace {
+                findings.not_supported(&format!("{at}/actions/{number}"), &format!("actions {action:?}"), "use Replace");
+            }
+        }
+        if fault.confirm.is_some() {
+            findings.not_supported(&format!("{at}/confirm"), "confirm", "leave it out");
+        }
+        check_when(&fault.when, &format!("{at}/when"), findings);
+    }
+    if faults.iter().all(|fault| fault.actions.is_empty()) {
+        findings.add_at_key("/spec/faults", "no fault has an action", "write `actions: [Replace]` for one");
+    }
+    check_references(faults, findings);
+}
+
+fn check_when(when: &When, at: &str, findings: &mut Findings<'_>) {
+    if when.all.is_empty() && when.any.is_empty() && when.none.is_empty() && when.at_least.is_none() {
+        findings.add(at, "says nothing", "give at least one of all, any, none, atLeast");
+    }
+    if let Some(part) = &when.at_least
+        && usize::try_from(part.count).is_ok_and(|count| count > part.of.len())
+    {
+        let message = format!("{} of {} can never hold", part.count, part.of.len());
+        findings.add(&format!("{at}/atLeast/count"), message, "at most as many as `of` has");
+    }
+    for (below, leaf) in leaves(when) {
+        let given = [leaf.signal.is_some(), leaf.condition.is_some(), leaf.fault.is_some()];
+        if given.into_iter().filter(|given| *given).count() != 1 {
+            findings.add(&format!("{at}/{below}"), "is not one thing", "give exactly one of signal, condition, fault");
+        }
+    }
+}
+
+/// Every leaf, with its pointer below `when`.
+pub(super) fn leaves(when: &When) -> Vec<(String, &Leaf)> {
+    let of = when.at_least.as_ref().map_or(&[][..], |part| &part.of);
+    [("all", &when.all[..]), ("any", &when.any), ("none", &when.none), ("atLeast/of", of)]
+        .into_iter()
+        .flat_map(|(part, list)| list.iter().enumerate().map(move |(index, leaf)| (format!("{part}/{index}"), leaf)))
+        .collect()
+}
+
+fn check_references(faults: &[FaultSpec], findings: &mut Findings<'_>) {
+    let names: BTreeSet<&str> = faults.iter().map(|fault| fault.name.as_str()).collect();
+    let mut references: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (index, fault) in faults.iter().enumerate() {
+        for (below, leaf) in leaves(&fault.when) {
+            let Some(target) = leaf.fault.as_deref() else { continue };
+            references.entry(&fault.name).or_default().push(target);
+            if !names.contains(target) {
+                let known: Vec<&str> = names.iter().copied().collect();
+                let at = format!("/spec/faults/{index}/when/{below}/fault");
+                findings.add(&at, format!("no fault `{target}` in this policy"), &format!("known: {}", known.join(", ")));
+            }
+        }
+    }
+    let mut reported = BTreeSet::new();
+    for (index, fault) in faults.iter().enumerate() {
+        let Some(cycle) = cycle_from(&fault.name, &references) else { continue };
+        if !cycle.iter().any(|name| reported.contains(name)) {
+            let message = format!("rests on itself: {} -> {}", cycle.join(" -> "), fault.name);
+            findings.add(&format!("/spec/faults/{index}/name"), message, "break the circle");
+        }
+        reported.extend(cycle);
+    }
+}
+
+/// The way from `start` back to itself, if there is one.
+fn cycle_from<'a>(start: &'a str, references: &BTreeMap<&'a str, Vec<&'a str>>) -> Option<Vec<&'a str>> {
+    let mut ways = vec![vec![start]];
+    let mut seen = BTreeSet::new();
+    while let Some(way) = ways.pop() {
+        let last = way.last().copied().unwrap_or(start);
+        for next in references.get(last).into_iter().flatten() {
+            if *next == start {
+                return Some(way);
+            }
+            if seen.insert(*next) {
+                ways.push(way.iter().copied().chain([*next]).collect());
+            }
+        }
+    }
+    None
+}

@@ -1,0 +1,160 @@
+//! Prometheus rule files to `Rule`: alerting rules only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::findings::Findings;
+use super::shape::Shape;
+use super::yaml;
+use super::{Document, Policy, Problem, Rule, policy, sorted};
+use crate::model::Span;
+
+/// The annotation that names the selector which says which nodes have data.
+const PRESENCE: &str = "nodemend_presence";
+
+static SHAPE: LazyLock<Shape> = LazyLock::new(Shape::of::<RuleFile>);
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RuleFile {
+    groups: Vec<Group>,
+}
+
+/// Fields with an underscore are Prometheus' own: they may be there and say nothing to us.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Group {
+    #[schemars(length(min = 1))]
+    name: String,
+    #[serde(default)]
+    interval: Option<Span>,
+    #[serde(default, rename = "limit")]
+    _limit: Option<u32>,
+    #[serde(default, rename = "labels")]
+    _labels: BTreeMap<String, String>,
+    #[serde(default, rename = "query_offset")]
+    _query_offset: Option<Span>,
+    #[serde(default)]
+    rules: Vec<RawRule>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RawRule {
+    #[serde(default)]
+    record: Option<String>,
+    #[serde(default)]
+    alert: Option<String>,
+    expr: String,
+    #[serde(default, rename = "for")]
+    for_: Span,
+    #[serde(default)]
+    keep_firing_for: Span,
+    #[serde(default, rename = "labels")]
+    _labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
+}
+
+/// The alerting rules of some Prometheus rule files. Alert names are unique over all
+/// of them. Labels, `limit` and `query_offset` are accepted and not used.
+pub fn rules(documents: &[Document<'_>]) -> Result<Vec<Rule>, Vec<Problem>> {
+    let (mut rules, mut problems) = (Vec::new(), Vec::new());
+    let mut alerts = BTreeMap::new();
+    for document in documents {
+        let parsed = yaml::parse(document).unwrap_or_else(|found| {
+            problems.extend(found);
+            Vec::new()
+        });
+        for part in &parsed {
+            let mut findings = Findings::new(document.file, &part.places);
+            if let Some(raw) = SHAPE.read::<RuleFile>(&part.value, &mut findings) {
+                let place = |pointer: &str| format!("{}:{}", document.file, part.places.value(pointer).0);
+                rules.extend(read_groups(raw.groups, &place, &mut alerts, &mut findings));
+            }
+            problems.extend(findings.into_problems());
+        }
+    }
+    sorted(rules, problems)
+}
+
+/// The signals of the policies that no rule provides: only a webhook can bring them.
+pub fn check_signals(policies: &[Policy], rules: &[Rule]) -> Vec<String> {
+    let polled: BTreeSet<&str> = rules.iter().map(|rule| rule.name.as_str()).collect();
+    let named: BTreeSet<&str> = policies
+        .iter()
+        .flat_map(|policy| &policy.faults)
+        .flat_map(|fault| policy::leaves(&fault.when))
+        .filter_map(|(_, leaf)| leaf.signal.as_deref())
+        .collect();
+    named.difference(&polled).map(ToString::to_string).collect()
+}
+
+fn read_groups(
+    groups: Vec<Group>,
+    place: &dyn Fn(&str) -> String,
+    alerts: &mut BTreeMap<String, String>,
+    findings: &mut Findings<'_>,
+) -> Vec<Rule> {
+    let (mut rules, mut names) = (Vec::new(), BTreeSet::new());
+    for (number, group) in groups.into_iter().enumerate() {
+        let at = format!("/groups/{number}");
+        let interval = group.interval.unwrap_or(Span::minutes(1));
+        if interval < Span::seconds(1) {
+            findings.add(&format!("{at}/interval"), "is below 1s", "leave it out for the default of 1m");
+        }
+        for (index, raw) in group.rules.into_iter().enumerate() {
+            let at = format!("{at}/rules/{index}");
+            let Some(rule) = read_rule(raw, interval, &at, findings) else { continue };
+            let pointer = format!("{at}/alert");
+            if let Some(first) = alerts.get(&rule.name) {
+                let hint = format!("the other is in {first}; join the expressions with `or`");
+                findings.add(&pointer, format!("an alert `{}` exists already", rule.name), &hint);
+            } else {
+                alerts.insert(rule.name.clone(), place(&pointer));
+            }
+            rules.push(rule);
+        }
+        if !names.insert(group.name.clone()) {
+            findings.add(&format!("{at}/name"), format!("a group `{}` exists already in this file", group.name), "");
+        }
+    }
+    rules
+}
+
+fn read_rule(mut raw: RawRule, interval: Span, at: &str, findings: &mut Findings<'_>) -> Option<Rule> {
+    if raw.expr.trim().is_empty() {
+        findings.add(&format!("{at}/expr"), "is empty", "write a PromQL expression");
+    }
+    let presence = raw.annotations.remove(PRESENCE);
+    if presence.as_ref().is_some_and(|selector| selector.trim().is_empty()) {
+        let pointer = format!("{at}/annotations/{PRESENCE}");
+        findings.add(&pointer, "is empty", "write a selector such as node_uname_info, or leave it out");
+    }
+    if raw.record.is_some() {
+        let hint = "let Prometheus load it, and use its result in an alert's expr";
+        findings.add_at_key(&format!("{at}/record"), "recording rules are not polled", hint);
+        return None;
+    }
+    match raw.alert {
+        Some(name) if !name.trim().is_empty() => Some(Rule {
+            name,
+            expr: raw.expr,
+            for_: raw.for_,
+            keep_firing_for: raw.keep_firing_for,
+            presence,
+            interval,
+        }),
+        Some(_) => {
+            findings.add(&format!("{at}/alert"), "is empty", "give the alert a name");
+            None
+        }
+        None => {
+            findings.add(at, "field `alert` is missing", "give the alert a name");
+            None
+        }
+    }
+}

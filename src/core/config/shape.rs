@@ -1,0 +1,212 @@
+//! Shape before meaning: a document against the JSON Schema of its raw type, so
+//! that all mistakes come at once; then the raw type itself.
+
+use jsonschema::Validator;
+use jsonschema::error::{ValidationError, ValidationErrorKind};
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
+
+use super::findings::Findings;
+use super::yaml::join;
+use crate::model::Span;
+
+/// The format that stands for `Span`'s pattern: the type itself decides.
+const SPAN_FORMAT: &str = "nodemend-span";
+
+/// A raw type's schema, ready to check documents.
+pub(super) struct Shape {
+    schema: Value,
+    validator: Validator,
+}
+
+impl Shape {
+    /// The shape of `T`.
+    pub(super) fn of<T: JsonSchema>() -> Self {
+        let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+        let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
+        simplify(&mut schema, &Span::json_schema(&mut schemars::SchemaGenerator::default()).to_value()["pattern"]);
+        let validator = jsonschema::options()
+            .should_validate_formats(true)
+            .with_format(SPAN_FORMAT, |text: &str| text.parse::<Span>().is_ok())
+            .build(&schema)
+            .expect("a generated schema is valid; the tests build each");
+        Self { schema, validator }
+    }
+
+    /// Notes every mistake of shape, then reads what is left; `None` if that cannot be read.
+    pub(super) fn read<T: DeserializeOwned>(&self, value: &Value, findings: &mut Findings<'_>) -> Option<T> {
+        let mut rest = value.clone();
+        let mut reported = Vec::new();
+        for error in self.validator.iter_errors(value) {
+            self.note(&error, findings, &mut reported);
+        }
+        for pointer in &reported {
+            prune(&mut rest, pointer);
+            findings.ignore_around(pointer);
+        }
+        match serde_json::from_value(rest) {
+            Ok(raw) => Some(raw),
+            Err(error) => {
+                if reported.is_empty() {
+                    findings.add("", error.to_string(), "");
+                }
+                None
+            }
+        }
+    }
+
+    /// Notes one mistake, and in `reported` which parts are wrong.
+    fn note(&self, error: &ValidationError<'_>, findings: &mut Findings<'_>, reported: &mut Vec<String>) {
+        let pointer = error.instance_path().as_str();
+        if let ValidationErrorKind::AdditionalProperties { unexpected } = error.kind() {
+            let hint = self.known_fields(error.schema_path().as_str());
+            for name in unexpected {
+                let below = join(pointer, name);
+                findings.add_at_key(&below, format!("unknown field `{name}`"), &hint);
+                reported.push(below);
+            }
+            return;
+        }
+        let (message, hint) = describe(error);
+        findings.add(pointer, message, &hint);
+        reported.push(pointer.to_owned());
+    }
+
+    fn known_fields(&self, schema_path: &str) -> String {
+        let parent = schema_path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let fields = self.schema.pointer(&format!("{parent}/properties")).and_then(Value::as_object);
+        let names: Vec<&str> = fields.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
+        if names.is_empty() { String::new() } else { format!("known here: {}", names.join(", ")) }
+    }
+}
+
+/// Takes an object's field out, so that the rest can be read and checked too.
+/// Elements of arrays stay, or the others would move.
+fn prune(rest: &mut Value, pointer: &str) {
+    let Some((parent, name)) = pointer.rsplit_once('/') else { return };
+    if let Some(object) = rest.pointer_mut(parent).and_then(Value::as_object_mut) {
+        object.remove(&name.replace("~1", "/").replace("~0", "~"));
+    }
+}
+
+fn describe(error: &ValidationError<'_>) -> (String, String) {
+    let instance = error.instance().as_ref();
+    let shown = show(instance);
+    let unquoted = instance.is_boolean() || instance.is_number();
+    match error.kind() {
+        ValidationErrorKind::Required { property } => {
+            (format!("field `{}` is missing", property.as_str().unwrap_or_default()), String::new())
+        }
+        ValidationErrorKind::Enum { options } => {
+            let names: Vec<String> = options.as_array().into_iter().flatten().map(show).collect();
+            let end = if unquoted { ", in quotes" } else { "" };
+            (format!("{shown} is not known here"), format!("one of {}{end}", names.join(", ")))
+        }
+        ValidationErrorKind::Format { .. } => {
+            (format!("{shown} is not a duration"), "write it like 90s, 10m or 1h30m".to_owned())
+        }
+        ValidationErrorKind::Type { .. } if instance.is_null() => {
+            ("is empty".to_owned(), "give a value or leave the field out".to_owned())
+        }
+        ValidationErrorKind::Type { kind } => {
+            let wanted = match kind {
+                jsonschema::error::TypeKind::Single(one) => one.to_string(),
+                jsonschema::error::TypeKind::Multiple(_) => "another type".to_owned(),
+            };
+            let hint = if wanted == "string" && unquoted { "put it in quotes" } else { "" };
+            (format!("{shown} is not of type {wanted}"), hint.to_owned())
+        }
+        ValidationErrorKind::Minimum { limit } => (format!("{shown} is less than {limit}"), String::new()),
+        ValidationErrorKind::Maximum { limit } => (format!("{shown} is more than {limit}"), String::new()),
+        ValidationErrorKind::MinItems { limit } => (format!("has fewer than {limit} items"), String::new()),
+        ValidationErrorKind::MaxItems { limit } => (format!("has more than {limit} items"), String::new()),
+        ValidationErrorKind::MinLength { .. } => ("is empty".to_owned(), String::new()),
+        ValidationErrorKind::MaxLength { limit } => (format!("is longer than {limit} characters"), String::new()),
+        ValidationErrorKind::Pattern { pattern } => {
+            (format!("{shown} is not written as expected"), format!("must match {pattern}"))
+        }
+        _ => (error.to_string(), String::new()),
+    }
+}
+
+fn show(value: &Value) -> String {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Array(_) => return "a list".to_owned(),
+        Value::Object(_) => return "a mapping".to_owned(),
+        other => other.to_string(),
+    };
+    format!("`{}`", text.chars().take(60).collect::<String>())
+}
+
+/// Rewrites what the generator writes so that each mistake gives one plain error.
+fn simplify(schema: &mut Value, span_pattern: &Value) {
+    match schema {
+        Value::Array(items) => {
+            for item in items {
+                simplify(item, span_pattern);
+            }
+        }
+        Value::Object(object) => {
+            drop_null(object);
+            list_variants(object);
+            name_format(object, span_pattern);
+            for value in object.values_mut() {
+                simplify(value, span_pattern);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A field that can be left out need not be null as well.
+fn drop_null(object: &mut Map<String, Value>) {
+    if let Some(Value::Array(mut branches)) = object.remove("anyOf") {
+        branches.retain(|branch| branch["type"] != "null");
+        match branches.as_slice() {
+            [Value::Object(only)] => object.extend(only.clone()),
+            _ => {
+                object.insert("anyOf".to_owned(), Value::Array(branches));
+            }
+        }
+    }
+    if let Some(Value::Array(types)) = object.get_mut("type") {
+        types.retain(|name| name != "null");
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            object.insert("type".to_owned(), only);
+        }
+    }
+}
+
+/// Documented variants become a plain `enum`, which alone says what is wrong.
+fn list_variants(object: &mut Map<String, Value>) {
+    let branches = object.get("oneOf").and_then(Value::as_array);
+    let variants: Option<Vec<Value>> =
+        branches.and_then(|branches| branches.iter().map(|branch| branch.get("const").cloned()).collect());
+    if let Some(variants) = variants {
+        object.remove("oneOf");
+        object.insert("enum".to_owned(), Value::Array(variants));
+    }
+    if object.contains_key("enum") {
+        object.remove("type");
+    }
+}
+
+/// Durations become a format of ours, and integers get the bounds of their type.
+fn name_format(object: &mut Map<String, Value>, span_pattern: &Value) {
+    if object.get("pattern") == Some(span_pattern) {
+        object.remove("pattern");
+        object.remove("maxLength");
+        object.insert("format".to_owned(), json!(SPAN_FORMAT));
+    }
+    let (least, most) = match object.get("format").and_then(Value::as_str) {
+        Some("int32") => (i64::from(i32::MIN), i64::from(i32::MAX)),
+        Some("uint32") => (0, i64::from(u32::MAX)),
+        _ => return,
+    };
+    object.entry("minimum").or_insert(json!(least));
+    object.entry("maximum").or_insert(json!(most));
+}
