@@ -330,7 +330,7 @@ impl<F: FnMut(Event)> Story<F> {
             };
             self.say(
                 &verdict.node,
-                format!("{:?}{fault}{why}", verdict.kind),
+                &format!("{:?}{fault}{why}", verdict.kind),
                 at,
                 "Healthy",
             );
@@ -339,15 +339,15 @@ impl<F: FnMut(Event)> Story<F> {
             let name = repair.metadata.name.clone().unwrap_or_default();
             self.say(
                 &format!("repair {name}"),
-                format!("{:?}", repair.phase()),
+                &format!("{:?}", repair.phase()),
                 at,
                 "",
             );
         }
     }
 
-    fn say(&mut self, who: &str, what: String, at: Timestamp, usual: &str) {
-        let before = self.seen.insert(who.to_owned(), what.clone());
+    fn say(&mut self, who: &str, what: &str, at: Timestamp, usual: &str) {
+        let before = self.seen.insert(who.to_owned(), what.to_owned());
         if before.as_deref().unwrap_or(usual) != what {
             (self.tell)(Event {
                 at,
@@ -405,6 +405,13 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
+    type End = (
+        usize,
+        Vec<(String, Phase)>,
+        Vec<HeldLine>,
+        Vec<ObservedLine>,
+    );
+
     /// The effects on nodes, pods and instances, counted per object; records are means, not ends.
     fn effects(world: &World) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
@@ -419,14 +426,7 @@ mod tests {
         counts
     }
 
-    fn end(
-        summary: &Summary,
-    ) -> (
-        usize,
-        Vec<(String, Phase)>,
-        Vec<HeldLine>,
-        Vec<ObservedLine>,
-    ) {
+    fn end(summary: &Summary) -> End {
         (
             summary.nodes,
             summary

@@ -280,9 +280,8 @@ fn outcome_of(found: &str) -> String {
 }
 
 async fn uncordon<C: Cluster>(cluster: &C, repair: &NodeRepair, observed: &Observed) -> Effect {
-    let node = match same_node(repair, observed) {
-        Ok(node) => node,
-        Err(_) => return Effect::Done("the node is gone".into()),
+    let Ok(node) = same_node(repair, observed) else {
+        return Effect::Done("the node is gone".into());
     };
     let name = repair.metadata.name.clone().unwrap_or_default();
     let Some((owner, found)) = node
@@ -411,7 +410,7 @@ async fn drain<C: Cluster>(cluster: &C, repair: &NodeRepair, observed: &Observed
             // A UID conflict means that this very pod is gone.
             Ok(()) | Err(CallError::Conflict(_)) => {}
             Err(CallError::NotNow(message)) => {
-                blocked.push(format!("{}/{}: {message}", pod.namespace, pod.name))
+                blocked.push(format!("{}/{}: {message}", pod.namespace, pod.name));
             }
             Err(error) => return failed(&error),
         }

@@ -81,8 +81,8 @@ fn root() -> PathBuf {
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
+    for entry in fs::read_dir(folder).expect("the folder can be read") {
+        let path = entry.expect("the entry can be read").path();
         if path.is_dir() {
             files.extend(rust_files(&path));
         } else if path.extension().is_some_and(|extension| extension == "rs") {
@@ -119,7 +119,7 @@ fn read_table(text: &str) -> Table {
         };
         let words: Vec<&str> = level.split_whitespace().collect();
         let row = Row {
-            level: words[0].parse().unwrap(),
+            level: words[0].parse().expect("a level is a number"),
             core: words.contains(&"core"),
             planned: words.contains(&"planned"),
             may_use: names(may_use).into_iter().collect(),
@@ -368,7 +368,7 @@ fn check_manifest(path: &str, manifest: &str) -> Vec<String> {
     let mut section = String::new();
     for (i, line) in manifest.lines().map(str::trim).enumerate() {
         if line.starts_with('[') {
-            section = line.trim_matches(['[', ']']).to_owned();
+            line.trim_matches(['[', ']']).clone_into(&mut section);
         }
         let inline = section.ends_with("dependencies")
             && !section.contains("dev-")

@@ -445,7 +445,7 @@ pub fn admit(
         let mut reasons = Vec::new();
         match scopes.breaker {
             BreakerState::Open { storm_since } if !old(storm_since) || in_flight > 0 => {
-                reasons.push(Reason::ClusterBreaker)
+                reasons.push(Reason::ClusterBreaker);
             }
             BreakerState::Slow if in_flight > 0 => reasons.push(Reason::ClusterBreaker),
             _ => {}

@@ -399,6 +399,10 @@ impl NodeView {
 
 /// A pod, reduced to what a drain needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent facts of the pod, none excludes another"
+)]
 pub struct PodView {
     /// Namespace and name.
     pub namespace: String,
@@ -462,11 +466,12 @@ pub fn digest(parts: &[&str], length: usize) -> String {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());
     }
-    let mut text: String = hash
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let mut text = String::with_capacity(64);
+    for byte in hash.finalize() {
+        text.extend(
+            [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')),
+        );
+    }
     text.truncate(length);
     text
 }

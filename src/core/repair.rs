@@ -381,7 +381,9 @@ fn pursue(repair: &NodeRepair, entry: &Entry, observed: &Observed, now: Timestam
             GaveUp::AbortRequested,
             "asked to give up".into(),
         )),
-        Step::Drain if observed.node.is_none() => conclude(true, "the node is gone"),
+        Step::Drain | Step::Release if observed.node.is_none() => {
+            conclude(true, "the node is gone")
+        }
         Step::Drain if repair.spec.plan.drain_timeout.after(intent.at) <= now => {
             Next::Write(Change::GiveUp(
                 GaveUp::DrainTimeout,
@@ -406,7 +408,6 @@ fn pursue(repair: &NodeRepair, entry: &Entry, observed: &Observed, now: Timestam
             conclude,
             None,
         ),
-        Step::Release if observed.node.is_none() => conclude(true, "the node is gone"),
         Step::Release => Next::Act(Command::Uncordon),
     }
 }

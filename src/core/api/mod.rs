@@ -1,6 +1,11 @@
 //! The custom resources of group `nodemend.dev`, version `v1alpha1`: what people
 //! write (`policy`) and what nodemend writes (`records`). Types and schemas only.
 
+#![allow(
+    clippy::duplicated_attributes,
+    reason = "each printer column repeats the keys of the one before"
+)]
+
 mod policy;
 mod records;
 

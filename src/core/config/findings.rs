@@ -14,7 +14,12 @@ pub(super) struct Findings<'a> {
 
 impl<'a> Findings<'a> {
     pub(super) fn new(file: &'a str, places: &'a Places) -> Self {
-        Self { file, places, ignored: Vec::new(), problems: Vec::new() }
+        Self {
+            file,
+            places,
+            ignored: Vec::new(),
+            problems: Vec::new(),
+        }
     }
 
     /// Notes a mistake in the value at `pointer`.
@@ -39,7 +44,10 @@ impl<'a> Findings<'a> {
 
     /// Whether nothing was reported at, above or below `pointer`.
     pub(super) fn is_free(&self, pointer: &str) -> bool {
-        !self.ignored.iter().any(|ignored| within(ignored, pointer) || within(pointer, ignored))
+        !self
+            .ignored
+            .iter()
+            .any(|ignored| within(ignored, pointer) || within(pointer, ignored))
     }
 
     /// Whether nothing was found.
@@ -57,15 +65,26 @@ impl<'a> Findings<'a> {
             return;
         }
         // Without a text to point into, the path must say where.
-        let message =
-            if self.places.is_empty() && !pointer.is_empty() { format!("{}: {message}", path(pointer)) } else { message };
-        self.problems.push(Problem { file: self.file.to_owned(), line, column, message, hint: hint.to_owned() });
+        let message = if self.places.is_empty() && !pointer.is_empty() {
+            format!("{}: {message}", path(pointer))
+        } else {
+            message
+        };
+        self.problems.push(Problem {
+            file: self.file.to_owned(),
+            line,
+            column,
+            message,
+            hint: hint.to_owned(),
+        });
     }
 }
 
 /// Whether `inner` is `outer` or below it.
 fn within(inner: &str, outer: &str) -> bool {
-    inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    inner
+        .strip_prefix(outer)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// `/spec/faults/0` as people write it: `spec.faults[0]`.

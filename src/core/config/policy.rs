@@ -12,8 +12,8 @@ use super::shape::Shape;
 use super::yaml::{self, Places};
 use super::{Document, Fault, Policy, Problem, sorted};
 use crate::api::{
-    Action, FaultSpec, Leaf, Mode, NodeSelector, OnRecovered, OnTimeout, Operator, Order, RepairPolicy,
-    RepairPolicySpec, Strategy, When,
+    Action, FaultSpec, Leaf, Mode, NodeSelector, OnRecovered, OnTimeout, Operator, Order,
+    RepairPolicy, RepairPolicySpec, Strategy, When,
 };
 use crate::model::Span;
 
@@ -54,7 +54,11 @@ pub fn policies(documents: &[Document<'_>]) -> Result<Vec<Policy>, Vec<Problem>>
             if let Some(name) = part.value.pointer("/metadata/name").and_then(Value::as_str) {
                 let line = part.places.value("/metadata/name").0;
                 if let Some(first) = names.get(name) {
-                    findings.add("/metadata/name", format!("a policy `{name}` exists already"), &format!("the other is in {first}"));
+                    findings.add(
+                        "/metadata/name",
+                        format!("a policy `{name}` exists already"),
+                        &format!("the other is in {first}"),
+                    );
                 } else {
                     names.insert(name.to_owned(), format!("{}:{line}", document.file));
                 }
@@ -79,7 +83,11 @@ pub fn policy(object: &RepairPolicy) -> Result<Policy, Vec<Problem>> {
 fn read(value: &Value, findings: &mut Findings<'_>) -> Option<Policy> {
     for (field, wanted) in [("apiVersion", API_VERSION), ("kind", KIND)] {
         if value[field] != wanted {
-            findings.add(&format!("/{field}"), format!("`{field}` must be {wanted}"), "");
+            findings.add(
+                &format!("/{field}"),
+                format!("`{field}` must be {wanted}"),
+                "",
+            );
         }
     }
     if !findings.is_empty() {
@@ -88,7 +96,11 @@ fn read(value: &Value, findings: &mut Findings<'_>) -> Option<Policy> {
     }
     let raw: Raw = SHAPE.read(value, findings)?;
     check(&raw, findings);
-    if findings.is_empty() { Some(build(raw)) } else { None }
+    if findings.is_empty() {
+        Some(build(raw))
+    } else {
+        None
+    }
 }
 
 fn build(raw: Raw) -> Policy {
@@ -125,7 +137,11 @@ fn check(raw: &Raw, findings: &mut Findings<'_>) {
     check_replacement(spec, findings);
     check_drain(spec, findings);
     if !spec.budgets.is_empty() {
-        findings.not_supported("/spec/budgets", "budgets", "the service's own `limits` bind all policies");
+        findings.not_supported(
+            "/spec/budgets",
+            "budgets",
+            "the service's own `limits` bind all policies",
+        );
     }
     if !spec.windows.is_empty() {
         findings.not_supported("/spec/windows", "windows", "leave it out");
@@ -136,10 +152,16 @@ fn check(raw: &Raw, findings: &mut Findings<'_>) {
 fn check_name(name: &str, findings: &mut Findings<'_>) {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let part = |part: &str| {
-        part.starts_with(plain) && part.ends_with(plain) && part.chars().all(|c| plain(c) || c == '-')
+        part.starts_with(plain)
+            && part.ends_with(plain)
+            && part.chars().all(|c| plain(c) || c == '-')
     };
     if name.len() > 253 || !name.split('.').all(part) {
-        findings.add("/metadata/name", format!("`{name}` is not a name"), "lower-case letters, digits, `-` and `.`");
+        findings.add(
+            "/metadata/name",
+            format!("`{name}` is not a name"),
+            "lower-case letters, digits, `-` and `.`",
+        );
     }
 }
 
@@ -149,11 +171,19 @@ fn check_selector(selector: &NodeSelector, findings: &mut Findings<'_>) {
         let listed = !requirement.values.is_empty();
         match requirement.operator {
             Operator::In | Operator::NotIn if !listed => {
-                findings.add(&at, format!("{:?} needs values", requirement.operator), "list them in `values`");
+                findings.add(
+                    &at,
+                    format!("{:?} needs values", requirement.operator),
+                    "list them in `values`",
+                );
             }
             Operator::Exists | Operator::DoesNotExist if listed => {
                 let hint = "leave `values` out, or use In or NotIn";
-                findings.add(&format!("{at}/values"), format!("{:?} takes no values", requirement.operator), hint);
+                findings.add(
+                    &format!("{at}/values"),
+                    format!("{:?} takes no values", requirement.operator),
+                    hint,
+                );
             }
             _ => {}
         }
@@ -171,20 +201,40 @@ fn check_replacement(spec: &RepairPolicySpec, findings: &mut Findings<'_>) {
     match replacement.strategy {
         Some(Strategy::EC2) => {}
         Some(other) => {
-            findings.not_supported("/spec/replacement/strategy", &format!("strategy {other:?}"), "use EC2");
+            findings.not_supported(
+                "/spec/replacement/strategy",
+                &format!("strategy {other:?}"),
+                "use EC2",
+            );
         }
         None if spec.mode == Mode::Enforce && findings.is_free("/spec/replacement/strategy") => {
-            findings.add("/spec/mode", "Enforce needs a strategy", "write `replacement.strategy: EC2`");
+            findings.add(
+                "/spec/mode",
+                "Enforce needs a strategy",
+                "write `replacement.strategy: EC2`",
+            );
         }
         None => {}
     }
     if replacement.order == Some(Order::TerminateFirst) {
-        findings.not_supported("/spec/replacement/order", "order TerminateFirst", "use LaunchFirst");
+        findings.not_supported(
+            "/spec/replacement/order",
+            "order TerminateFirst",
+            "use LaunchFirst",
+        );
     }
     if replacement.on_recovered == Some(OnRecovered::Keep) {
-        findings.not_supported("/spec/replacement/onRecovered", "onRecovered Keep", "use Return");
+        findings.not_supported(
+            "/spec/replacement/onRecovered",
+            "onRecovered Keep",
+            "use Return",
+        );
     }
-    not_zero(replacement.ready_timeout, "/spec/replacement/readyTimeout", findings);
+    not_zero(
+        replacement.ready_timeout,
+        "/spec/replacement/readyTimeout",
+        findings,
+    );
 }
 
 fn check_drain(spec: &RepairPolicySpec, findings: &mut Findings<'_>) {
@@ -192,14 +242,26 @@ fn check_drain(spec: &RepairPolicySpec, findings: &mut Findings<'_>) {
         findings.not_supported("/spec/drain/onTimeout", "onTimeout Force", "use Hold");
     }
     not_zero(spec.drain.timeout, "/spec/drain/timeout", findings);
-    if spec.drain.max_pod_grace_period.is_some_and(|grace| grace < Span::seconds(1)) {
-        findings.add("/spec/drain/maxPodGracePeriod", "is below 1s", "0 would kill pods at once; give 1s or more");
+    if spec
+        .drain
+        .max_pod_grace_period
+        .is_some_and(|grace| grace < Span::seconds(1))
+    {
+        findings.add(
+            "/spec/drain/maxPodGracePeriod",
+            "is below 1s",
+            "0 would kill pods at once; give 1s or more",
+        );
     }
 }
 
 fn not_zero(span: Option<Span>, pointer: &str, findings: &mut Findings<'_>) {
     if span == Some(Span::default()) {
-        findings.add(pointer, "must be longer than 0s", "leave it out for the default of 15m");
+        findings.add(
+            pointer,
+            "must be longer than 0s",
+            "leave it out for the default of 15m",
+        );
     }
 }
 
@@ -208,11 +270,19 @@ fn check_faults(faults: &[FaultSpec], findings: &mut Findings<'_>) {
     for (index, fault) in faults.iter().enumerate() {
         let at = format!("/spec/faults/{index}");
         if !names.insert(fault.name.as_str()) {
-            findings.add(&format!("{at}/name"), format!("a fault `{}` exists already", fault.name), "");
+            findings.add(
+                &format!("{at}/name"),
+                format!("a fault `{}` exists already", fault.name),
+                "",
+            );
         }
         for (number, action) in fault.actions.iter().enumerate() {
             if *action != Action::Replace {
-                findings.not_supported(&format!("{at}/actions/{number}"), &format!("actions {action:?}"), "use Replace");
+                findings.not_supported(
+                    &format!("{at}/actions/{number}"),
+                    &format!("actions {action:?}"),
+                    "use Replace",
+                );
             }
         }
         if fault.confirm.is_some() {
@@ -221,25 +291,46 @@ fn check_faults(faults: &[FaultSpec], findings: &mut Findings<'_>) {
         check_when(&fault.when, &format!("{at}/when"), findings);
     }
     if faults.iter().all(|fault| fault.actions.is_empty()) {
-        findings.add_at_key("/spec/faults", "no fault has an action", "write `actions: [Replace]` for one");
+        findings.add_at_key(
+            "/spec/faults",
+            "no fault has an action",
+            "write `actions: [Replace]` for one",
+        );
     }
     check_references(faults, findings);
 }
 
 fn check_when(when: &When, at: &str, findings: &mut Findings<'_>) {
-    if when.all.is_empty() && when.any.is_empty() && when.none.is_empty() && when.at_least.is_none() {
-        findings.add(at, "says nothing", "give at least one of all, any, none, atLeast");
+    if when.all.is_empty() && when.any.is_empty() && when.none.is_empty() && when.at_least.is_none()
+    {
+        findings.add(
+            at,
+            "says nothing",
+            "give at least one of all, any, none, atLeast",
+        );
     }
     if let Some(part) = &when.at_least
         && usize::try_from(part.count).is_ok_and(|count| count > part.of.len())
     {
         let message = format!("{} of {} can never hold", part.count, part.of.len());
-        findings.add(&format!("{at}/atLeast/count"), message, "at most as many as `of` has");
+        findings.add(
+            &format!("{at}/atLeast/count"),
+            message,
+            "at most as many as `of` has",
+        );
     }
     for (below, leaf) in leaves(when) {
-        let given = [leaf.signal.is_some(), leaf.condition.is_some(), leaf.fault.is_some()];
+        let given = [
+            leaf.signal.is_some(),
+            leaf.condition.is_some(),
+            leaf.fault.is_some(),
+        ];
         if given.into_iter().filter(|given| *given).count() != 1 {
-            findings.add(&format!("{at}/{below}"), "is not one thing", "give exactly one of signal, condition, fault");
+            findings.add(
+                &format!("{at}/{below}"),
+                "is not one thing",
+                "give exactly one of signal, condition, fault",
+            );
         }
     }
 }
@@ -247,10 +338,19 @@ fn check_when(when: &When, at: &str, findings: &mut Findings<'_>) {
 /// Every leaf, with its pointer below `when`.
 pub(super) fn leaves(when: &When) -> Vec<(String, &Leaf)> {
     let of = when.at_least.as_ref().map_or(&[][..], |part| &part.of);
-    [("all", &when.all[..]), ("any", &when.any), ("none", &when.none), ("atLeast/of", of)]
-        .into_iter()
-        .flat_map(|(part, list)| list.iter().enumerate().map(move |(index, leaf)| (format!("{part}/{index}"), leaf)))
-        .collect()
+    [
+        ("all", &when.all[..]),
+        ("any", &when.any),
+        ("none", &when.none),
+        ("atLeast/of", of),
+    ]
+    .into_iter()
+    .flat_map(|(part, list)| {
+        list.iter()
+            .enumerate()
+            .map(move |(index, leaf)| (format!("{part}/{index}"), leaf))
+    })
+    .collect()
 }
 
 fn check_references(faults: &[FaultSpec], findings: &mut Findings<'_>) {
@@ -258,28 +358,43 @@ fn check_references(faults: &[FaultSpec], findings: &mut Findings<'_>) {
     let mut references: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (index, fault) in faults.iter().enumerate() {
         for (below, leaf) in leaves(&fault.when) {
-            let Some(target) = leaf.fault.as_deref() else { continue };
+            let Some(target) = leaf.fault.as_deref() else {
+                continue;
+            };
             references.entry(&fault.name).or_default().push(target);
             if !names.contains(target) {
                 let known: Vec<&str> = names.iter().copied().collect();
                 let at = format!("/spec/faults/{index}/when/{below}/fault");
-                findings.add(&at, format!("no fault `{target}` in this policy"), &format!("known: {}", known.join(", ")));
+                findings.add(
+                    &at,
+                    format!("no fault `{target}` in this policy"),
+                    &format!("known: {}", known.join(", ")),
+                );
             }
         }
     }
     let mut reported = BTreeSet::new();
     for (index, fault) in faults.iter().enumerate() {
-        let Some(cycle) = cycle_from(&fault.name, &references) else { continue };
+        let Some(cycle) = cycle_from(&fault.name, &references) else {
+            continue;
+        };
         if !cycle.iter().any(|name| reported.contains(name)) {
             let message = format!("rests on itself: {} -> {}", cycle.join(" -> "), fault.name);
-            findings.add(&format!("/spec/faults/{index}/name"), message, "break the circle");
+            findings.add(
+                &format!("/spec/faults/{index}/name"),
+                message,
+                "break the circle",
+            );
         }
         reported.extend(cycle);
     }
 }
 
 /// The way from `start` back to itself, if there is one.
-fn cycle_from<'a>(start: &'a str, references: &BTreeMap<&'a str, Vec<&'a str>>) -> Option<Vec<&'a str>> {
+fn cycle_from<'a>(
+    start: &'a str,
+    references: &BTreeMap<&'a str, Vec<&'a str>>,
+) -> Option<Vec<&'a str>> {
     let mut ways = vec![vec![start]];
     let mut seen = BTreeSet::new();
     while let Some(way) = ways.pop() {

@@ -72,7 +72,8 @@ pub fn rules(documents: &[Document<'_>]) -> Result<Vec<Rule>, Vec<Problem>> {
         for part in &parsed {
             let mut findings = Findings::new(document.file, &part.places);
             if let Some(raw) = SHAPE.read::<RuleFile>(&part.value, &mut findings) {
-                let place = |pointer: &str| format!("{}:{}", document.file, part.places.value(pointer).0);
+                let place =
+                    |pointer: &str| format!("{}:{}", document.file, part.places.value(pointer).0);
                 rules.extend(read_groups(raw.groups, &place, &mut alerts, &mut findings));
             }
             problems.extend(findings.into_problems());
@@ -104,39 +105,73 @@ fn read_groups(
         let at = format!("/groups/{number}");
         let interval = group.interval.unwrap_or(Span::minutes(1));
         if interval < Span::seconds(1) {
-            findings.add(&format!("{at}/interval"), "is below 1s", "leave it out for the default of 1m");
+            findings.add(
+                &format!("{at}/interval"),
+                "is below 1s",
+                "leave it out for the default of 1m",
+            );
         }
         for (index, raw) in group.rules.into_iter().enumerate() {
             let at = format!("{at}/rules/{index}");
-            let Some(rule) = read_rule(raw, interval, &at, findings) else { continue };
+            let Some(rule) = read_rule(raw, interval, &at, findings) else {
+                continue;
+            };
             let pointer = format!("{at}/alert");
             if let Some(first) = alerts.get(&rule.name) {
                 let hint = format!("the other is in {first}; join the expressions with `or`");
-                findings.add(&pointer, format!("an alert `{}` exists already", rule.name), &hint);
+                findings.add(
+                    &pointer,
+                    format!("an alert `{}` exists already", rule.name),
+                    &hint,
+                );
             } else {
                 alerts.insert(rule.name.clone(), place(&pointer));
             }
             rules.push(rule);
         }
         if !names.insert(group.name.clone()) {
-            findings.add(&format!("{at}/name"), format!("a group `{}` exists already in this file", group.name), "");
+            findings.add(
+                &format!("{at}/name"),
+                format!("a group `{}` exists already in this file", group.name),
+                "",
+            );
         }
     }
     rules
 }
 
-fn read_rule(mut raw: RawRule, interval: Span, at: &str, findings: &mut Findings<'_>) -> Option<Rule> {
+fn read_rule(
+    mut raw: RawRule,
+    interval: Span,
+    at: &str,
+    findings: &mut Findings<'_>,
+) -> Option<Rule> {
     if raw.expr.trim().is_empty() {
-        findings.add(&format!("{at}/expr"), "is empty", "write a PromQL expression");
+        findings.add(
+            &format!("{at}/expr"),
+            "is empty",
+            "write a PromQL expression",
+        );
     }
     let presence = raw.annotations.remove(PRESENCE);
-    if presence.as_ref().is_some_and(|selector| selector.trim().is_empty()) {
+    if presence
+        .as_ref()
+        .is_some_and(|selector| selector.trim().is_empty())
+    {
         let pointer = format!("{at}/annotations/{PRESENCE}");
-        findings.add(&pointer, "is empty", "write a selector such as node_uname_info, or leave it out");
+        findings.add(
+            &pointer,
+            "is empty",
+            "write a selector such as node_uname_info, or leave it out",
+        );
     }
     if raw.record.is_some() {
         let hint = "let Prometheus load it, and use its result in an alert's expr";
-        findings.add_at_key(&format!("{at}/record"), "recording rules are not polled", hint);
+        findings.add_at_key(
+            &format!("{at}/record"),
+            "recording rules are not polled",
+            hint,
+        );
         return None;
     }
     match raw.alert {

@@ -122,9 +122,18 @@ struct RawBreaker {
 pub fn settings(document: &Document<'_>) -> Result<Settings, Vec<Problem>> {
     let mut parsed = yaml::parse(document)?;
     // An empty file still has to say its cluster.
-    let first = if parsed.is_empty() { Parsed { value: json!({}), places: Places::default() } } else { parsed.remove(0) };
+    let first = if parsed.is_empty() {
+        Parsed {
+            value: json!({}),
+            places: Places::default(),
+        }
+    } else {
+        parsed.remove(0)
+    };
     let mut findings = Findings::new(document.file, &first.places);
-    let settings = SHAPE.read::<Raw>(&first.value, &mut findings).map(|raw| read(raw, &mut findings));
+    let settings = SHAPE
+        .read::<Raw>(&first.value, &mut findings)
+        .map(|raw| read(raw, &mut findings));
     let mut problems = findings.into_problems();
     for second in &parsed {
         let mut findings = Findings::new(document.file, &second.places);
@@ -136,7 +145,11 @@ pub fn settings(document: &Document<'_>) -> Result<Settings, Vec<Problem>> {
 
 fn read(raw: Raw, findings: &mut Findings<'_>) -> Settings {
     if raw.cluster.trim().is_empty() {
-        findings.add("/cluster", "is empty", "name the cluster: its instances carry it in a tag");
+        findings.add(
+            "/cluster",
+            "is empty",
+            "name the cluster: its instances carry it in a tag",
+        );
     }
     if raw.listen.page.is_some() {
         findings.not_supported("/listen/page", "listen.page", "leave it out");
@@ -144,11 +157,26 @@ fn read(raw: Raw, findings: &mut Findings<'_>) -> Settings {
     if raw.alertmanager.urls.is_some() {
         findings.not_supported("/alertmanager/urls", "alertmanager.urls", "leave it out");
     }
-    let webhook_token_file = raw.alertmanager.webhook_auth.map(|auth| auth.bearer_token_file);
+    let webhook_token_file = raw
+        .alertmanager
+        .webhook_auth
+        .map(|auth| auth.bearer_token_file);
     let guarded = webhook_token_file.is_some();
-    let default_webhook = SocketAddr::from(if guarded { ([0, 0, 0, 0], 9095) } else { ([127, 0, 0, 1], 9095) });
-    let listen_webhook = address(raw.listen.webhook.as_deref(), default_webhook, "/listen/webhook", findings);
-    if !listen_webhook.ip().is_loopback() && !guarded && findings.is_free("/alertmanager/webhookAuth") {
+    let default_webhook = SocketAddr::from(if guarded {
+        ([0, 0, 0, 0], 9095)
+    } else {
+        ([127, 0, 0, 1], 9095)
+    });
+    let listen_webhook = address(
+        raw.listen.webhook.as_deref(),
+        default_webhook,
+        "/listen/webhook",
+        findings,
+    );
+    if !listen_webhook.ip().is_loopback()
+        && !guarded
+        && findings.is_free("/alertmanager/webhookAuth")
+    {
         let hint = "give alertmanager.webhookAuth.bearerTokenFile, or listen on 127.0.0.1";
         findings.add("/listen/webhook", "the webhook is open to anyone", hint);
     }
@@ -157,7 +185,12 @@ fn read(raw: Raw, findings: &mut Findings<'_>) -> Settings {
     Settings {
         cluster: raw.cluster,
         listen_webhook,
-        listen_metrics: address(raw.listen.metrics.as_deref(), default_metrics, "/listen/metrics", findings),
+        listen_metrics: address(
+            raw.listen.metrics.as_deref(),
+            default_metrics,
+            "/listen/metrics",
+            findings,
+        ),
         webhook_token_file,
         max_body: raw.webhook.max_body_bytes.unwrap_or(DEFAULT_MAX_BODY),
         prometheus_urls: raw.prometheus.urls,
@@ -165,13 +198,20 @@ fn read(raw: Raw, findings: &mut Findings<'_>) -> Settings {
         rules: raw.rules,
         policies: raw.policies,
         pool_labels: raw.pool_labels.unwrap_or_else(|| {
-            ["karpenter.sh/nodepool", "eks.amazonaws.com/nodegroup"].map(str::to_owned).to_vec()
+            ["karpenter.sh/nodepool", "eks.amazonaws.com/nodegroup"]
+                .map(str::to_owned)
+                .to_vec()
         }),
         limits: limits(raw.limits, findings),
     }
 }
 
-fn address(text: Option<&str>, default: SocketAddr, pointer: &str, findings: &mut Findings<'_>) -> SocketAddr {
+fn address(
+    text: Option<&str>,
+    default: SocketAddr,
+    pointer: &str,
+    findings: &mut Findings<'_>,
+) -> SocketAddr {
     let Some(text) = text else { return default };
     text.parse().unwrap_or_else(|_| {
         let hint = format!("write an IP address and a port, such as {default}");
@@ -187,7 +227,11 @@ fn check_prometheus(prometheus: &Prometheus, has_rules: bool, findings: &mut Fin
         }
     }
     if has_rules && prometheus.urls.is_empty() && findings.is_free("/prometheus/urls") {
-        findings.add_at_key("/rules", "there is no Prometheus to ask", "give prometheus.urls");
+        findings.add_at_key(
+            "/rules",
+            "there is no Prometheus to ask",
+            "give prometheus.urls",
+        );
     }
     not_zero(prometheus.timeout, "/prometheus/timeout", findings);
 }
@@ -195,34 +239,51 @@ fn check_prometheus(prometheus: &Prometheus, has_rules: bool, findings: &mut Fin
 /// Never shows the URL: it may hold a password.
 fn wrong_url(url: &str) -> Option<(&'static str, &'static str)> {
     let example = "such as http://prometheus:9090";
-    let Some(rest) = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) else {
+    let Some(rest) = url
+        .strip_prefix("http://")
+        .or_else(|| url.strip_prefix("https://"))
+    else {
         return Some(("is not an http or https URL", example));
     };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let host = authority
+        .rsplit_once(':')
+        .map_or(authority, |(host, _)| host);
     if authority.contains('@') {
         return Some(("holds credentials", "they do not belong in a URL"));
     }
     if host.is_empty() || url.contains(char::is_whitespace) {
         return Some(("is not a URL", example));
     }
-    rest.contains(['?', '#']).then_some(("has a query or a fragment", "give the base URL only"))
+    rest.contains(['?', '#'])
+        .then_some(("has a query or a fragment", "give the base URL only"))
 }
 
 fn limits(raw: RawLimits, findings: &mut Findings<'_>) -> Limits {
     let default = Limits::default();
     let windows = raw.max_repairs.as_deref().unwrap_or_default();
     for (index, window) in windows.iter().enumerate() {
-        not_zero(Some(window.within), &format!("/limits/maxRepairs/{index}/within"), findings);
+        not_zero(
+            Some(window.within),
+            &format!("/limits/maxRepairs/{index}/within"),
+            findings,
+        );
     }
     not_zero(raw.breaker.cooldown, "/limits/breaker/cooldown", findings);
     Limits {
         max_in_flight: raw.max_in_flight.unwrap_or(default.max_in_flight),
         max_repairs: raw.max_repairs.map_or(default.max_repairs, |windows| {
-            windows.into_iter().map(|window| (window.count, window.within)).collect()
+            windows
+                .into_iter()
+                .map(|window| (window.count, window.within))
+                .collect()
         }),
         breaker: Breaker {
-            share: share(raw.breaker.share.as_deref(), default.breaker.share, findings),
+            share: share(
+                raw.breaker.share.as_deref(),
+                default.breaker.share,
+                findings,
+            ),
             nodes: raw.breaker.nodes.unwrap_or(default.breaker.nodes),
             min_nodes: raw.breaker.min_nodes.unwrap_or(default.breaker.min_nodes),
             cooldown: raw.breaker.cooldown.unwrap_or(default.breaker.cooldown),
@@ -232,11 +293,19 @@ fn limits(raw: RawLimits, findings: &mut Findings<'_>) -> Limits {
 
 fn share(text: Option<&str>, default: u32, findings: &mut Findings<'_>) -> u32 {
     let Some(text) = text else { return default };
-    let percent = text.strip_suffix('%').and_then(|number| number.parse().ok());
-    percent.filter(|percent| (1..=100).contains(percent)).unwrap_or_else(|| {
-        findings.add("/limits/breaker/share", format!("`{text}` is not a percentage"), "write 1% to 100%");
-        default
-    })
+    let percent = text
+        .strip_suffix('%')
+        .and_then(|number| number.parse().ok());
+    percent
+        .filter(|percent| (1..=100).contains(percent))
+        .unwrap_or_else(|| {
+            findings.add(
+                "/limits/breaker/share",
+                format!("`{text}` is not a percentage"),
+                "write 1% to 100%",
+            );
+            default
+        })
 }
 
 fn not_zero(span: Option<Span>, pointer: &str, findings: &mut Findings<'_>) {

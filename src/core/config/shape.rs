@@ -24,9 +24,16 @@ pub(super) struct Shape {
 impl Shape {
     /// The shape of `T`.
     pub(super) fn of<T: JsonSchema>() -> Self {
-        let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
-        let mut schema = settings.into_generator().into_root_schema_for::<T>().to_value();
-        simplify(&mut schema, &Span::json_schema(&mut schemars::SchemaGenerator::default()).to_value()["pattern"]);
+        let settings =
+            SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+        let mut schema = settings
+            .into_generator()
+            .into_root_schema_for::<T>()
+            .to_value();
+        simplify(
+            &mut schema,
+            &Span::json_schema(&mut schemars::SchemaGenerator::default()).to_value()["pattern"],
+        );
         let validator = jsonschema::options()
             .should_validate_formats(true)
             .with_format(SPAN_FORMAT, |text: &str| text.parse::<Span>().is_ok())
@@ -36,7 +43,11 @@ impl Shape {
     }
 
     /// Notes every mistake of shape, then reads what is left; `None` if that cannot be read.
-    pub(super) fn read<T: DeserializeOwned>(&self, value: &Value, findings: &mut Findings<'_>) -> Option<T> {
+    pub(super) fn read<T: DeserializeOwned>(
+        &self,
+        value: &Value,
+        findings: &mut Findings<'_>,
+    ) -> Option<T> {
         let mut rest = value.clone();
         let mut reported = Vec::new();
         for error in self.validator.iter_errors(value) {
@@ -58,7 +69,12 @@ impl Shape {
     }
 
     /// Notes one mistake, and in `reported` which parts are wrong.
-    fn note(&self, error: &ValidationError<'_>, findings: &mut Findings<'_>, reported: &mut Vec<String>) {
+    fn note(
+        &self,
+        error: &ValidationError<'_>,
+        findings: &mut Findings<'_>,
+        reported: &mut Vec<String>,
+    ) {
         let pointer = error.instance_path().as_str();
         if let ValidationErrorKind::AdditionalProperties { unexpected } = error.kind() {
             let hint = self.known_fields(error.schema_path().as_str());
@@ -75,17 +91,32 @@ impl Shape {
     }
 
     fn known_fields(&self, schema_path: &str) -> String {
-        let parent = schema_path.rsplit_once('/').map_or("", |(parent, _)| parent);
-        let fields = self.schema.pointer(&format!("{parent}/properties")).and_then(Value::as_object);
-        let names: Vec<&str> = fields.into_iter().flatten().map(|(name, _)| name.as_str()).collect();
-        if names.is_empty() { String::new() } else { format!("known here: {}", names.join(", ")) }
+        let parent = schema_path
+            .rsplit_once('/')
+            .map_or("", |(parent, _)| parent);
+        let fields = self
+            .schema
+            .pointer(&format!("{parent}/properties"))
+            .and_then(Value::as_object);
+        let names: Vec<&str> = fields
+            .into_iter()
+            .flatten()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        if names.is_empty() {
+            String::new()
+        } else {
+            format!("known here: {}", names.join(", "))
+        }
     }
 }
 
 /// Takes an object's field out, so that the rest can be read and checked too.
 /// Elements of arrays stay, or the others would move.
 fn prune(rest: &mut Value, pointer: &str) {
-    let Some((parent, name)) = pointer.rsplit_once('/') else { return };
+    let Some((parent, name)) = pointer.rsplit_once('/') else {
+        return;
+    };
     if let Some(object) = rest.pointer_mut(parent).and_then(Value::as_object_mut) {
         object.remove(&name.replace("~1", "/").replace("~0", "~"));
     }
@@ -96,37 +127,61 @@ fn describe(error: &ValidationError<'_>) -> (String, String) {
     let shown = show(instance);
     let unquoted = instance.is_boolean() || instance.is_number();
     match error.kind() {
-        ValidationErrorKind::Required { property } => {
-            (format!("field `{}` is missing", property.as_str().unwrap_or_default()), String::new())
-        }
+        ValidationErrorKind::Required { property } => (
+            format!(
+                "field `{}` is missing",
+                property.as_str().unwrap_or_default()
+            ),
+            String::new(),
+        ),
         ValidationErrorKind::Enum { options } => {
             let names: Vec<String> = options.as_array().into_iter().flatten().map(show).collect();
             let end = if unquoted { ", in quotes" } else { "" };
-            (format!("{shown} is not known here"), format!("one of {}{end}", names.join(", ")))
+            (
+                format!("{shown} is not known here"),
+                format!("one of {}{end}", names.join(", ")),
+            )
         }
-        ValidationErrorKind::Format { .. } => {
-            (format!("{shown} is not a duration"), "write it like 90s, 10m or 1h30m".to_owned())
-        }
-        ValidationErrorKind::Type { .. } if instance.is_null() => {
-            ("is empty".to_owned(), "give a value or leave the field out".to_owned())
-        }
+        ValidationErrorKind::Format { .. } => (
+            format!("{shown} is not a duration"),
+            "write it like 90s, 10m or 1h30m".to_owned(),
+        ),
+        ValidationErrorKind::Type { .. } if instance.is_null() => (
+            "is empty".to_owned(),
+            "give a value or leave the field out".to_owned(),
+        ),
         ValidationErrorKind::Type { kind } => {
             let wanted = match kind {
                 jsonschema::error::TypeKind::Single(one) => one.to_string(),
                 jsonschema::error::TypeKind::Multiple(_) => "another type".to_owned(),
             };
-            let hint = if wanted == "string" && unquoted { "put it in quotes" } else { "" };
+            let hint = if wanted == "string" && unquoted {
+                "put it in quotes"
+            } else {
+                ""
+            };
             (format!("{shown} is not of type {wanted}"), hint.to_owned())
         }
-        ValidationErrorKind::Minimum { limit } => (format!("{shown} is less than {limit}"), String::new()),
-        ValidationErrorKind::Maximum { limit } => (format!("{shown} is more than {limit}"), String::new()),
-        ValidationErrorKind::MinItems { limit } => (format!("has fewer than {limit} items"), String::new()),
-        ValidationErrorKind::MaxItems { limit } => (format!("has more than {limit} items"), String::new()),
-        ValidationErrorKind::MinLength { .. } => ("is empty".to_owned(), String::new()),
-        ValidationErrorKind::MaxLength { limit } => (format!("is longer than {limit} characters"), String::new()),
-        ValidationErrorKind::Pattern { pattern } => {
-            (format!("{shown} is not written as expected"), format!("must match {pattern}"))
+        ValidationErrorKind::Minimum { limit } => {
+            (format!("{shown} is less than {limit}"), String::new())
         }
+        ValidationErrorKind::Maximum { limit } => {
+            (format!("{shown} is more than {limit}"), String::new())
+        }
+        ValidationErrorKind::MinItems { limit } => {
+            (format!("has fewer than {limit} items"), String::new())
+        }
+        ValidationErrorKind::MaxItems { limit } => {
+            (format!("has more than {limit} items"), String::new())
+        }
+        ValidationErrorKind::MinLength { .. } => ("is empty".to_owned(), String::new()),
+        ValidationErrorKind::MaxLength { limit } => {
+            (format!("is longer than {limit} characters"), String::new())
+        }
+        ValidationErrorKind::Pattern { pattern } => (
+            format!("{shown} is not written as expected"),
+            format!("must match {pattern}"),
+        ),
         _ => (error.to_string(), String::new()),
     }
 }
@@ -184,8 +239,12 @@ fn drop_null(object: &mut Map<String, Value>) {
 /// Documented variants become a plain `enum`, which alone says what is wrong.
 fn list_variants(object: &mut Map<String, Value>) {
     let branches = object.get("oneOf").and_then(Value::as_array);
-    let variants: Option<Vec<Value>> =
-        branches.and_then(|branches| branches.iter().map(|branch| branch.get("const").cloned()).collect());
+    let variants: Option<Vec<Value>> = branches.and_then(|branches| {
+        branches
+            .iter()
+            .map(|branch| branch.get("const").cloned())
+            .collect()
+    });
     if let Some(variants) = variants {
         object.remove("oneOf");
         object.insert("enum".to_owned(), Value::Array(variants));

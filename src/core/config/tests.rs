@@ -5,7 +5,10 @@ use super::*;
 
 /// Each problem as `line:column message`.
 fn shown(problems: &[Problem]) -> Vec<String> {
-    problems.iter().map(|problem| format!("{}:{} {}", problem.line, problem.column, problem.message)).collect()
+    problems
+        .iter()
+        .map(|problem| format!("{}:{} {}", problem.line, problem.column, problem.message))
+        .collect()
 }
 
 fn check<T: fmt::Debug>(result: Result<T, Vec<Problem>>, expect: &[&str]) {
@@ -13,7 +16,10 @@ fn check<T: fmt::Debug>(result: Result<T, Vec<Problem>>, expect: &[&str]) {
 }
 
 fn document(text: &str) -> Document<'_> {
-    Document { file: "test.yaml", text }
+    Document {
+        file: "test.yaml",
+        text,
+    }
 }
 
 const SMALLEST: &str = "\
@@ -31,13 +37,18 @@ spec:
 /// The smallest policy with one piece of text exchanged for another.
 fn check_policy(from: &str, to: &str, expect: &[&str]) {
     assert!(SMALLEST.contains(from), "{from}");
-    check(policies(&[document(&SMALLEST.replacen(from, to, 1))]), expect);
+    check(
+        policies(&[document(&SMALLEST.replacen(from, to, 1))]),
+        expect,
+    );
 }
 
 #[test]
 fn the_smallest_policy_gets_safe_defaults() {
     let policies = policies(&[document(SMALLEST)]).unwrap();
-    let [policy] = policies.as_slice() else { panic!("{policies:?}") };
+    let [policy] = policies.as_slice() else {
+        panic!("{policies:?}")
+    };
     assert_eq!(policy.name, "general");
     assert_eq!(policy.mode, Mode::Enforce);
     assert_eq!(policy.ready_timeout, Span::minutes(15));
@@ -80,65 +91,174 @@ spec:
 
 #[test]
 fn mistakes_of_shape() {
-    check_policy("kind: RepairPolicy", "kind: Policy", &["2:7 `kind` must be RepairPolicy"]);
-    check_policy("v1alpha1", "v1", &["1:13 `apiVersion` must be nodemend.dev/v1alpha1"]);
-    check_policy("name: general", "labels: {}", &["3:11 field `name` is missing"]);
-    check_policy("general}\nspec", "General}\nspec", &["3:18 `General` is not a name"]);
-    check_policy("mode: Enforce", "mode: enforce", &["5:9 `enforce` is not known here"]);
+    check_policy(
+        "kind: RepairPolicy",
+        "kind: Policy",
+        &["2:7 `kind` must be RepairPolicy"],
+    );
+    check_policy(
+        "v1alpha1",
+        "v1",
+        &["1:13 `apiVersion` must be nodemend.dev/v1alpha1"],
+    );
+    check_policy(
+        "name: general",
+        "labels: {}",
+        &["3:11 field `name` is missing"],
+    );
+    check_policy(
+        "general}\nspec",
+        "General}\nspec",
+        &["3:18 `General` is not a name"],
+    );
+    check_policy(
+        "mode: Enforce",
+        "mode: enforce",
+        &["5:9 `enforce` is not known here"],
+    );
     check_policy("mode: Enforce", "mode:", &["5:3 `null` is not known here"]);
-    check_policy("mode: Enforce", "priority: 3000000000", &["5:13 `3000000000` is more than 2147483647"]);
-    check_policy("workload: general", "workload: true", &["6:42 `true` is not of type string"]);
-    check_policy("{strategy: EC2}", "{strategy: EC2, maxAttempts: 9}", &["7:45 `9` is more than 5"]);
+    check_policy(
+        "mode: Enforce",
+        "priority: 3000000000",
+        &["5:13 `3000000000` is more than 2147483647"],
+    );
+    check_policy(
+        "workload: general",
+        "workload: true",
+        &["6:42 `true` is not of type string"],
+    );
+    check_policy(
+        "{strategy: EC2}",
+        "{strategy: EC2, maxAttempts: 9}",
+        &["7:45 `9` is more than 5"],
+    );
     check_policy(
         "{strategy: EC2}",
         "{strategy: EC2, ec2: {launchTemplate: {id: template, version: $Latest}}}",
-        &["7:59 `template` is not written as expected", "7:78 `$Latest` is not written as expected"],
+        &[
+            "7:59 `template` is not written as expected",
+            "7:78 `$Latest` is not written as expected",
+        ],
     );
-    check_policy("actions: [Replace]", "actions: [Replace], for: ''", &["9:93 `` is not a duration"]);
+    check_policy(
+        "actions: [Replace]",
+        "actions: [Replace], for: ''",
+        &["9:93 `` is not a duration"],
+    );
 }
 
 #[test]
 fn mistakes_of_yaml() {
-    check_policy("mode: Enforce", "mode: [", &["6:3 is not YAML: invalid indentation"]);
-    check_policy("mode: Enforce", "mode: Enforce\n  mode: Observe", &["6:3 is not YAML: duplicated key in mapping"]);
-    check_policy("mode: Enforce", "mode: &m Enforce\n  priority: *m", &["6:13 aliases are not supported"]);
-    check_policy("mode: Enforce", "1: Enforce", &["5:3 a key must be a string"]);
-    check_policy("mode: Enforce", "mode: !odd [Enforce]", &["5:9 tags are not supported"]);
+    check_policy(
+        "mode: Enforce",
+        "mode: [",
+        &["6:3 is not YAML: invalid indentation"],
+    );
+    check_policy(
+        "mode: Enforce",
+        "mode: Enforce\n  mode: Observe",
+        &["6:3 is not YAML: duplicated key in mapping"],
+    );
+    check_policy(
+        "mode: Enforce",
+        "mode: &m Enforce\n  priority: *m",
+        &["6:13 aliases are not supported"],
+    );
+    check_policy(
+        "mode: Enforce",
+        "1: Enforce",
+        &["5:3 a key must be a string"],
+    );
+    check_policy(
+        "mode: Enforce",
+        "mode: !odd [Enforce]",
+        &["5:9 tags are not supported"],
+    );
 }
 
 #[test]
 fn a_star_in_a_text_is_no_alias() {
-    for expr in ["|\n      *up", "|\n      *up == 0", ">-\n      *up\n      == 0", "'*up'", "\"*up\""] {
-        assert!(rules(&[document(&RULES.replace("rate(errors[5m]) > 0", expr))]).is_ok(), "{expr}");
+    for expr in [
+        "|\n      *up",
+        "|\n      *up == 0",
+        ">-\n      *up\n      == 0",
+        "'*up'",
+        "\"*up\"",
+    ] {
+        assert!(
+            rules(&[document(&RULES.replace("rate(errors[5m]) > 0", expr))]).is_ok(),
+            "{expr}"
+        );
     }
 }
 
 #[test]
 fn deep_nesting_is_refused_without_a_crash() {
-    for text in ["[".repeat(100_000), "- ".repeat(100_000), "{a: ".repeat(100_000), "? ".repeat(100_000)] {
+    for text in [
+        "[".repeat(100_000),
+        "- ".repeat(100_000),
+        "{a: ".repeat(100_000),
+        "? ".repeat(100_000),
+    ] {
         assert!(policies(&[document(&text)]).is_err());
     }
-    let indented: String = (0..5_000).map(|depth| format!("{}a:\n", " ".repeat(depth))).take(1_000).collect();
+    let indented: String = (0..5_000)
+        .map(|depth| format!("{}a:\n", " ".repeat(depth)))
+        .take(1_000)
+        .collect();
     assert!(policies(&[document(&indented)]).is_err());
 }
 
 #[test]
 fn what_is_not_built_is_said() {
-    for (strategy, column) in [("Auto", 17), ("Karpenter", 17), ("AutoScalingGroup", 17), ("ClusterAPI", 17)] {
+    for (strategy, column) in [
+        ("Auto", 17),
+        ("Karpenter", 17),
+        ("AutoScalingGroup", 17),
+        ("ClusterAPI", 17),
+    ] {
         let expect = format!("7:{column} NotSupportedYet: strategy {strategy}");
-        check_policy("strategy: EC2", &format!("strategy: {strategy}"), &[&expect]);
+        check_policy(
+            "strategy: EC2",
+            &format!("strategy: {strategy}"),
+            &[&expect],
+        );
     }
-    check_policy("{strategy: EC2}", "{strategy: EC2, order: TerminateFirst}", &["7:32 NotSupportedYet: order TerminateFirst"]);
-    check_policy("{strategy: EC2}", "{strategy: EC2, onRecovered: Keep}", &["7:32 NotSupportedYet: onRecovered Keep"]);
-    check_policy("  replacement:", "  drain: {onTimeout: Force}\n  replacement:", &["7:11 NotSupportedYet: onTimeout Force"]);
-    check_policy("  replacement:", "  budgets: [{name: hourly}]\n  replacement:", &["7:3 NotSupportedYet: budgets"]);
+    check_policy(
+        "{strategy: EC2}",
+        "{strategy: EC2, order: TerminateFirst}",
+        &["7:32 NotSupportedYet: order TerminateFirst"],
+    );
+    check_policy(
+        "{strategy: EC2}",
+        "{strategy: EC2, onRecovered: Keep}",
+        &["7:32 NotSupportedYet: onRecovered Keep"],
+    );
+    check_policy(
+        "  replacement:",
+        "  drain: {onTimeout: Force}\n  replacement:",
+        &["7:11 NotSupportedYet: onTimeout Force"],
+    );
+    check_policy(
+        "  replacement:",
+        "  budgets: [{name: hourly}]\n  replacement:",
+        &["7:3 NotSupportedYet: budgets"],
+    );
     check_policy(
         "  replacement:",
         "  windows: [{schedule: '* * * * *', duration: 4h}]\n  replacement:",
         &["7:3 NotSupportedYet: windows"],
     );
-    check_policy("[Replace]", "[Reboot, Replace]", &["9:78 NotSupportedYet: actions Reboot"]);
-    check_policy("[Replace]", "[Cordon]", &["9:78 NotSupportedYet: actions Cordon"]);
+    check_policy(
+        "[Replace]",
+        "[Reboot, Replace]",
+        &["9:78 NotSupportedYet: actions Reboot"],
+    );
+    check_policy(
+        "[Replace]",
+        "[Cordon]",
+        &["9:78 NotSupportedYet: actions Cordon"],
+    );
     check_policy(
         "actions: [Replace]",
         "actions: [Replace], confirm: {port: 9100, metric: m, above: '0'}",
@@ -148,19 +268,62 @@ fn what_is_not_built_is_said() {
 
 #[test]
 fn mistakes_of_meaning() {
-    check_policy("  replacement: {strategy: EC2}\n", "", &["5:9 Enforce needs a strategy"]);
+    check_policy(
+        "  replacement: {strategy: EC2}\n",
+        "",
+        &["5:9 Enforce needs a strategy"],
+    );
     check_policy(", actions: [Replace]", "", &["8:3 no fault has an action"]);
-    check_policy("{all: [{signal: NodeDiskIOErrors}]}", "{}", &["9:31 says nothing"]);
-    check_policy("{signal: NodeDiskIOErrors}", "{}", &["9:38 is not one thing"]);
-    check_policy("{signal: NodeDiskIOErrors}", "{signal: A, fault: DiskFailing}", &["9:12 rests on itself: DiskFailing -> DiskFailing", "9:38 is not one thing"]);
-    check_policy("all: [{signal: NodeDiskIOErrors}]", "atLeast: {count: 2, of: [{signal: A}]}", &["9:49 2 of 1 can never hold"]);
-    check_policy("{strategy: EC2}", "{strategy: EC2, readyTimeout: 0s}", &["7:46 must be longer than 0s"]);
-    check_policy("  replacement:", "  drain: {maxPodGracePeriod: 500ms}\n  replacement:", &["7:30 is below 1s"]);
+    check_policy(
+        "{all: [{signal: NodeDiskIOErrors}]}",
+        "{}",
+        &["9:31 says nothing"],
+    );
+    check_policy(
+        "{signal: NodeDiskIOErrors}",
+        "{}",
+        &["9:38 is not one thing"],
+    );
+    check_policy(
+        "{signal: NodeDiskIOErrors}",
+        "{signal: A, fault: DiskFailing}",
+        &[
+            "9:12 rests on itself: DiskFailing -> DiskFailing",
+            "9:38 is not one thing",
+        ],
+    );
+    check_policy(
+        "all: [{signal: NodeDiskIOErrors}]",
+        "atLeast: {count: 2, of: [{signal: A}]}",
+        &["9:49 2 of 1 can never hold"],
+    );
+    check_policy(
+        "{strategy: EC2}",
+        "{strategy: EC2, readyTimeout: 0s}",
+        &["7:46 must be longer than 0s"],
+    );
+    check_policy(
+        "  replacement:",
+        "  drain: {maxPodGracePeriod: 500ms}\n  replacement:",
+        &["7:30 is below 1s"],
+    );
     let selector = "{matchLabels: {workload: general}}";
-    check_policy(selector, "{matchExpressions: [{key: a, operator: In}]}", &["6:37 In needs values"]);
-    check_policy(selector, "{matchExpressions: [{key: a, operator: Exists, values: [b]}]}", &["6:72 Exists takes no values"]);
+    check_policy(
+        selector,
+        "{matchExpressions: [{key: a, operator: In}]}",
+        &["6:37 In needs values"],
+    );
+    check_policy(
+        selector,
+        "{matchExpressions: [{key: a, operator: Exists, values: [b]}]}",
+        &["6:72 Exists takes no values"],
+    );
     let fault = "  - {name: DiskFailing, when: {all: [{signal: B}]}}\n  - {name: D";
-    check_policy("  - {name: D", fault, &["10:12 a fault `DiskFailing` exists already"]);
+    check_policy(
+        "  - {name: D",
+        fault,
+        &["10:12 a fault `DiskFailing` exists already"],
+    );
 }
 
 #[test]
@@ -168,14 +331,26 @@ fn a_circle_of_faults_is_reported_once() {
     let faults = "  - {name: A, when: {all: [{fault: B}]}, actions: [Replace]}
   - {name: B, when: {none: [{fault: A}]}}
   - {name: D";
-    check_policy("  - {name: D", faults, &["9:12 rests on itself: A -> B -> A"]);
+    check_policy(
+        "  - {name: D",
+        faults,
+        &["9:12 rests on itself: A -> B -> A"],
+    );
 }
 
 #[test]
 fn a_policy_name_is_unique_over_all_files() {
     let twice = format!("{SMALLEST}---\n{SMALLEST}");
-    check(policies(&[document(&twice)]), &["13:18 a policy `general` exists already"]);
-    assert_eq!(policies(&[document(&twice.replacen("general}", "other}", 1))]).unwrap().len(), 2);
+    check(
+        policies(&[document(&twice)]),
+        &["13:18 a policy `general` exists already"],
+    );
+    assert_eq!(
+        policies(&[document(&twice.replacen("general}", "other}", 1))])
+            .unwrap()
+            .len(),
+        2
+    );
 }
 
 #[test]
@@ -197,7 +372,10 @@ fn an_object_gets_the_same_checks_and_names_the_field() {
     let problems = policy(&object).unwrap_err();
     assert_eq!(
         shown(&problems),
-        ["0:0 spec.faults[0].when: says nothing", "0:0 spec.replacement.maxAttempts: `9` is more than 5"]
+        [
+            "0:0 spec.faults[0].when: says nothing",
+            "0:0 spec.replacement.maxAttempts: `9` is more than 5"
+        ]
     );
     assert_eq!(problems[0].file, "general");
 }
@@ -231,53 +409,117 @@ fn a_rule_is_read_whole() {
         interval: Span::seconds(30),
     };
     assert_eq!(rules(&[document(RULES)]).unwrap(), [expect]);
-    let plain = rules(&[document(&RULES.replace("  interval: 30s\n", "  limit: 5\n  query_offset: 1m\n"))]).unwrap();
+    let plain = rules(&[document(
+        &RULES.replace("  interval: 30s\n", "  limit: 5\n  query_offset: 1m\n"),
+    )])
+    .unwrap();
     assert_eq!(plain[0].interval, Span::minutes(1));
 }
 
 #[test]
 fn mistakes_in_rules() {
-    check_rules("alert: NodeDiskIOErrors", "record: a:b", &["5:5 recording rules are not polled"]);
+    check_rules(
+        "alert: NodeDiskIOErrors",
+        "record: a:b",
+        &["5:5 recording rules are not polled"],
+    );
     check_rules("alert: NodeDiskIOErrors", "alert: ''", &["5:12 is empty"]);
-    check_rules("alert: NodeDiskIOErrors\n    expr", "expr", &["5:5 field `alert` is missing"]);
+    check_rules(
+        "alert: NodeDiskIOErrors\n    expr",
+        "expr",
+        &["5:5 field `alert` is missing"],
+    );
     check_rules("rate(errors[5m]) > 0", "' '", &["6:11 is empty"]);
-    check_rules("expr: rate(errors[5m]) > 0", "labels_: {}", &["5:5 field `expr` is missing", "6:5 unknown field `labels_`"]);
+    check_rules(
+        "expr: rate(errors[5m]) > 0",
+        "labels_: {}",
+        &["5:5 field `expr` is missing", "6:5 unknown field `labels_`"],
+    );
     check_rules("30s", "0s", &["3:13 is below 1s"]);
     check_rules("for: 2m", "for: 2 m", &["7:10 `2 m` is not a duration"]);
-    check_rules("severity: critical", "severity: 1", &["9:24 `1` is not of type string"]);
+    check_rules(
+        "severity: critical",
+        "severity: 1",
+        &["9:24 `1` is not of type string"],
+    );
     check_rules("node_uname_info", "''", &["10:50 is empty"]);
     let twice = RULES.replace("groups:\n", "");
-    check(rules(&[document(&format!("{RULES}{twice}"))]), &[
-        "11:9 a group `disk` exists already in this file",
-        "14:12 an alert `NodeDiskIOErrors` exists already",
-    ]);
+    check(
+        rules(&[document(&format!("{RULES}{twice}"))]),
+        &[
+            "11:9 a group `disk` exists already in this file",
+            "14:12 an alert `NodeDiskIOErrors` exists already",
+        ],
+    );
 }
 
 #[test]
 fn problems_come_in_the_order_of_files_and_a_broken_file_hides_no_other() {
     let broken = RULES.replace("30s", "0s");
-    let problems = rules(&[Document { file: "b.yaml", text: &broken }, Document { file: "a.yaml", text: "groups: [" }]);
-    let lines: Vec<String> = problems.unwrap_err().iter().map(ToString::to_string).collect();
+    let problems = rules(&[
+        Document {
+            file: "b.yaml",
+            text: &broken,
+        },
+        Document {
+            file: "a.yaml",
+            text: "groups: [",
+        },
+    ]);
+    let lines: Vec<String> = problems
+        .unwrap_err()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     assert_eq!(lines.len(), 2);
     assert!(lines[0].starts_with("a.yaml:"), "{lines:?}");
-    assert_eq!(lines[1], "b.yaml:3:13: is below 1s (leave it out for the default of 1m)");
+    assert_eq!(
+        lines[1],
+        "b.yaml:3:13: is below 1s (leave it out for the default of 1m)"
+    );
 }
 
 #[test]
 fn hints_say_what_to_write() {
-    let hint = |from: &str, to: &str| policies(&[document(&SMALLEST.replacen(from, to, 1))]).unwrap_err().remove(0).hint;
-    assert_eq!(hint("  replacement: {strategy: EC2}\n", ""), "write `replacement.strategy: EC2`");
-    assert_eq!(hint("mode: Enforce", "mode: enforce"), "one of `Observe`, `Approve`, `Enforce`");
-    assert_eq!(hint("matchLabels: {workload", "matchlabels: {workload"), "known here: matchExpressions, matchLabels");
-    assert_eq!(hint("workload: general", "workload: true"), "put it in quotes");
+    let hint = |from: &str, to: &str| {
+        policies(&[document(&SMALLEST.replacen(from, to, 1))])
+            .unwrap_err()
+            .remove(0)
+            .hint
+    };
+    assert_eq!(
+        hint("  replacement: {strategy: EC2}\n", ""),
+        "write `replacement.strategy: EC2`"
+    );
+    assert_eq!(
+        hint("mode: Enforce", "mode: enforce"),
+        "one of `Observe`, `Approve`, `Enforce`"
+    );
+    assert_eq!(
+        hint("matchLabels: {workload", "matchlabels: {workload"),
+        "known here: matchExpressions, matchLabels"
+    );
+    assert_eq!(
+        hint("workload: general", "workload: true"),
+        "put it in quotes"
+    );
 }
 
 #[test]
 fn signals_that_no_rule_provides_are_named() {
-    let text = SMALLEST.replace("[{signal: NodeDiskIOErrors}]", "[{signal: NodeDiskIOErrors}, {signal: KubeNodeNotReady}]");
+    let text = SMALLEST.replace(
+        "[{signal: NodeDiskIOErrors}]",
+        "[{signal: NodeDiskIOErrors}, {signal: KubeNodeNotReady}]",
+    );
     let policies = policies(&[document(&text)]).unwrap();
-    assert_eq!(check_signals(&policies, &rules(&[document(RULES)]).unwrap()), ["KubeNodeNotReady"]);
-    assert_eq!(check_signals(&policies, &[]), ["KubeNodeNotReady", "NodeDiskIOErrors"]);
+    assert_eq!(
+        check_signals(&policies, &rules(&[document(RULES)]).unwrap()),
+        ["KubeNodeNotReady"]
+    );
+    assert_eq!(
+        check_signals(&policies, &[]),
+        ["KubeNodeNotReady", "NodeDiskIOErrors"]
+    );
 }
 
 #[test]
@@ -287,7 +529,10 @@ fn settings_have_defaults_for_all_but_the_cluster() {
     assert_eq!(settings.listen_metrics.to_string(), "0.0.0.0:9096");
     assert_eq!(settings.max_body, 33_554_432);
     assert_eq!(settings.prometheus_timeout, Span::seconds(10));
-    assert_eq!(settings.pool_labels, ["karpenter.sh/nodepool", "eks.amazonaws.com/nodegroup"]);
+    assert_eq!(
+        settings.pool_labels,
+        ["karpenter.sh/nodepool", "eks.amazonaws.com/nodegroup"]
+    );
     assert_eq!(settings.limits, Limits::default());
 }
 
@@ -307,7 +552,12 @@ limits:
   maxRepairs: [{count: 3, within: 2h}]
   breaker: {share: 5%, nodes: 7, minNodes: 2, cooldown: 1m}
 ";
-    let breaker = Breaker { share: 5, nodes: 7, min_nodes: 2, cooldown: Span::minutes(1) };
+    let breaker = Breaker {
+        share: 5,
+        nodes: 7,
+        min_nodes: 2,
+        cooldown: Span::minutes(1),
+    };
     let expect = Settings {
         cluster: "prod-eu-1".into(),
         listen_webhook: "[::]:1".parse().unwrap(),
@@ -319,10 +569,17 @@ limits:
         rules: vec!["rules/*.yaml".into()],
         policies: vec!["rules/policies/*.yaml".into()],
         pool_labels: vec!["pool".into()],
-        limits: Limits { max_in_flight: 1, max_repairs: vec![(3, Span::minutes(120))], breaker },
+        limits: Limits {
+            max_in_flight: 1,
+            max_repairs: vec![(3, Span::minutes(120))],
+            breaker,
+        },
     };
     assert_eq!(settings(&document(text)).unwrap(), expect);
-    let guarded = settings(&document("cluster: a\nalertmanager: {webhookAuth: {bearerTokenFile: t}}\n")).unwrap();
+    let guarded = settings(&document(
+        "cluster: a\nalertmanager: {webhookAuth: {bearerTokenFile: t}}\n",
+    ))
+    .unwrap();
     assert_eq!(guarded.listen_webhook.to_string(), "0.0.0.0:9095");
 }
 
@@ -332,21 +589,51 @@ fn mistakes_in_settings() {
     check("", &["0:0 field `cluster` is missing"]);
     check("cluster: ''", &["1:10 is empty"]);
     check("cluster: a\n---\ncluster: b", &["3:1 is a second document"]);
-    check("cluster: a\nlisten: {page: '127.0.0.1:9097'}", &["2:10 NotSupportedYet: listen.page"]);
-    check("cluster: a\nalertmanager: {urls: []}", &["2:16 NotSupportedYet: alertmanager.urls"]);
-    check("cluster: a\nlisten: {webhook: '0.0.0.0:9095'}", &["2:19 the webhook is open to anyone"]);
-    check("cluster: a\nlisten: {metrics: ':9096'}", &["2:19 `:9096` is not an address"]);
-    check("cluster: a\nprometheus: {timeout: 0s}", &["2:23 must be longer than 0s"]);
-    check("cluster: a\nrules: ['*.yaml']", &["2:1 there is no Prometheus to ask"]);
-    check("cluster: a\nlimits: {maxInFlight: 0}", &["2:23 `0` is less than 1"]);
-    check("cluster: a\nlimits: {breaker: {share: 0%}}", &["2:27 `0%` is not a percentage"]);
-    check("cluster: a\nlimits: {maxRepairs: [{count: 1, within: 0s}]}", &["2:42 must be longer than 0s"]);
+    check(
+        "cluster: a\nlisten: {page: '127.0.0.1:9097'}",
+        &["2:10 NotSupportedYet: listen.page"],
+    );
+    check(
+        "cluster: a\nalertmanager: {urls: []}",
+        &["2:16 NotSupportedYet: alertmanager.urls"],
+    );
+    check(
+        "cluster: a\nlisten: {webhook: '0.0.0.0:9095'}",
+        &["2:19 the webhook is open to anyone"],
+    );
+    check(
+        "cluster: a\nlisten: {metrics: ':9096'}",
+        &["2:19 `:9096` is not an address"],
+    );
+    check(
+        "cluster: a\nprometheus: {timeout: 0s}",
+        &["2:23 must be longer than 0s"],
+    );
+    check(
+        "cluster: a\nrules: ['*.yaml']",
+        &["2:1 there is no Prometheus to ask"],
+    );
+    check(
+        "cluster: a\nlimits: {maxInFlight: 0}",
+        &["2:23 `0` is less than 1"],
+    );
+    check(
+        "cluster: a\nlimits: {breaker: {share: 0%}}",
+        &["2:27 `0%` is not a percentage"],
+    );
+    check(
+        "cluster: a\nlimits: {maxRepairs: [{count: 1, within: 0s}]}",
+        &["2:42 must be longer than 0s"],
+    );
     for (url, message) in [
         ("ftp://a", "is not an http or https URL"),
         ("http://me:secret@a", "holds credentials"),
         ("http://", "is not a URL"),
         ("http://a?b", "has a query or a fragment"),
     ] {
-        check(&format!("cluster: a\nprometheus: {{urls: ['{url}']}}"), &[&format!("2:21 {message}")]);
+        check(
+            &format!("cluster: a\nprometheus: {{urls: ['{url}']}}"),
+            &[&format!("2:21 {message}")],
+        );
     }
 }

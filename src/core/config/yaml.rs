@@ -31,7 +31,9 @@ impl Places {
     }
     /// Where the key of `pointer` is, or the nearest part around it; (0, 0) if nowhere.
     pub(super) fn key(&self, pointer: &str) -> Place {
-        nearest(pointer, |part| self.keys.get(part).or_else(|| self.values.get(part)))
+        nearest(pointer, |part| {
+            self.keys.get(part).or_else(|| self.values.get(part))
+        })
     }
     /// Whether there is no text behind the document.
     pub(super) fn is_empty(&self) -> bool {
@@ -69,28 +71,62 @@ pub(super) fn parse(document: &Document<'_>) -> Result<Vec<Parsed>, Vec<Problem>
         hint: hint.to_owned(),
     };
     if document.text.len() > MAX_TEXT {
-        return Err(vec![problem((0, 0), "is larger than 4 MiB".to_owned(), "split it")]);
+        return Err(vec![problem(
+            (0, 0),
+            "is larger than 4 MiB".to_owned(),
+            "split it",
+        )]);
     }
     if let Some(line) = too_deep(document.text) {
-        return Err(vec![problem((line, 1), "is nested too deeply".to_owned(), "")]);
+        return Err(vec![problem(
+            (line, 1),
+            "is nested too deeply".to_owned(),
+            "",
+        )]);
     }
-    let nodes = MarkedYaml::load_from_str(document.text)
-        .map_err(|error| vec![problem(place(*error.marker()), format!("is not YAML: {}", error.info()), "")])?;
+    let nodes = MarkedYaml::load_from_str(document.text).map_err(|error| {
+        vec![problem(
+            place(*error.marker()),
+            format!("is not YAML: {}", error.info()),
+            "",
+        )]
+    })?;
     let chars: Vec<char> = document.text.chars().collect();
     let (mut parsed, mut problems) = (Vec::new(), Vec::new());
     for node in &nodes {
-        let mut reader = Reader { chars: &chars, places: Places::default(), mistakes: Vec::new() };
+        let mut reader = Reader {
+            chars: &chars,
+            places: Places::default(),
+            mistakes: Vec::new(),
+        };
         let value = reader.read(node, "");
-        problems.extend(reader.mistakes.into_iter().map(|(place, message, hint)| problem(place, message, hint)));
+        problems.extend(
+            reader
+                .mistakes
+                .into_iter()
+                .map(|(place, message, hint)| problem(place, message, hint)),
+        );
         if !value.is_null() {
-            parsed.push(Parsed { value, places: reader.places });
+            parsed.push(Parsed {
+                value,
+                places: reader.places,
+            });
         }
     }
-    if problems.is_empty() { Ok(parsed) } else { Err(problems) }
+    if problems.is_empty() {
+        Ok(parsed)
+    } else {
+        Err(problems)
+    }
 }
 
 fn too_deep(text: &str) -> Option<usize> {
-    let deep = |line: &str| line.chars().take_while(|c| matches!(c, ' ' | '-' | '?' | ':')).count() > MAX_INDENT;
+    let deep = |line: &str| {
+        line.chars()
+            .take_while(|c| matches!(c, ' ' | '-' | '?' | ':'))
+            .count()
+            > MAX_INDENT
+    };
     text.lines().position(deep).map(|index| index + 1)
 }
 
@@ -114,14 +150,20 @@ impl Reader<'_> {
         let at = place(node.span.start);
         self.places.values.insert(pointer.to_owned(), at);
         if self.is_alias(node) {
-            self.mistakes.push((at, "aliases are not supported".to_owned(), "write the value out"));
+            self.mistakes.push((
+                at,
+                "aliases are not supported".to_owned(),
+                "write the value out",
+            ));
             return Value::Bool(false);
         }
         match &node.data {
             YamlData::Value(scalar) => self.scalar(scalar, node),
-            YamlData::Sequence(items) => {
-                items.iter().enumerate().map(|(index, item)| self.read(item, &format!("{pointer}/{index}"))).collect()
-            }
+            YamlData::Sequence(items) => items
+                .iter()
+                .enumerate()
+                .map(|(index, item)| self.read(item, &format!("{pointer}/{index}")))
+                .collect(),
             YamlData::Mapping(entries) => {
                 let mut object = Map::new();
                 for (key, value) in entries {
@@ -131,17 +173,31 @@ impl Reader<'_> {
             }
             // What an empty document is.
             YamlData::BadValue if pointer.is_empty() => Value::Null,
-            YamlData::Tagged(..) | YamlData::Alias(_) | YamlData::BadValue | YamlData::Representation(..) => {
-                self.mistakes.push((at, "tags are not supported".to_owned(), "leave out the `!…`"));
+            YamlData::Tagged(..)
+            | YamlData::Alias(_)
+            | YamlData::BadValue
+            | YamlData::Representation(..) => {
+                self.mistakes.push((
+                    at,
+                    "tags are not supported".to_owned(),
+                    "leave out the `!…`",
+                ));
                 Value::Bool(false)
             }
         }
     }
 
-    fn entry(&mut self, object: &mut Map<String, Value>, key: &MarkedYaml<'_>, value: &MarkedYaml<'_>, pointer: &str) {
+    fn entry(
+        &mut self,
+        object: &mut Map<String, Value>,
+        key: &MarkedYaml<'_>,
+        value: &MarkedYaml<'_>,
+        pointer: &str,
+    ) {
         let at = place(key.span.start);
         let YamlData::Value(Scalar::String(name)) = &key.data else {
-            self.mistakes.push((at, "a key must be a string".to_owned(), "put it in quotes"));
+            self.mistakes
+                .push((at, "a key must be a string".to_owned(), "put it in quotes"));
             return;
         };
         let below = join(pointer, name);
@@ -160,9 +216,8 @@ impl Reader<'_> {
             Scalar::Boolean(value) => Value::Bool(*value),
             Scalar::Integer(value) => Value::Number((*value).into()),
             // JSON knows no NaN: it stays the text that it was.
-            Scalar::FloatingPoint(value) => {
-                Number::from_f64(value.into_inner()).map_or_else(|| Value::String(self.source(node)), Value::Number)
-            }
+            Scalar::FloatingPoint(value) => Number::from_f64(value.into_inner())
+                .map_or_else(|| Value::String(self.source(node)), Value::Number),
             Scalar::String(value) => Value::String(value.to_string()),
         }
     }
@@ -178,6 +233,11 @@ impl Reader<'_> {
 
     fn source(&self, node: &MarkedYaml<'_>) -> String {
         let (start, end) = (node.span.start.index(), node.span.end.index());
-        self.chars.get(start..end).unwrap_or_default().iter().take(80).collect()
+        self.chars
+            .get(start..end)
+            .unwrap_or_default()
+            .iter()
+            .take(80)
+            .collect()
     }
 }

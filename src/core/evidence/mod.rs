@@ -101,7 +101,7 @@ impl Clock {
                 self.since = self
                     .since
                     .and_then(|since| since.checked_add(passed).ok())
-                    .map(|since| since.min(now))
+                    .map(|since| since.min(now));
             }
             Truth::False => {
                 let clear = *self.clear_since.get_or_insert(now);

@@ -249,9 +249,9 @@ fn h1_any_order_and_repetition_of_deliveries_gives_the_same() {
     ];
     let merged = |order: &[usize]| {
         let mut stored = AlertGroupSpec::default();
-        order
-            .iter()
-            .for_each(|index| merge(&mut stored, &deliveries[*index]));
+        for index in order {
+            merge(&mut stored, &deliveries[*index]);
+        }
         stored
     };
     let expect = merged(&[0, 1, 2]);
