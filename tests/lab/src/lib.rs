@@ -1,0 +1,45 @@
+//! The real components that nodemend is tested against, on loopback ports.
+//!
+//! A test asks for the parts it needs, gets typed access to each, and all of
+//! them end with the [`Lab`], also when the test panics.
+
+mod apply;
+mod audit;
+mod cloud;
+mod control_plane;
+mod http;
+mod inside;
+mod jaeger;
+mod lab;
+mod monitoring;
+mod nodes;
+mod options;
+mod ports;
+mod process;
+mod programs;
+mod site;
+mod wait;
+mod watchdog;
+mod workloads;
+mod yaml;
+
+pub use audit::AuditEvent;
+pub use cloud::{Call, Cloud, CloudOptions, Fate, Fault, Instance, Joining, Moto, Planned};
+pub use control_plane::{ControlPlane, Pace, client_of};
+pub use jaeger::{Jaeger, Span, Trace};
+pub use lab::Lab;
+pub use monitoring::{
+    Alertmanager, AlertmanagerAlert, Exporter, Metric, Monitoring, MonitoringOptions, Prometheus,
+    PrometheusAlert, Sample, webhook_config,
+};
+pub use nodes::{NOT_READY, NodeSpec, POOL_LABEL, ZONES};
+pub use options::Options;
+pub use ports::free_port;
+pub use programs::Programs;
+pub use wait::wait_for;
+pub use workloads::Workload;
+
+/// Chooses the one TLS provider; a second call changes nothing.
+pub fn crypto() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
