@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use nodemend_core::api::{
-    FINALIZER, FaultRecord, FleetState, FleetStateSpec, NodeHealth, NodeHealthSpec,
+    AlertGroup, FINALIZER, FaultRecord, FleetState, FleetStateSpec, NodeHealth, NodeHealthSpec,
     NodeHealthStatus, NodeRepair, NodeRepairSpec, Reservation, SourceDown, Step,
 };
 use nodemend_core::config::{Limits, Policy, Rule};
@@ -36,6 +36,17 @@ pub trait Records {
     async fn put_health(&self, health: &NodeHealth) -> Result<(), CallError>;
     /// Deletes one.
     async fn delete_health(&self, name: &str) -> Result<(), CallError>;
+}
+
+/// The alerts that any replica remembers. A write carries the resourceVersion that was read.
+pub trait Groups: Clone + Send + Sync + 'static {
+    /// The group of this object name; none if there is none.
+    fn group(
+        &self,
+        name: &str,
+    ) -> impl Future<Output = Result<Option<AlertGroup>, CallError>> + Send;
+    /// Creates it, or replaces what was read.
+    fn put_group(&self, group: &AlertGroup) -> impl Future<Output = Result<(), CallError>> + Send;
 }
 
 /// Why a pass ended early.
