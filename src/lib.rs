@@ -1,8 +1,10 @@
 //! The service around the pure core.
 
+pub mod alertmanager;
 pub mod app;
 pub mod cli;
 pub mod controller;
 pub mod exec;
+pub mod http;
 pub mod prometheus;
 pub mod sim;

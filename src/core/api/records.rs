@@ -65,7 +65,10 @@ pub struct StoredAlert {
     /// When it was last received firing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_firing: Option<Timestamp>,
-    /// The largest end received with a resolve.
+    /// When it was last received resolved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_resolved: Option<Timestamp>,
+    /// The largest end received with a resolve, never after it was received.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends_at: Option<Timestamp>,
 }

@@ -17,6 +17,10 @@ use identity::Labels;
 pub const CLEAR_AFTER: Span = Span::minutes(2);
 /// An alert not received again for this long is no longer known to fire.
 pub const ALERT_TTL: Span = Span::minutes(15);
+/// An alert not received for this long is dropped at the next write of its group.
+pub const FORGET_AFTER: Span = Span::minutes(24 * 60);
+/// How far Alertmanager's clock may be from ours: what differs by less has no order.
+pub const CLOCK_SKEW: Span = Span::seconds(5);
 /// An answer older than this says nothing.
 pub const MAX_STALENESS: Span = Span::minutes(2);
 /// A list of nodes older than this says nothing.
@@ -505,16 +509,34 @@ impl Evidence {
 }
 
 fn alert_state(alert: &StoredAlert, node: &NodeView, now: Timestamp) -> SignalState {
-    let resolved = alert
-        .ends_at
-        .is_some_and(|end| alert.last_firing.is_none_or(|firing| end >= firing));
-    if resolved {
-        return SignalState::Clear;
+    let Some(word) = alert.last_firing.max(alert.ends_at) else {
+        return SignalState::Unknown;
+    };
+    let state = last_word(alert);
+    // Before this node object existed it was said of another machine; what comes from
+    // our future was received by a clock that jumped.
+    let usable = node.created <= word && word <= CLOCK_SKEW.after(now);
+    if !usable || (state == SignalState::Firing && ALERT_TTL.after(word) < now) {
+        SignalState::Unknown
+    } else {
+        state
     }
-    match alert.last_firing {
-        // Before this node object existed it was said of another machine.
-        Some(at) if at < node.created => SignalState::Unknown,
-        Some(at) if ALERT_TTL.after(at) >= now => SignalState::Firing,
+}
+
+/// What the deliveries say together, whatever their order. Its end is Alertmanager's
+/// word by its clock, the rest is when we received it; where the two disagree on
+/// which came last, a delayed delivery or the clocks are to blame.
+fn last_word(alert: &StoredAlert) -> SignalState {
+    match (alert.last_firing, alert.ends_at) {
+        (None, None) => SignalState::Unknown,
+        (Some(_), None) => SignalState::Firing,
+        (None, Some(_)) => SignalState::Clear,
+        (Some(firing), Some(end)) if CLOCK_SKEW.after(firing) < end => SignalState::Clear,
+        (Some(firing), Some(end))
+            if CLOCK_SKEW.after(end) < firing && alert.last_resolved <= alert.last_firing =>
+        {
+            SignalState::Firing
+        }
         _ => SignalState::Unknown,
     }
 }
@@ -550,10 +572,36 @@ pub fn merge(stored: &mut AlertGroupSpec, delivered: &AlertGroupSpec) {
             Some(known) => {
                 known.starts_at = known.starts_at.max(alert.starts_at);
                 known.last_firing = known.last_firing.max(alert.last_firing);
+                known.last_resolved = known.last_resolved.max(alert.last_resolved);
                 known.ends_at = known.ends_at.max(alert.ends_at);
             }
         }
     }
+}
+
+/// Whether a merged group says something that the stored one does not. A later time of
+/// receipt alone is news only once in a third of `ALERT_TTL`, so that re-sends cost little.
+pub fn is_news(stored: &AlertGroupSpec, merged: &AlertGroupSpec) -> bool {
+    let news = |(fingerprint, alert): (&String, &StoredAlert)| {
+        stored.alerts.get(fingerprint).is_none_or(|known| {
+            let later = alert
+                .last_firing
+                .zip(known.last_firing)
+                .is_some_and(|(new, old)| new.duration_since(old) >= ALERT_TTL.signed() / 3);
+            later
+                || last_word(alert) != last_word(known)
+                || (alert.starts_at, alert.ends_at) != (known.starts_at, known.ends_at)
+        })
+    };
+    stored.incomplete != merged.incomplete || merged.alerts.iter().any(news)
+}
+
+/// Drops the alerts of which nothing was received for `FORGET_AFTER`.
+pub fn forget(group: &mut AlertGroupSpec, now: Timestamp) {
+    group.alerts.retain(|_, alert| {
+        let received = alert.last_firing.max(alert.last_resolved);
+        received.is_some_and(|at| FORGET_AFTER.after(at) >= now)
+    });
 }
 
 #[cfg(test)]

@@ -1,0 +1,398 @@
+//! What Alertmanager sends: the decoding of its webhook's payload, and the intake
+//! that makes a delivery durable before it is acknowledged.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use jiff::Timestamp;
+use nodemend_core::api::{AlertGroup, AlertGroupSpec, StoredAlert};
+use nodemend_core::evidence::{self, identity};
+use nodemend_core::model::digest;
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use crate::controller::Groups;
+use crate::exec::CallError;
+
+/// The most alerts of one delivery.
+pub const MAX_ALERTS: usize = 10_000;
+/// The most labels of one alert.
+pub const MAX_LABELS: usize = 64;
+/// The most bytes of a name, a severity or an identity label.
+const MAX_VALUE: usize = 1024;
+/// The most bytes of a receiver or a group key.
+const MAX_KEY: usize = 16 * 1024;
+/// The most bytes of a stored group as JSON: an object of the API holds about 1.5 MB,
+/// and the API server keeps who wrote which field beside it.
+pub const MAX_GROUP: usize = 512 * 1024;
+/// How often a write that another replica was faster with is tried.
+const ATTEMPTS: usize = 5;
+/// The longest text of a payload that a message repeats.
+const MAX_QUOTE: usize = 200;
+
+/// Why a delivery is not taken.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// Not JSON, cut off, or not UTF-8.
+    #[error("not JSON: {0}")]
+    NotJson(String),
+    /// JSON, but not what Alertmanager sends.
+    #[error("not Alertmanager's payload: {0}")]
+    Shape(String),
+    /// Another version of the payload.
+    #[error("payload version `{0}`, only 4 is known")]
+    Version(String),
+    /// More alerts than any group has.
+    #[error("{0} alerts, at most {MAX_ALERTS} are taken")]
+    TooManyAlerts(usize),
+    /// More labels than any alert has.
+    #[error("{0} labels on an alert, at most {MAX_LABELS} are taken")]
+    TooManyLabels(usize),
+    /// A name, label or key that is longer than any.
+    #[error("{0} is too long")]
+    TooLong(&'static str),
+    /// The group does not fit into one object.
+    #[error("the group would take {0} bytes, at most {MAX_GROUP} are stored: group by more labels")]
+    GroupTooLarge(usize),
+    /// Other replicas were faster, again and again.
+    #[error("the group is being written by others")]
+    Contended,
+    /// It could not be stored.
+    #[error("the group could not be stored")]
+    Store(#[source] CallError),
+}
+
+/// What became of a delivery that is durable now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// How many of its alerts are on record.
+    pub stored: usize,
+    /// How many it had that can never match a signal, for want of a name.
+    pub skipped: usize,
+    /// Whether that took a write.
+    pub written: bool,
+}
+
+/// A delivery as it is to be stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Delivery {
+    /// The object's name.
+    pub object: String,
+    /// What it says.
+    pub group: AlertGroupSpec,
+    /// How many alerts have no name.
+    pub skipped: usize,
+}
+
+/// Takes deliveries, on every replica.
+#[derive(Clone, Debug)]
+pub struct Intake<G> {
+    groups: G,
+}
+
+impl<G: Groups> Intake<G> {
+    /// An intake that stores into `groups`.
+    pub const fn new(groups: G) -> Self {
+        Self { groups }
+    }
+
+    /// Merges the delivery into its group and stores that, if it says anything new.
+    /// `sender` is the authenticated identity, `now` when the body was received.
+    pub async fn deliver(
+        &self,
+        body: &[u8],
+        sender: &str,
+        now: Timestamp,
+    ) -> Result<Delivered, Error> {
+        let delivery = decode(body, sender, now)?;
+        let mut done = Delivered {
+            stored: delivery.group.alerts.len(),
+            skipped: delivery.skipped,
+            written: false,
+        };
+        for _ in 0..ATTEMPTS {
+            let stored = self.groups.group(&delivery.object).await;
+            let stored = stored.map_err(Error::Store)?;
+            let Some(group) = merged(stored, &delivery, now)? else {
+                return Ok(done);
+            };
+            match self.groups.put_group(&group).await {
+                Ok(()) => {
+                    done.written = true;
+                    return Ok(done);
+                }
+                Err(CallError::Conflict(_)) => {}
+                Err(error) => return Err(Error::Store(error)),
+            }
+        }
+        Err(Error::Contended)
+    }
+}
+
+/// The object to write; none if the stored one says it all.
+fn merged(
+    stored: Option<AlertGroup>,
+    delivery: &Delivery,
+    now: Timestamp,
+) -> Result<Option<AlertGroup>, Error> {
+    let before = stored
+        .as_ref()
+        .map_or_else(AlertGroupSpec::default, |group| group.spec.clone());
+    let mut spec = before.clone();
+    evidence::merge(&mut spec, &delivery.group);
+    if !evidence::is_news(&before, &spec) {
+        return Ok(None);
+    }
+    evidence::forget(&mut spec, now);
+    let size = serde_json::to_vec(&spec).map_or(usize::MAX, |text| text.len());
+    if size > MAX_GROUP {
+        return Err(Error::GroupTooLarge(size));
+    }
+    Ok(Some(match stored {
+        Some(group) => AlertGroup { spec, ..group },
+        None => AlertGroup::new(
+            &delivery.object,
+            AlertGroupSpec {
+                sender: delivery.group.sender.clone(),
+                receiver: delivery.group.receiver.clone(),
+                group_key: delivery.group.group_key.clone(),
+                ..spec
+            },
+        ),
+    }))
+}
+
+/// Reads the body of a delivery: what is needed of each alert, by its own status.
+pub fn decode(body: &[u8], sender: &str, now: Timestamp) -> Result<Delivery, Error> {
+    let raw: Payload = serde_json::from_slice(body).map_err(|error| {
+        let text = quote(&error.to_string());
+        if error.is_data() {
+            Error::Shape(text)
+        } else {
+            Error::NotJson(text)
+        }
+    })?;
+    if raw.version != "4" {
+        return Err(Error::Version(quote(&raw.version)));
+    }
+    if raw.group_key.is_empty() || raw.receiver.is_empty() {
+        return Err(Error::Shape("groupKey or receiver is missing".into()));
+    }
+    short("receiver", &raw.receiver, MAX_KEY)?;
+    short("groupKey", &raw.group_key, MAX_KEY)?;
+    let count = raw.alerts.items.len() + raw.alerts.more;
+    if count > MAX_ALERTS {
+        return Err(Error::TooManyAlerts(count));
+    }
+    let mut delivery = Delivery {
+        object: object_name(sender, &raw.receiver, &raw.group_key),
+        group: AlertGroupSpec {
+            sender: sender.to_owned(),
+            receiver: raw.receiver,
+            group_key: raw.group_key,
+            incomplete: raw.truncated_alerts > 0,
+            alerts: BTreeMap::new(),
+        },
+        skipped: 0,
+    };
+    for alert in raw.alerts.items {
+        match alert.reduce(now)? {
+            Some((fingerprint, alert)) => {
+                // The same alert twice in one delivery is merged like two deliveries.
+                let mut one = AlertGroupSpec::default();
+                one.alerts.insert(fingerprint, alert);
+                evidence::merge(&mut delivery.group, &one);
+            }
+            None => delivery.skipped += 1,
+        }
+    }
+    Ok(delivery)
+}
+
+/// The name of the object that holds a group.
+fn object_name(sender: &str, receiver: &str, group_key: &str) -> String {
+    format!("alerts-{}", digest(&[sender, receiver, group_key], 20))
+}
+
+fn quote(text: &str) -> String {
+    text.chars().take(MAX_QUOTE).collect()
+}
+
+fn short(what: &'static str, text: &str, most: usize) -> Result<(), Error> {
+    if text.len() > most {
+        return Err(Error::TooLong(what));
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[derive(Default)]
+struct Payload {
+    version: String,
+    group_key: String,
+    truncated_alerts: u64,
+    receiver: String,
+    alerts: Capped<Alert>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Alert {
+    status: Status,
+    labels: Labels,
+    starts_at: Timestamp,
+    #[serde(default)]
+    ends_at: Option<Timestamp>,
+    #[serde(default)]
+    fingerprint: String,
+}
+
+#[derive(Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    Firing,
+    Resolved,
+}
+
+impl Alert {
+    /// Its fingerprint and what is stored of it; none if it has no name.
+    fn reduce(self, now: Timestamp) -> Result<Option<(String, StoredAlert)>, Error> {
+        let count = self.labels.map.len() + self.labels.more;
+        if count > MAX_LABELS {
+            return Err(Error::TooManyLabels(count));
+        }
+        let fingerprint = self.fingerprint();
+        let mut labels = self.labels.map;
+        let name = labels.remove("alertname").unwrap_or_default();
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let severity = labels.remove("severity").unwrap_or_default();
+        labels.retain(|name, _| identity::is_identity_label(name));
+        short("an alert's name", &name, MAX_VALUE)?;
+        short("a severity", &severity, MAX_VALUE)?;
+        for value in labels.values() {
+            short("a label's value", value, MAX_VALUE)?;
+        }
+        let firing = self.status == Status::Firing;
+        // Go's zero time is how Alertmanager writes that there is none. An end that
+        // was received cannot lie ahead of that: then its clock is ahead of ours.
+        let end = self.ends_at.filter(|end| *end > zero()).unwrap_or(now);
+        let alert = StoredAlert {
+            name,
+            labels,
+            severity,
+            starts_at: self.starts_at.max(zero()),
+            last_firing: firing.then_some(now),
+            last_resolved: (!firing).then_some(now),
+            ends_at: (!firing).then_some(end.min(now)),
+        };
+        Ok(Some((fingerprint, alert)))
+    }
+
+    /// Alertmanager's, or one of our own for senders that give none.
+    fn fingerprint(&self) -> String {
+        let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if self.fingerprint.len() == 16 && self.fingerprint.bytes().all(hex) {
+            return self.fingerprint.clone();
+        }
+        let parts: Vec<&str> = self
+            .labels
+            .map
+            .iter()
+            .flat_map(|(name, value)| [name.as_str(), value])
+            .collect();
+        digest(&parts, 16)
+    }
+}
+
+/// `0001-01-01T00:00:00Z`
+fn zero() -> Timestamp {
+    Timestamp::constant(-62_135_596_800, 0)
+}
+
+/// A list of which at most `MAX_ALERTS` are kept and the rest is only counted, so
+/// that a small body cannot take much memory.
+struct Capped<T> {
+    items: Vec<T>,
+    more: usize,
+}
+
+impl<T> Default for Capped<T> {
+    fn default() -> Self {
+        Self {
+            items: Vec::new(),
+            more: 0,
+        }
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Capped<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct List<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
+            type Value = Capped<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut list = Capped::default();
+                while list.items.len() < MAX_ALERTS {
+                    match seq.next_element()? {
+                        Some(item) => list.items.push(item),
+                        None => return Ok(list),
+                    }
+                }
+                while seq.next_element::<IgnoredAny>()?.is_some() {
+                    list.more += 1;
+                }
+                Ok(list)
+            }
+        }
+        from.deserialize_seq(List(PhantomData))
+    }
+}
+
+/// Labels of which at most `MAX_LABELS` are kept and the rest is only counted.
+struct Labels {
+    map: identity::Labels,
+    more: usize,
+}
+
+impl<'de> Deserialize<'de> for Labels {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Labels;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("labels")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut labels = Labels {
+                    map: identity::Labels::new(),
+                    more: 0,
+                };
+                while labels.map.len() < MAX_LABELS {
+                    match map.next_entry::<String, String>()? {
+                        Some((name, value)) => {
+                            if labels.map.insert(name, value).is_some() {
+                                return Err(serde::de::Error::custom("a label twice"));
+                            }
+                        }
+                        None => return Ok(labels),
+                    }
+                }
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
+                    labels.more += 1;
+                }
+                Ok(labels)
+            }
+        }
+        from.deserialize_map(Object)
+    }
+}
+
+#[cfg(test)]
+mod tests;
