@@ -395,4 +395,4 @@ impl<'de> Deserialize<'de> for Labels {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

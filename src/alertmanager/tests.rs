@@ -1,1 +1,546 @@
+//! Tables of deliveries, good and bad, and what the store holds after them.
 
+use std::sync::{Arc, Mutex};
+
+use futures_util::FutureExt;
+use nodemend_core::evidence::{ALERT_TTL, Evidence, Input};
+use nodemend_core::model::{NodeView, SignalState};
+
+use super::*;
+
+/// What Alertmanager 0.34 sends.
+pub(crate) const PAYLOAD: &str = include_str!("payload-0.34.json");
+
+pub(crate) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+}
+
+/// A store in memory that can be told to fail.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memory(Arc<Mutex<Inner>>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    groups: BTreeMap<String, AlertGroup>,
+    version: u64,
+    writes: usize,
+    failures: Vec<CallError>,
+}
+
+impl Memory {
+    pub(crate) fn fail(&self, errors: &[CallError]) {
+        self.0.lock().unwrap().failures = errors.to_vec();
+    }
+    pub(crate) fn writes(&self) -> usize {
+        self.0.lock().unwrap().writes
+    }
+    fn only(&self) -> AlertGroup {
+        let inner = self.0.lock().unwrap();
+        assert_eq!(inner.groups.len(), 1);
+        inner.groups.values().next().unwrap().clone()
+    }
+}
+
+impl Groups for Memory {
+    async fn group(&self, name: &str) -> Result<Option<AlertGroup>, CallError> {
+        Ok(self.0.lock().unwrap().groups.get(name).cloned())
+    }
+    async fn put_group(&self, group: &AlertGroup) -> Result<(), CallError> {
+        let mut inner = self.0.lock().unwrap();
+        if let Some(error) = inner.failures.pop() {
+            return Err(error);
+        }
+        let name = group.metadata.name.clone().unwrap();
+        let known = inner.groups.get(&name);
+        let read = group.metadata.resource_version.clone();
+        if known.and_then(|group| group.metadata.resource_version.clone()) != read {
+            return Err(CallError::Conflict("changed".into()));
+        }
+        inner.version += 1;
+        inner.writes += 1;
+        let mut group = group.clone();
+        group.metadata.resource_version = Some(inner.version.to_string());
+        inner.groups.insert(name, group);
+        Ok(())
+    }
+}
+
+/// Polls once: nothing here may need a runtime.
+fn deliver(store: &Memory, body: &str, now: Timestamp) -> Result<Delivered, Error> {
+    Intake::new(store.clone())
+        .deliver(body.as_bytes(), "token", now)
+        .now_or_never()
+        .expect("needs no runtime")
+}
+
+fn payload(alerts: &str) -> String {
+    format!(
+        r#"{{"version":"4","groupKey":"{{}}:{{}}","receiver":"nodemend","status":"firing","alerts":[{alerts}]}}"#
+    )
+}
+
+fn alert(status: &str, ends: i64) -> String {
+    let ends = if ends == 0 {
+        "0001-01-01T00:00:00Z".into()
+    } else {
+        at(ends).to_string()
+    };
+    format!(
+        r#"{{"status":"{status}","labels":{{"alertname":"A","node":"a"}},"startsAt":"{}","endsAt":"{ends}","fingerprint":"0123456789abcdef"}}"#,
+        at(0)
+    )
+}
+
+pub(crate) fn firing() -> String {
+    payload(&alert("firing", 0))
+}
+
+fn resolved(ends: i64) -> String {
+    payload(&alert("resolved", ends))
+}
+
+/// What the leader makes of what is stored.
+fn signal(store: &Memory, now: Timestamp) -> SignalState {
+    let node = NodeView {
+        name: "a".into(),
+        uid: "u".into(),
+        created: at(-1000),
+        ..NodeView::default()
+    };
+    let group = store.only();
+    let mut evidence = Evidence::default();
+    evidence.fold(Input::Nodes(vec![node.clone()]), now);
+    let input = Input::Alerts {
+        object: group.metadata.name.unwrap(),
+        group: group.spec,
+    };
+    evidence.fold(input, now);
+    evidence.signal(&node, "A", &[], now).state
+}
+
+#[test]
+fn a_payload_of_alertmanager_0_34_is_read() {
+    let delivery = decode(PAYLOAD.as_bytes(), "token", at(0)).unwrap();
+    let group = &delivery.group;
+    assert_eq!(
+        (group.sender.as_str(), group.receiver.as_str()),
+        ("token", "nodemend")
+    );
+    assert_eq!(
+        group.group_key,
+        r#"{}/{team="nodes"}:{alertname="NodeDiskIOErrors"}"#
+    );
+    assert!(!group.incomplete);
+    assert!(delivery.object.starts_with("alerts-") && delivery.object.len() == 27);
+    let alert = &group.alerts["c0ffee0123456789"];
+    assert_eq!(alert.name, "NodeDiskIOErrors");
+    assert_eq!(alert.severity, "critical");
+    let labels: Vec<&str> = alert.labels.keys().map(String::as_str).collect();
+    assert_eq!(labels, ["instance", "job", "node"]);
+    assert_eq!(
+        (alert.last_firing, alert.last_resolved, alert.ends_at),
+        (Some(at(0)), None, None)
+    );
+}
+
+#[test]
+fn h5_each_alert_counts_by_its_own_status() {
+    let delivery = decode(PAYLOAD.as_bytes(), "token", at(0)).unwrap();
+    let alert = &delivery.group.alerts["deadbeef01234567"];
+    assert_eq!(alert.last_firing, None);
+    assert_eq!(alert.last_resolved, Some(at(0)));
+    assert_eq!(
+        alert.ends_at,
+        Some("2026-11-24T09:12:30.5Z".parse().unwrap())
+    );
+}
+
+#[test]
+fn h6_an_end_of_zero_is_no_end() {
+    let read = |body: &str| {
+        let group = decode(body.as_bytes(), "s", at(9)).unwrap().group;
+        group.alerts.into_values().next().unwrap()
+    };
+    assert_eq!(read(&firing()).ends_at, None);
+    assert_eq!(
+        read(&resolved(0)).ends_at,
+        Some(at(9)),
+        "it ended by its receipt"
+    );
+    assert_eq!(read(&resolved(5)).ends_at, Some(at(5)));
+    assert_eq!(
+        read(&resolved(5000)).ends_at,
+        Some(at(9)),
+        "no later than its receipt"
+    );
+    let without =
+        r#"{"status":"resolved","labels":{"alertname":"A"},"startsAt":"-000001-01-01T00:00:00Z"}"#;
+    let alert = read(&payload(without));
+    assert_eq!((alert.starts_at, alert.ends_at), (zero(), Some(at(9))));
+}
+
+fn check_refused(body: &[u8], expect: &str) {
+    let store = Memory::default();
+    let error = Intake::new(store.clone())
+        .deliver(body, "token", at(0))
+        .now_or_never()
+        .expect("needs no runtime")
+        .expect_err(expect);
+    assert!(error.to_string().contains(expect), "{error}, not {expect}");
+    assert!(
+        error.to_string().len() < 300,
+        "a message repeats little: {error}"
+    );
+    assert_eq!(store.writes(), 0);
+}
+
+#[test]
+fn h8_other_versions_and_custom_payloads_are_refused_and_extra_fields_are_not() {
+    check_refused(
+        firing()
+            .replace(r#""version":"4""#, r#""version":"5""#)
+            .as_bytes(),
+        "version `5`",
+    );
+    check_refused(br#"{"text":"NodeDown","room":"ops"}"#, "version ``");
+    check_refused(
+        firing()
+            .replace(r#""version":"4""#, r#""version":4"#)
+            .as_bytes(),
+        "invalid type",
+    );
+    check_refused(
+        br#"{"version":"4","receiver":"r","alerts":[]}"#,
+        "groupKey or receiver",
+    );
+    check_refused(
+        payload(&alert("pending", 0)).as_bytes(),
+        "unknown variant `pending`",
+    );
+    check_refused(
+        payload(r#"{"status":"firing","startsAt":"2026-11-24T09:12:30Z"}"#).as_bytes(),
+        "missing field `labels`",
+    );
+    check_refused(
+        payload(r#"{"status":"firing","labels":{},"startsAt":"today"}"#).as_bytes(),
+        "not Alertmanager's",
+    );
+    let extra = firing().replace(r#""version""#, r#""new":{"a":[1,null]},"version""#);
+    assert_eq!(
+        deliver(&Memory::default(), &extra, at(0)).unwrap().stored,
+        1
+    );
+}
+
+#[test]
+fn h9_what_is_cut_off_doubled_nested_or_oversized_is_refused() {
+    let good = firing();
+    for end in (0..good.len()).step_by(7) {
+        check_refused(&good.as_bytes()[..end], "not JSON");
+    }
+    check_refused(b"<html></html>", "not JSON");
+    check_refused(b"\xff\xfe{}", "not JSON");
+    let mut bad_text = good.clone().into_bytes();
+    let name = good.find("nodemend").unwrap();
+    bad_text[name] = 0xff;
+    check_refused(&bad_text, "not JSON");
+    check_refused(br#"{"version":"\ud800"}"#, "not JSON");
+    check_refused(b"4", "not Alertmanager's");
+    check_refused(
+        br#"{"version":"4","version":"4"}"#,
+        "duplicate field `version`",
+    );
+    check_refused(
+        good.replace(r#""node":"a""#, r#""node":"a","node":"b""#)
+            .as_bytes(),
+        "a label twice",
+    );
+    let deep = "[".repeat(1_000_000);
+    check_refused(
+        format!(r#"{{"version":"4","receiver":{deep}"#).as_bytes(),
+        "not",
+    );
+    check_refused(
+        format!(r#"{{"version":"4","extra":{deep}"#).as_bytes(),
+        "not JSON",
+    );
+    check_refused(
+        payload(&format!("{}{{}}", "{},".repeat(3))).as_bytes(),
+        "missing field",
+    );
+    let many = vec![alert("firing", 0); MAX_ALERTS + 2].join(",");
+    check_refused(payload(&many).as_bytes(), "10002 alerts");
+    let labels: Vec<String> = (0..10_000)
+        .map(|label| format!(r#""l{label}":"x""#))
+        .collect();
+    let alert = format!(
+        r#"{{"status":"firing","labels":{{{}}},"startsAt":"2026-11-24T09:12:30Z"}}"#,
+        labels.join(",")
+    );
+    check_refused(payload(&alert).as_bytes(), "10000 labels");
+    let long = "x".repeat(2000);
+    check_refused(
+        good.replace(r#""node":"a""#, &format!(r#""node":"{long}""#))
+            .as_bytes(),
+        "a label's value is too long",
+    );
+    check_refused(
+        good.replace(r#""A""#, &format!(r#""{long}""#)).as_bytes(),
+        "an alert's name is too long",
+    );
+    check_refused(
+        good.replace("{}:{}", &"x".repeat(20_000)).as_bytes(),
+        "groupKey is too long",
+    );
+    check_refused(
+        good.replace(r#""4""#, &format!(r#""{long}""#)).as_bytes(),
+        "version `xxx",
+    );
+}
+
+proptest::proptest! {
+    #[test]
+    fn h9_no_bytes_make_the_decoder_panic(
+        edits in proptest::collection::vec((0..PAYLOAD.len(), proptest::num::u8::ANY), 1..8),
+        end in 0..=PAYLOAD.len(),
+    ) {
+        let mut body = PAYLOAD.as_bytes().to_vec();
+        for (place, byte) in edits {
+            body[place] = byte;
+        }
+        let _ = decode(&body, "token", at(0));
+        let _ = decode(&body[..end], "token", at(0));
+    }
+}
+
+#[test]
+fn an_alert_without_a_name_is_skipped() {
+    let nameless = r#"{"status":"firing","labels":{"node":"a"},"startsAt":"2026-11-24T09:12:30Z"}"#;
+    let store = Memory::default();
+    let only = deliver(&store, &payload(nameless), at(0)).unwrap();
+    assert_eq!(
+        (only.stored, only.skipped, only.written, store.writes()),
+        (0, 1, false, 0)
+    );
+    let both = payload(&format!("{nameless},{}", alert("firing", 0)));
+    let both = deliver(&store, &both, at(0)).unwrap();
+    assert_eq!((both.stored, both.skipped, both.written), (1, 1, true));
+}
+
+#[test]
+fn a_sender_without_fingerprints_gets_our_own() {
+    let keys = |fingerprint: &str, node: &str| {
+        let body = firing()
+            .replace("0123456789abcdef", fingerprint)
+            .replace(r#""node":"a""#, &format!(r#""node":"{node}""#));
+        let group = decode(body.as_bytes(), "s", at(0)).unwrap().group;
+        group.alerts.into_keys().next().unwrap()
+    };
+    let own = keys("", "a");
+    assert_eq!(own.len(), 16);
+    assert_eq!(keys("../../etc/passwd", "a"), own);
+    assert_eq!(keys("0123456789ABCDEF", "a"), own);
+    assert_ne!(keys("", "b"), own);
+    assert_eq!(keys("00000000000000ff", "b"), "00000000000000ff");
+}
+
+#[test]
+fn groups_of_other_senders_receivers_and_keys_are_apart() {
+    let names = [
+        object_name("a", "b", "c"),
+        object_name("x", "b", "c"),
+        object_name("a", "x", "c"),
+        object_name("a", "b", "x"),
+        object_name("ab", "", "c"),
+    ];
+    let distinct: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!(distinct.len(), names.len());
+}
+
+#[test]
+fn h1_a_delivery_that_comes_twice_writes_nothing() {
+    let store = Memory::default();
+    assert!(deliver(&store, &firing(), at(0)).unwrap().written);
+    let before = store.only();
+    let again = deliver(&store, &firing(), at(1)).unwrap();
+    assert_eq!((again.stored, again.written), (1, false));
+    assert_eq!(store.only(), before);
+    deliver(&store, &resolved(60), at(61)).unwrap();
+    let before = store.only();
+    assert!(!deliver(&store, &resolved(60), at(70)).unwrap().written);
+    assert_eq!((store.only(), store.writes()), (before, 2));
+}
+
+#[test]
+fn h2_what_could_not_be_stored_is_not_acknowledged() {
+    for error in [
+        CallError::NoAnswer("timeout".into()),
+        CallError::Refused("403".into()),
+        CallError::NotNow("429".into()),
+    ] {
+        let store = Memory::default();
+        store.fail(std::slice::from_ref(&error));
+        assert_eq!(
+            deliver(&store, &firing(), at(0)),
+            Err(Error::Store(error.clone()))
+        );
+        assert!(
+            deliver(&store, &firing(), at(0)).unwrap().written,
+            "the next try"
+        );
+    }
+}
+
+#[test]
+fn a_conflict_is_tried_again_but_not_for_ever() {
+    let conflict = CallError::Conflict("changed".into());
+    for (times, expect) in [(1, None), (4, None), (5, Some(Error::Contended))] {
+        let store = Memory::default();
+        store.fail(&vec![conflict.clone(); times]);
+        assert_eq!(
+            deliver(&store, &firing(), at(0)).err(),
+            expect,
+            "{times} conflicts"
+        );
+    }
+}
+
+#[test]
+fn a_resend_refreshes_the_record_once_in_a_third_of_its_life() {
+    let store = Memory::default();
+    let mut last = 0;
+    for now in (0..=3600).step_by(60) {
+        let written = deliver(&store, &firing(), at(now)).unwrap().written;
+        assert_eq!(written, now == 0 || now - last >= 300, "at {now}");
+        if written {
+            last = now;
+        }
+        assert_eq!(signal(&store, at(now)), SignalState::Firing);
+    }
+    assert_eq!(
+        signal(&store, ALERT_TTL.after(at(last))),
+        SignalState::Firing
+    );
+    assert_eq!(
+        signal(&store, at(last + ALERT_TTL.as_seconds() + 1)),
+        SignalState::Unknown
+    );
+}
+
+/// Deliveries as (received, end; none while firing), and what the last of them leaves.
+fn check_history(deliveries: &[(i64, Option<i64>)], expect: SignalState) {
+    let store = Memory::default();
+    for (received, end) in deliveries {
+        let body = end.map_or_else(firing, resolved);
+        deliver(&store, &body, at(*received)).unwrap();
+    }
+    let now = at(deliveries
+        .iter()
+        .map(|(received, _)| *received)
+        .max()
+        .unwrap());
+    assert_eq!(signal(&store, now), expect, "{deliveries:?}");
+}
+
+#[test]
+fn h76_an_alert_that_fires_again_with_its_old_start_is_firing() {
+    use SignalState::{Clear, Firing, Unknown};
+    check_history(&[(10, None), (70, Some(60))], Clear);
+    check_history(&[(10, None), (70, Some(60)), (130, None)], Firing);
+    // Received so soon that the clocks cannot tell; the next re-send can.
+    check_history(&[(10, None), (61, Some(60)), (63, None)], Unknown);
+    check_history(
+        &[(10, None), (61, Some(60)), (63, None), (123, None)],
+        Firing,
+    );
+    // A resolve of which no firing was known.
+    check_history(&[(70, Some(60))], Clear);
+    // The old resolve once more after the new firing: the two contradict.
+    check_history(
+        &[(10, None), (70, Some(60)), (130, None), (131, Some(60))],
+        Unknown,
+    );
+    check_history(
+        &[
+            (10, None),
+            (70, Some(60)),
+            (130, None),
+            (131, Some(60)),
+            (190, None),
+        ],
+        Firing,
+    );
+}
+
+#[test]
+fn a_firing_delivery_that_was_held_up_until_after_the_end_is_not_firing() {
+    // Alertmanager tries a delivery again as it was, then sends the resolve.
+    check_history(
+        &[(10, None), (150, None), (155, Some(95))],
+        SignalState::Clear,
+    );
+    check_history(&[(150, None), (155, Some(95))], SignalState::Unknown);
+    check_history(&[(150, None), (155, Some(148))], SignalState::Unknown);
+}
+
+#[test]
+fn a_clock_of_alertmanager_that_is_ahead_or_behind_does_no_harm() {
+    use SignalState::{Clear, Firing, Unknown};
+    for (ahead, resolved) in [(0, Clear), (-3, Clear), (3, Clear), (3600, Clear)] {
+        check_history(&[(10, None), (70, Some(60 + ahead))], resolved);
+        check_history(&[(10, None), (70, Some(60 + ahead)), (130, None)], Firing);
+    }
+    check_history(&[(10, None), (70, Some(60 - 120))], Unknown);
+    check_history(&[(10, None), (70, Some(60 - 120)), (130, None)], Firing);
+}
+
+#[test]
+fn a_group_forgets_alerts_after_a_day() {
+    let store = Memory::default();
+    let other = firing()
+        .replace("0123456789abcdef", "00000000000000ff")
+        .replace(r#""node":"a""#, r#""node":"b""#);
+    let day = 24 * 3600;
+    deliver(&store, &other, at(0)).unwrap();
+    deliver(&store, &firing(), at(day)).unwrap();
+    assert_eq!(store.only().spec.alerts.len(), 2);
+    deliver(&store, &firing(), at(day + 1)).unwrap();
+    assert_eq!(
+        store.only().spec.alerts.len(),
+        2,
+        "to forget is no reason to write"
+    );
+    deliver(&store, &firing(), at(day + 300)).unwrap();
+    assert_eq!(store.only().spec.alerts.len(), 1);
+}
+
+#[test]
+fn a_group_that_fits_no_object_is_refused() {
+    let store = Memory::default();
+    let alerts: Vec<String> = (0..5000)
+        .map(|n| {
+            alert("firing", 0)
+                .replace("0123456789abcdef", &format!("{n:016x}"))
+                .replace(
+                    r#""node":"a""#,
+                    &format!(r#""node":"ip-10-0-{n}.eu-central-1.compute.internal""#),
+                )
+        })
+        .collect();
+    let error = deliver(&store, &payload(&alerts.join(",")), at(0)).unwrap_err();
+    assert!(matches!(error, Error::GroupTooLarge(_)), "{error}");
+    assert_eq!(store.writes(), 0);
+    let fits = deliver(&store, &payload(&alerts[..2000].join(",")), at(0)).unwrap();
+    assert_eq!((fits.stored, fits.written), (2000, true));
+}
+
+#[test]
+fn a_delivery_that_leaves_alerts_out_marks_its_group() {
+    let store = Memory::default();
+    let body = firing().replace(
+        r#""status":"firing","alerts""#,
+        r#""truncatedAlerts":3,"alerts""#,
+    );
+    deliver(&store, &body, at(0)).unwrap();
+    assert!(store.only().spec.incomplete);
+}

@@ -279,7 +279,8 @@ impl Auth {
     }
 }
 
-/// The token of a file; none if there is none, or none that could be one.
+/// The token of a file; none if there is none, or none that could be one. A small
+/// blocking read of a mounted secret: the router may need no runtime.
 fn read_token(path: &Path) -> Option<String> {
     let mut text = String::new();
     let file = std::fs::File::open(path).ok()?;

@@ -528,7 +528,6 @@ fn alert_state(alert: &StoredAlert, node: &NodeView, now: Timestamp) -> SignalSt
 /// which came last, a delayed delivery or the clocks are to blame.
 fn last_word(alert: &StoredAlert) -> SignalState {
     match (alert.last_firing, alert.ends_at) {
-        (None, None) => SignalState::Unknown,
         (Some(_), None) => SignalState::Firing,
         (None, Some(_)) => SignalState::Clear,
         (Some(firing), Some(end)) if CLOCK_SKEW.after(firing) < end => SignalState::Clear,

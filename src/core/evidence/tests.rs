@@ -212,6 +212,7 @@ fn alert(starts: i64, firing: Option<i64>, ends: Option<i64>) -> StoredAlert {
         severity: String::new(),
         starts_at: at(starts),
         last_firing: firing.map(at),
+        last_resolved: None,
         ends_at: ends.map(at),
     }
 }
@@ -221,11 +222,16 @@ fn h76_an_alert_fires_if_last_received_firing_after_its_largest_end() {
     let node = node("a", "True");
     for (firing, ends, now, expect) in [
         (Some(10), None, 10, SignalState::Firing),
-        (Some(10), Some(5), 10, SignalState::Firing),
-        (Some(10), Some(20), 20, SignalState::Clear),
+        (Some(11), Some(5), 11, SignalState::Firing),
+        (Some(10), Some(5), 10, SignalState::Unknown),
+        (Some(10), Some(15), 15, SignalState::Unknown),
+        (Some(10), Some(16), 16, SignalState::Clear),
         (None, Some(20), 20, SignalState::Clear),
         (Some(10), None, 10 + 901, SignalState::Unknown),
         (Some(-2000), None, 0, SignalState::Unknown),
+        (None, Some(-2000), 0, SignalState::Unknown),
+        (Some(-2000), Some(-1000), 0, SignalState::Clear),
+        (Some(3600), None, 0, SignalState::Unknown),
         (None, None, 0, SignalState::Unknown),
     ] {
         assert_eq!(
@@ -237,6 +243,22 @@ fn h76_an_alert_fires_if_last_received_firing_after_its_largest_end() {
 }
 
 #[test]
+fn a_resolve_received_last_that_ended_before_the_last_firing_is_a_contradiction() {
+    let node = node("a", "True");
+    for (resolved, expect) in [
+        (10, SignalState::Firing),
+        (100, SignalState::Firing),
+        (101, SignalState::Unknown),
+    ] {
+        let alert = StoredAlert {
+            last_resolved: Some(at(resolved)),
+            ..alert(0, Some(100), Some(5))
+        };
+        assert_eq!(alert_state(&alert, &node, at(100)), expect, "{resolved}");
+    }
+}
+
+#[test]
 fn h1_any_order_and_repetition_of_deliveries_gives_the_same() {
     let group = |alert: StoredAlert| AlertGroupSpec {
         alerts: BTreeMap::from([("f".into(), alert)]),
@@ -244,7 +266,10 @@ fn h1_any_order_and_repetition_of_deliveries_gives_the_same() {
     };
     let deliveries = [
         group(alert(0, Some(1), None)),
-        group(alert(0, None, Some(5))),
+        group(StoredAlert {
+            last_resolved: Some(at(6)),
+            ..alert(0, None, Some(5))
+        }),
         group(alert(7, Some(8), None)),
     ];
     let merged = |order: &[usize]| {
