@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod cli;
+pub mod cloud;
 pub mod controller;
 pub mod exec;
 pub mod prometheus;
