@@ -8,7 +8,7 @@ use nodemend_core::api::{
     Strategy, When,
 };
 use nodemend_core::config::{Fault, Limits, Policy, Rule};
-use nodemend_core::evidence::{Answer, Input};
+use nodemend_core::evidence::Input;
 use nodemend_core::model::{DO_NOT_REPAIR_ANNOTATION, Reason, Span, VerdictKind};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
@@ -282,20 +282,8 @@ fn policy(name: &str, mode: Mode) -> Policy {
 fn inputs(world: &World, setup: &Setup) -> Vec<Input> {
     let mut inputs = vec![Input::Nodes(world.list_nodes())];
     for rule in &setup.rules {
-        let labels = |body: &[u8]| {
-            prometheus::decode(body, MAX_SERIES)
-                .map(|samples| samples.into_iter().map(|sample| sample.labels).collect())
-        };
-        let answer = match (
-            labels(&world.answer(Some(&rule.name))),
-            labels(&world.answer(None)),
-        ) {
-            (Ok(firing), Ok(present)) => Answer::Series {
-                firing,
-                present: Some(present),
-            },
-            (Err(error), _) | (_, Err(error)) => Answer::Failed(error.to_string()),
-        };
+        let ask = |fault| prometheus::decode(&world.answer(fault), MAX_SERIES);
+        let answer = prometheus::answer(ask(Some(rule.name.as_str())), Some(ask(None)));
         inputs.push(Input::Rule {
             name: rule.name.clone(),
             answer,

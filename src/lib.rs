@@ -3,6 +3,7 @@
 pub mod alertmanager;
 pub mod app;
 pub mod cli;
+pub mod cloud;
 pub mod controller;
 pub mod exec;
 pub mod http;

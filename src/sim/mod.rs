@@ -170,8 +170,8 @@ impl World {
         }
     }
 
-    /// The body that Prometheus would answer for the nodes with this fault, or for
-    /// all that have data.
+    /// The body that Prometheus would answer: the nodes with this fault, or for none
+    /// of them the `timestamp()` of all that have data, just scraped.
     pub fn answer(&self, fault: Option<&str>) -> Vec<u8> {
         let state = self.0.borrow();
         let has = |name: &str| {
@@ -183,8 +183,9 @@ impl World {
             })
         };
         let seconds = state.now.as_second();
+        let value = fault.map_or_else(|| seconds.to_string(), |_| "1".to_owned());
         let samples: Vec<serde_json::Value> =
-            state.nodes.keys().filter(|name| has(name)).map(|name| serde_json::json!({"metric": {"instance": name, "job": "node-exporter"}, "value": [seconds, "1"]})).collect();
+            state.nodes.keys().filter(|name| has(name)).map(|name| serde_json::json!({"metric": {"instance": name, "job": "node-exporter"}, "value": [seconds, value]})).collect();
         serde_json::json!({"status": "success", "data": {"resultType": "vector", "result": samples}}).to_string().into_bytes()
     }
 

@@ -7,6 +7,7 @@ mod apply;
 mod audit;
 mod cloud;
 mod control_plane;
+mod double;
 mod http;
 mod inside;
 mod jaeger;
@@ -26,6 +27,7 @@ mod yaml;
 pub use audit::AuditEvent;
 pub use cloud::{Call, Cloud, CloudOptions, Fate, Fault, Instance, Joining, Moto, Planned};
 pub use control_plane::{ControlPlane, Pace, client_of};
+pub use double::{Double, Reply, Sent};
 pub use jaeger::{Jaeger, Span, Trace};
 pub use lab::Lab;
 pub use monitoring::{

@@ -1,37 +1,18 @@
-//! What Prometheus says: the decoding of query answers. Whatever is not a plain,
-//! complete instant vector of finite numbers is an error, never a zero.
+//! The decoding of query answers: anything but a complete instant vector of finite
+//! numbers is an error.
 
 use nodemend_core::evidence::identity::Labels;
 use serde::Deserialize;
 
-/// Why an answer cannot be used.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum Error {
-    /// It is not what Prometheus answers.
-    #[error("not an answer of Prometheus: {0}")]
-    Shape(String),
-    /// Prometheus refused the query.
-    #[error("Prometheus refused: {0}")]
-    Refused(String),
-    /// Prometheus says that the answer may be incomplete.
-    #[error("answer with warnings: {0}")]
-    Warnings(String),
-    /// A scalar, a matrix, a string, a histogram.
-    #[error("an instant vector was asked for, the answer is a {0}")]
-    Type(String),
-    /// Not a finite number.
-    #[error("a sample is {0}")]
-    Value(String),
-    /// More series than any fleet has.
-    #[error("{0} series, more than {1}")]
-    TooMany(usize, usize),
-}
+use super::Error;
 
 /// One series of an instant vector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     /// Its labels.
     pub labels: Labels,
+    /// When the server evaluated it, in seconds since 1970, finite.
+    pub at: f64,
     /// Its value, finite.
     pub value: f64,
 }
@@ -64,10 +45,10 @@ pub fn decode(body: &[u8], max_series: usize) -> Result<Vec<Sample>, Error> {
     let envelope: Envelope =
         serde_json::from_slice(body).map_err(|error| Error::Shape(error.to_string()))?;
     if envelope.status != "success" {
-        return Err(Error::Refused(envelope.error));
+        return Err(Error::Refused(start(&envelope.error)));
     }
     if !envelope.warnings.is_empty() {
-        return Err(Error::Warnings(envelope.warnings.join("; ")));
+        return Err(Error::Warnings(start(&envelope.warnings.join("; "))));
     }
     let data = envelope
         .data
@@ -83,8 +64,21 @@ pub fn decode(body: &[u8], max_series: usize) -> Result<Vec<Sample>, Error> {
     samples.into_iter().map(read).collect()
 }
 
+/// What Prometheus says in a body that does not come with status 200.
+pub(super) fn refusal(body: &[u8]) -> String {
+    match serde_json::from_slice::<Envelope>(body) {
+        Ok(envelope) => start(&envelope.error),
+        Err(_) => "not in the words of Prometheus".into(),
+    }
+}
+
+/// As much of a text as fits into a message.
+fn start(text: &str) -> String {
+    text.chars().take(200).collect()
+}
+
 fn read(sample: RawSample) -> Result<Sample, Error> {
-    let (_, text) = sample
+    let (at, text) = sample
         .value
         .ok_or_else(|| Error::Type("histogram".into()))?;
     let value: f64 = text.parse().map_err(|_| Error::Value(text.clone()))?;
@@ -93,6 +87,7 @@ fn read(sample: RawSample) -> Result<Sample, Error> {
     }
     Ok(Sample {
         labels: sample.metric,
+        at,
         value,
     })
 }

@@ -1,0 +1,38 @@
+//! EC2, as `exec` asks for it. Without the feature `ec2` only [`NoCloud`] is left.
+
+#[cfg(feature = "ec2")]
+mod ec2;
+
+use nodemend_core::api::LaunchPlan;
+use nodemend_core::model::InstanceView;
+
+use crate::exec::{CallError, Cloud};
+
+#[cfg(feature = "ec2")]
+pub use ec2::{DEADLINE, Ec2};
+
+/// Stands where EC2 would be, and refuses every call.
+#[derive(Clone, Copy, Debug)]
+pub struct NoCloud;
+
+impl Cloud for NoCloud {
+    async fn instance(&self, _: &str) -> Result<Option<InstanceView>, CallError> {
+        Err(refused())
+    }
+
+    async fn by_token(&self, _: &str) -> Result<Option<InstanceView>, CallError> {
+        Err(refused())
+    }
+
+    async fn launch(&self, _: &str, _: &LaunchPlan) -> Result<String, CallError> {
+        Err(refused())
+    }
+
+    async fn terminate(&self, _: &str) -> Result<(), CallError> {
+        Err(refused())
+    }
+}
+
+fn refused() -> CallError {
+    CallError::Refused("built without the feature ec2".into())
+}
