@@ -6,3 +6,4 @@ pub mod controller;
 pub mod exec;
 pub mod prometheus;
 pub mod sim;
+pub mod telemetry;
