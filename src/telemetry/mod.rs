@@ -49,7 +49,7 @@ pub enum Error {
 /// What a pass of the leader came to.
 #[derive(Clone, Copy, Debug)]
 pub struct Pass<'a> {
-    /// The time that the pass decided on.
+    /// The time that the pass decided with: a record whose `since` it is was decided in this pass.
     pub now: Timestamp,
     /// The leader's epoch.
     pub epoch: u64,
@@ -248,7 +248,7 @@ impl Telemetry {
         self.0.metrics.encode()
     }
 
-    /// Waits until all spans are on their way out, at most this long; whether they are. Blocks.
+    /// Waits until every span is exported or dropped, at most this long; whether they are. Blocks.
     pub fn flush(&self, deadline: Duration) -> bool {
         let exporter = self.0.exporter.as_ref();
         exporter.is_none_or(|exporter| exporter.flush(deadline))
