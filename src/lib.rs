@@ -9,3 +9,4 @@ pub mod exec;
 pub mod http;
 pub mod prometheus;
 pub mod sim;
+pub mod telemetry;

@@ -1,0 +1,109 @@
+//! What happens to nodes and repairs: one function per event, for its log line
+//! and its metrics together.
+
+use nodemend_core::api::{NodeRepair, NodeRepairStatus};
+use nodemend_core::decide::Verdict;
+use nodemend_core::model::VerdictKind;
+use tracing::info;
+
+use super::metrics::{Labels, Metrics, label};
+use super::spans::{Stage, seconds};
+
+/// A verdict is another than before.
+pub(super) fn verdict_changed(verdict: &Verdict, before: VerdictKind, metrics: &Metrics) {
+    metrics
+        .decisions
+        .get_or_create(&label("verdict", verdict.kind))
+        .inc();
+    let reasons: Vec<String> = verdict.reasons.iter().map(ToString::to_string).collect();
+    info!(
+        node = verdict.node,
+        uid = verdict.uid,
+        verdict = ?verdict.kind,
+        ?before,
+        reasons = reasons.join(","),
+        fault = verdict.fault,
+        policy = verdict.policy,
+        "verdict changed"
+    );
+}
+
+/// A repair began.
+pub(super) fn repair_started(repair: &NodeRepair, metrics: &Metrics) {
+    let spec = &repair.spec;
+    metrics
+        .repairs_started
+        .get_or_create(&label("strategy", spec.plan.strategy))
+        .inc();
+    info!(
+        repair = name(repair),
+        node = spec.node_name,
+        uid = spec.node_uid,
+        fault = spec.fault,
+        policy = spec.policy,
+        strategy = ?spec.plan.strategy,
+        "repair started"
+    );
+}
+
+/// A step, or a wait between steps, is over.
+pub(super) fn stage_ended(repair: &NodeRepair, stage: &Stage<'_>, metrics: &Metrics) {
+    metrics
+        .step_duration
+        .get_or_create(&vec![("step", stage.part.to_string())])
+        .observe(stage.seconds());
+    info!(
+        repair = name(repair),
+        node = repair.spec.node_name,
+        trace_id = trace_id(repair),
+        step = %stage.part,
+        attempt = stage.attempt,
+        target_id = stage.target,
+        detail = stage.detail,
+        failures = stage.failures,
+        seconds = stage.seconds(),
+        "{}",
+        if stage.done { "step concluded" } else { "step failed" }
+    );
+}
+
+/// A repair came to its end.
+pub(super) fn repair_ended(repair: &NodeRepair, status: &NodeRepairStatus, metrics: &Metrics) {
+    let outcome = label("outcome", status.phase);
+    let strategy = label("strategy", repair.spec.plan.strategy);
+    metrics
+        .repairs_finished
+        .get_or_create(&[strategy, outcome.clone()].concat())
+        .inc();
+    let took = status
+        .ended
+        .map(|ended| (seconds(repair.spec.quarantine.at, ended), ended));
+    if let Some((seconds, ended)) = took {
+        let exemplar: Labels = vec![("trace_id", status.trace_id.clone())];
+        metrics.repair_duration.get_or_create(&outcome).observe(
+            seconds,
+            Some(exemplar),
+            Some(ended.into()),
+        );
+    }
+    info!(
+        repair = name(repair),
+        node = repair.spec.node_name,
+        trace_id = status.trace_id,
+        phase = ?status.phase,
+        reason = status.reason.map(tracing::field::debug),
+        message_text = status.message,
+        seconds = took.map(|(seconds, _)| seconds),
+        "repair ended"
+    );
+}
+
+/// A repair's name.
+pub(super) fn name(repair: &NodeRepair) -> &str {
+    repair.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// A repair's trace, empty before its first status.
+pub(super) fn trace_id(repair: &NodeRepair) -> &str {
+    repair.status.as_ref().map_or("", |status| &status.trace_id)
+}
