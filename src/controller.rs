@@ -11,7 +11,7 @@ use nodemend_core::api::{
 use nodemend_core::config::{Limits, Policy, Rule};
 use nodemend_core::decide::{self, Pause, Scopes, Verdict, World};
 use nodemend_core::evidence::{Evidence, Input};
-use nodemend_core::model::{NodeView, Truth, VerdictKind, digest};
+use nodemend_core::model::{NodeView, SignalState, Truth, VerdictKind, digest};
 use nodemend_core::repair;
 
 use crate::exec::{self, CallError, Cloud, Cluster, Context};
@@ -32,10 +32,10 @@ pub trait Records {
     async fn put_fleet(&self, fleet: &FleetState) -> Result<FleetState, CallError>;
     /// A consistent list of all node records.
     async fn healths(&self) -> Result<Vec<NodeHealth>, CallError>;
-    /// Creates or replaces one.
-    async fn put_health(&self, health: &NodeHealth) -> Result<(), CallError>;
-    /// Deletes one.
-    async fn delete_health(&self, name: &str) -> Result<(), CallError>;
+    /// Creates or replaces one; gives back what is stored.
+    async fn put_health(&self, health: &NodeHealth) -> Result<NodeHealth, CallError>;
+    /// Deletes one, if it is still the one that was read.
+    async fn delete_health(&self, health: &NodeHealth) -> Result<(), CallError>;
 }
 
 /// The alerts that any replica remembers. A write carries the resourceVersion that was read.
@@ -82,6 +82,10 @@ pub struct Report {
     pub repairs: Vec<NodeRepair>,
     /// What the guards counted.
     pub scopes: Scopes,
+    /// The node records written.
+    pub healths: Vec<NodeHealth>,
+    /// Repairs that a call without answer held up, and what it said.
+    pub stuck: Vec<(String, CallError)>,
     /// When to look again at the latest.
     pub wake: Option<Timestamp>,
 }
@@ -94,18 +98,36 @@ pub struct Controller<C, K> {
     setup: Setup,
     evidence: Evidence,
     fleet: Option<FleetState>,
+    last_seen: Option<Timestamp>,
 }
 
 impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
-    /// A leader that has not yet acted.
-    pub fn new(cluster: C, cloud: K, setup: Setup) -> Self {
+    /// A leader that has not yet acted. `last_seen` is when the one before was last
+    /// known to look; from then on no clock ran.
+    pub fn new(cluster: C, cloud: K, setup: Setup, last_seen: Option<Timestamp>) -> Self {
         Self {
             cluster,
             cloud,
             setup,
             evidence: Evidence::default(),
             fleet: None,
+            last_seen,
         }
+    }
+
+    /// Takes these policies from now on.
+    pub fn adopt(&mut self, policies: Vec<Policy>) {
+        self.setup.policies = policies;
+    }
+
+    /// What is known.
+    pub const fn evidence(&self) -> &Evidence {
+        &self.evidence
+    }
+
+    /// The epoch of this leader, once it took over.
+    pub fn epoch(&self) -> Option<u64> {
+        self.fleet.as_ref().map(|fleet| fleet.spec.epoch)
     }
 
     /// Decides on what is known now, and takes every open repair as far as it goes.
@@ -115,8 +137,8 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
         pauses: &[Pause],
         now: Timestamp,
     ) -> Result<Report, Error> {
-        let mut fleet = match self.fleet.take() {
-            Some(fleet) => self.still_leader(&fleet).await?,
+        let mut fleet = match &self.fleet {
+            Some(fleet) => self.still_leader(fleet).await?,
             None => self.take_over(now).await?,
         };
         for input in inputs {
@@ -154,12 +176,14 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
         if !admitted.is_empty() {
             repairs = self.cluster.repairs().await?;
         }
-        self.record(&verdicts, now).await?;
-        let wake = self.advance(&mut repairs, pauses, &scopes, now).await?;
+        let healths = self.record(&verdicts, now).await?;
+        let (wake, stuck) = self.advance(&mut repairs, pauses, &scopes, now).await;
         Ok(Report {
             verdicts,
             repairs,
             scopes,
+            healths,
+            stuck,
             wake,
         })
     }
@@ -215,6 +239,7 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
                 uid: health.spec.node_uid,
                 signals: status.signals,
                 faults: status.faults,
+                last_seen: self.last_seen.unwrap_or(now),
             };
             self.evidence.fold(restore, now);
         }
@@ -276,7 +301,8 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
     }
 
     /// Writes what changed of each node that is not plainly healthy.
-    async fn record(&self, verdicts: &[Verdict], now: Timestamp) -> Result<(), Error> {
+    async fn record(&self, verdicts: &[Verdict], now: Timestamp) -> Result<Vec<NodeHealth>, Error> {
+        let mut written = Vec::new();
         let known: BTreeMap<String, NodeHealth> = self
             .cluster
             .healths()
@@ -299,8 +325,8 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
                 now,
             );
             if verdict.kind == VerdictKind::Healthy && cooldown.after(status.since) <= now {
-                if let Some(name) = before.and_then(|health| health.metadata.name.as_ref()) {
-                    self.cluster.delete_health(name).await?;
+                if let Some(health) = before {
+                    self.cluster.delete_health(health).await?;
                 }
                 continue;
             }
@@ -315,17 +341,16 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
                 NodeHealth::new(&format!("node-{}", digest(&[&verdict.uid], 20)), spec)
             });
             health.status = Some(status);
-            self.cluster.put_health(&health).await?;
+            written.push(self.cluster.put_health(&health).await?);
         }
-        for (uid, health) in &known {
-            if let (false, Some(name)) = (
-                verdicts.iter().any(|verdict| verdict.uid == *uid),
-                &health.metadata.name,
-            ) {
-                self.cluster.delete_health(name).await?;
+        // A list that is empty or old says nothing of who is gone.
+        let certain = self.evidence.nodes_fresh(now);
+        for (uid, health) in known.iter().filter(|_| certain) {
+            if !verdicts.iter().any(|verdict| verdict.uid == *uid) {
+                self.cluster.delete_health(health).await?;
             }
         }
-        Ok(())
+        Ok(written)
     }
 
     fn health(
@@ -351,39 +376,48 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
                     let (truth, since) =
                         self.evidence
                             .fault(node, policy, &fault.name, &self.setup.rules, now);
-                    // A clock that a gap pauses moves with every pass; what is stored is the last firm word.
-                    let kept = before
-                        .and_then(|status| {
-                            status
-                                .faults
-                                .iter()
-                                .find(|record| record.fault == fault.name)
-                        })
-                        .filter(|_| truth == Truth::Unknown);
+                    let known = before.and_then(|status| {
+                        status
+                            .faults
+                            .iter()
+                            .find(|record| record.fault == fault.name)
+                    });
+                    let (since, paused) = standing_clock(
+                        truth == Truth::Unknown,
+                        since,
+                        known.map(|known| (Some(known.since), known.paused)),
+                        now,
+                    );
                     Some(FaultRecord {
                         policy: policy.name.clone(),
                         fault: fault.name.clone(),
-                        since: kept.map_or(since?, |record| record.since),
+                        since: since?,
+                        paused,
                     })
                 })
             });
+        let signals = verdict.signals.iter().cloned().map(|mut signal| {
+            let known = before.and_then(|status| {
+                status
+                    .signals
+                    .iter()
+                    .find(|record| record.name == signal.name)
+            });
+            (signal.since, signal.paused) = standing_clock(
+                signal.state == SignalState::Unknown,
+                signal.since,
+                known.map(|known| (known.since, known.paused)),
+                now,
+            );
+            signal
+        });
         NodeHealthStatus {
             verdict: verdict.kind,
             fault: verdict.fault.clone(),
             policy: verdict.policy.clone(),
             reasons: verdict.reasons.clone(),
             since,
-            signals: verdict
-                .signals
-                .iter()
-                .cloned()
-                .map(|mut signal| {
-                    if signal.state == nodemend_core::model::SignalState::Unknown {
-                        signal.since = None;
-                    }
-                    signal
-                })
-                .collect(),
+            signals: signals.collect(),
             faults: faults.collect(),
             trace_id: digest(
                 &[
@@ -403,27 +437,27 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
         pauses: &[Pause],
         scopes: &Scopes,
         now: Timestamp,
-    ) -> Result<Option<Timestamp>, Error> {
-        let epoch = self.fleet.as_ref().map_or(0, |fleet| fleet.spec.epoch);
+    ) -> (Option<Timestamp>, Vec<(String, CallError)>) {
+        let epoch = self.epoch().unwrap_or(0);
         let nodes: BTreeMap<String, NodeView> = self
             .evidence
             .nodes()
             .map(|node| (node.name.clone(), node.clone()))
             .collect();
-        let mut wake: Option<Timestamp> = None;
+        let (mut wake, mut stuck): (Option<Timestamp>, _) = (None, Vec::new());
         let snapshot = repairs.to_vec();
         for repair in repairs
             .iter_mut()
-            .filter(|repair| repair.open() || repair.metadata.deletion_timestamp.is_some())
+            .filter(|repair| repair.open() || has_finalizer(repair))
         {
             let context = self.context(repair, &snapshot, pauses, scopes, &nodes, epoch, now);
             match exec::advance(&self.cluster, &self.cloud, repair, &context).await {
                 Ok(next) => wake = [wake, next].into_iter().flatten().min(),
                 // One repair that cannot go on now does not stop the others.
-                Err(_) => wake = Some(now),
+                Err(error) => stuck.push((name(repair), error)),
             }
         }
-        Ok(wake)
+        (wake, stuck)
     }
 
     #[allow(
@@ -472,6 +506,29 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
             paused: decide::pause_reason(node, repair, &world, scopes, now),
         }
     }
+}
+
+/// A clock as it is stored. One that stands still moves with every pass; so what is
+/// kept is where it stopped, and when.
+fn standing_clock(
+    unknown: bool,
+    since: Option<Timestamp>,
+    known: Option<(Option<Timestamp>, Option<Timestamp>)>,
+    now: Timestamp,
+) -> (Option<Timestamp>, Option<Timestamp>) {
+    match known {
+        _ if !unknown || since.is_none() => (since, None),
+        Some((Some(stopped), paused)) => (Some(stopped), paused.or(Some(now))),
+        _ => (since, Some(now)),
+    }
+}
+
+fn has_finalizer(repair: &NodeRepair) -> bool {
+    repair
+        .metadata
+        .finalizers
+        .as_ref()
+        .is_some_and(|finalizers| finalizers.iter().any(|name| name == FINALIZER))
 }
 
 fn name(repair: &NodeRepair) -> String {

@@ -118,7 +118,19 @@ pub async fn advance<C: Cluster, K: Cloud>(
     context: &Context<'_>,
 ) -> Result<Option<Timestamp>, CallError> {
     for _ in 0..STEPS_PER_PASS {
-        let observed = observe(cluster, cloud, repair, context).await?;
+        if let Some(until) = repair::retry_at(repair).filter(|until| *until > context.now) {
+            return Ok(Some(until));
+        }
+        let observed = match observe(cluster, cloud, repair, context).await {
+            Ok(observed) => observed,
+            // What an open step cannot see is a failure of that step: on record, with backoff.
+            Err(error) if repair::open_entry(repair).is_some() => {
+                let change = Change::Fail(error.to_string());
+                write(cluster, repair, change, context).await?;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let change = match repair::next(repair, &observed, context.now) {
             Next::Finished => {
                 if repair
@@ -141,7 +153,10 @@ pub async fn advance<C: Cluster, K: Cloud>(
                         done: true,
                         detail,
                     }),
-                    Effect::Progress(_) => {
+                    Effect::Progress(message) => {
+                        if !message.is_empty() && repair.message() != message {
+                            write(cluster, repair, Change::Note(message), context).await?;
+                        }
                         return Ok(Some(
                             nodemend_core::model::Span::seconds(5).after(context.now),
                         ));
@@ -151,11 +166,21 @@ pub async fn advance<C: Cluster, K: Cloud>(
                 }
             }
         };
-        let mut next = repair.clone();
-        repair::apply(&mut next, change, context.epoch, context.now);
-        *repair = cluster.put_repair(&next).await?;
+        write(cluster, repair, change, context).await?;
     }
     Ok(Some(context.now))
+}
+
+async fn write<C: Cluster>(
+    cluster: &C,
+    repair: &mut NodeRepair,
+    change: Change,
+    context: &Context<'_>,
+) -> Result<(), CallError> {
+    let mut next = repair.clone();
+    repair::apply(&mut next, change, context.epoch, context.now);
+    *repair = cluster.put_repair(&next).await?;
+    Ok(())
 }
 
 async fn observe<C: Cluster, K: Cloud>(
@@ -178,10 +203,8 @@ async fn observe<C: Cluster, K: Cloud>(
         abort: context.abort,
         paused: context.paused,
     };
-    if repair
-        .last(Step::Terminate)
-        .is_some_and(|entry| entry.outcome.is_none())
-    {
+    let open = repair::open_entry(repair).map(|entry| entry.intent.step);
+    if matches!(open, Some(Step::Drain | Step::Terminate)) {
         observed.old = cloud.instance(&repair.spec.plan.instance_id).await?;
     }
     if let Some(replacement) = repair
@@ -215,7 +238,7 @@ async fn perform<C: Cluster, K: Cloud>(
     match command {
         Command::Cordon => cordon(cluster, repair, observed).await,
         Command::Uncordon => uncordon(cluster, repair, observed).await,
-        Command::Launch(token, plan) => launch(cloud, token, plan).await,
+        Command::Launch(token, plan) => launch(cloud, repair, token, plan).await,
         Command::Drain => drain(cluster, repair, observed).await,
         Command::Terminate(id) => terminate(cloud, repair, observed, id).await,
     }
@@ -308,8 +331,19 @@ async fn uncordon<C: Cluster>(cluster: &C, repair: &NodeRepair, observed: &Obser
     }
 }
 
+/// How often a launch that EC2 refuses is tried before a person is asked; with the
+/// backoff this takes four minutes, which outlives a fresh grant on its way through IAM.
+const REFUSALS: u32 = 7;
+
 /// Looks the token up first: what an earlier, unanswered try made is ours.
-async fn launch<K: Cloud>(cloud: &K, token: &str, plan: &LaunchPlan) -> Effect {
+async fn launch<K: Cloud>(
+    cloud: &K,
+    repair: &NodeRepair,
+    token: &str,
+    plan: &LaunchPlan,
+) -> Effect {
+    let tried = repair.last(Step::Launch).map_or(0, |entry| entry.failures);
+
     match cloud.by_token(token).await {
         Ok(Some(instance)) => return Effect::Done(instance.id),
         Ok(None) => {}
@@ -317,7 +351,9 @@ async fn launch<K: Cloud>(cloud: &K, token: &str, plan: &LaunchPlan) -> Effect {
     }
     match cloud.launch(token, plan).await {
         Ok(id) => Effect::Done(id),
-        Err(CallError::Refused(message)) => Effect::Refused(GaveUp::Refused, message),
+        Err(CallError::Refused(message)) if tried >= REFUSALS => {
+            Effect::Refused(GaveUp::Refused, message)
+        }
         Err(error) => failed(&error),
     }
 }
@@ -336,19 +372,8 @@ async fn terminate<K: Cloud>(
     let Some(instance) = seen else {
         return Effect::Progress("not seen".into());
     };
-    if instance
-        .tags
-        .get(&repair.spec.plan.launch.cluster_tag)
-        .map(String::as_str)
-        != Some("owned")
-    {
-        return Effect::Refused(
-            GaveUp::NotOurInstance,
-            format!(
-                "{id} is not tagged {}=owned",
-                repair.spec.plan.launch.cluster_tag
-            ),
-        );
+    if let Err(effect) = ours(repair, instance) {
+        return effect;
     }
     match cloud.terminate(id).await {
         // Only an observed `terminated` settles it.
@@ -358,9 +383,27 @@ async fn terminate<K: Cloud>(
     }
 }
 
+/// The cluster's tag is read live before anything on the instance is disturbed.
+fn ours(repair: &NodeRepair, instance: &InstanceView) -> Result<(), Effect> {
+    let tag = &repair.spec.plan.launch.cluster_tag;
+    if instance.tags.get(tag).map(String::as_str) == Some("owned") {
+        return Ok(());
+    }
+    Err(Effect::Refused(
+        GaveUp::NotOurInstance,
+        format!("{} is not tagged {tag}=owned", instance.id),
+    ))
+}
+
 /// One pass over the pods: evicts what may go, and is done when nothing is left that must.
 async fn drain<C: Cluster>(cluster: &C, repair: &NodeRepair, observed: &Observed) -> Effect {
     if let Err(effect) = same_node(repair, observed) {
+        return effect;
+    }
+    let Some(instance) = &observed.old else {
+        return Effect::Progress("EC2 does not know the old instance".into());
+    };
+    if let Err(effect) = ours(repair, instance) {
         return effect;
     }
     let pods = match cluster.pods(&repair.spec.node_name).await {

@@ -61,6 +61,8 @@ pub enum Change {
     Fail(String),
     /// The replacement became Ready.
     Joined(String),
+    /// What is waited for.
+    Note(String),
     /// Begin to give up.
     GiveUp(GaveUp, String),
     /// The next phase.
@@ -160,6 +162,12 @@ pub fn open_entry(repair: &NodeRepair) -> Option<Entry> {
         Some(entry) if entry.outcome.is_none() => Some(entry.clone()),
         Some(_) => None,
     }
+}
+
+/// When an open step that failed may be tried again.
+pub fn retry_at(repair: &NodeRepair) -> Option<Timestamp> {
+    let entry = open_entry(repair)?;
+    Some(backoff(entry.failures).after(entry.last_failure?.at))
 }
 
 /// What to do now. Pure; asking again gives the same answer.
@@ -354,11 +362,10 @@ fn verify(repair: &NodeRepair, observed: &Observed, now: Timestamp) -> Next {
 
 /// Settles the open intent: look first, then do, and after a failure wait.
 fn pursue(repair: &NodeRepair, entry: &Entry, observed: &Observed, now: Timestamp) -> Next {
-    if let Some(failure) = &entry.last_failure {
-        let until = backoff(entry.failures).after(failure.at);
-        if until > now {
-            return Next::Wait(until, failure.message.clone());
-        }
+    if let (Some(until), Some(failure)) = (retry_at(repair), &entry.last_failure)
+        && until > now
+    {
+        return Next::Wait(until, failure.message.clone());
     }
     let intent = &entry.intent;
     let conclude = |done: bool, detail: &str| {
@@ -387,7 +394,7 @@ fn pursue(repair: &NodeRepair, entry: &Entry, observed: &Observed, now: Timestam
         Step::Drain if repair.spec.plan.drain_timeout.after(intent.at) <= now => {
             Next::Write(Change::GiveUp(
                 GaveUp::DrainTimeout,
-                "disruption budgets or pods did not allow the drain in time".into(),
+                format!("the drain was not allowed in time: {}", repair.message()),
             ))
         }
         Step::Drain if observed.paused.is_some() => Next::Wait(POLL.after(now), "paused".into()),
@@ -528,6 +535,7 @@ pub fn apply(repair: &mut NodeRepair, change: Change, epoch: u64, now: Timestamp
             replacement.node_name = node;
             replacement.ready_since = Some(now);
         }
+        Change::Note(message) => status.message = message,
         Change::GiveUp(reason, message) => {
             if let Some(entry) = status
                 .journal

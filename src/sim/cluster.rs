@@ -238,18 +238,29 @@ impl Records for World {
         self.read(|state| state.healths.values().cloned().collect())
     }
 
-    async fn put_health(&self, health: &NodeHealth) -> Result<(), CallError> {
+    async fn put_health(&self, health: &NodeHealth) -> Result<NodeHealth, CallError> {
         let name = name_of(&health.metadata);
         self.mutate(format!("health {name}"), |state| {
-            state.healths.insert(name.clone(), health.clone());
-            Ok(())
+            let version = state.bump();
+            let stored = state
+                .healths
+                .get(&name)
+                .and_then(|stored| stored.metadata.resource_version.clone());
+            if stored != health.metadata.resource_version {
+                return Err(conflict("the record changed"));
+            }
+            let mut next = health.clone();
+            next.metadata.resource_version = Some(version);
+            state.healths.insert(name.clone(), next.clone());
+            Ok(next)
         })
         .await
     }
 
-    async fn delete_health(&self, name: &str) -> Result<(), CallError> {
+    async fn delete_health(&self, health: &NodeHealth) -> Result<(), CallError> {
+        let name = name_of(&health.metadata);
         self.mutate(format!("forget {name}"), |state| {
-            state.healths.remove(name);
+            state.healths.remove(&name);
             Ok(())
         })
         .await

@@ -139,6 +139,9 @@ pub struct SignalRecord {
     /// Since when it fires, by our own clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
+    /// Since when that clock stands still, because the state is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Timestamp>,
 }
 
 /// A fault's clock as `NodeHealth` keeps it.
@@ -151,6 +154,9 @@ pub struct FaultRecord {
     pub fault: String,
     /// Since when it is true, by our own clock.
     pub since: Timestamp,
+    /// Since when that clock stands still, because the truth is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<Timestamp>,
 }
 
 /// The leader's one object: epoch, reservations, sources.
@@ -522,6 +528,12 @@ impl NodeRepair {
         self.status
             .as_ref()
             .map_or(Phase::Pending, |status| status.phase)
+    }
+    /// What is waited for, or why it ended.
+    pub fn message(&self) -> &str {
+        self.status
+            .as_ref()
+            .map_or("", |status| status.message.as_str())
     }
     /// Whether work is left.
     pub fn open(&self) -> bool {

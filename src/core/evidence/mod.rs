@@ -58,6 +58,8 @@ pub enum Input {
         signals: Vec<SignalRecord>,
         /// Its faults' clocks.
         faults: Vec<FaultRecord>,
+        /// When the earlier leader was last known to look: from then on clocks stood still.
+        last_seen: Timestamp,
     },
 }
 
@@ -178,21 +180,27 @@ impl Evidence {
                 uid,
                 signals,
                 faults,
+                last_seen,
             } => {
-                let clock = |since| Clock {
-                    since,
-                    clear_since: None,
-                    settled: now,
+                let resumed = |since: Option<Timestamp>, paused: Option<Timestamp>| {
+                    let stood = paused.unwrap_or(last_seen).min(last_seen);
+                    let gap = now.duration_since(stood).max(SignedDuration::ZERO);
+                    let since = since.and_then(|since| since.checked_add(gap).ok());
+                    Clock {
+                        since: since.map(|since| since.min(now)),
+                        clear_since: None,
+                        settled: now,
+                    }
                 };
                 for record in signals {
                     self.signals
                         .entry((uid.clone(), record.name))
-                        .or_insert(clock(record.since));
+                        .or_insert_with(|| resumed(record.since, record.paused));
                 }
                 for record in faults {
                     self.faults
                         .entry((uid.clone(), record.policy, record.fault))
-                        .or_insert(clock(Some(record.since)));
+                        .or_insert_with(|| resumed(Some(record.since), record.paused));
                 }
             }
         }
@@ -358,6 +366,7 @@ impl Evidence {
                     name,
                     state: signal.state,
                     since: signal.since,
+                    paused: None,
                 }
             })
             .collect()

@@ -111,7 +111,7 @@ pub fn run(seed: u64, kill: Option<Kill>, tell: impl FnMut(Event)) -> (Summary, 
     let plan = populate(&world, seed, start);
     world.kill_at(kill);
     let setup = setup();
-    let mut controller = Controller::new(world.clone(), world.clone(), setup.clone());
+    let mut controller = Controller::new(world.clone(), world.clone(), setup.clone(), None);
     let mut story = Story {
         seen: std::collections::BTreeMap::new(),
         tell,
@@ -140,7 +140,8 @@ pub fn run(seed: u64, kill: Option<Kill>, tell: impl FnMut(Event)) -> (Summary, 
             // The leader was killed: another one starts from the records alone.
             None => {
                 world.kill_at(None);
-                controller = Controller::new(world.clone(), world.clone(), setup.clone());
+                controller =
+                    Controller::new(world.clone(), world.clone(), setup.clone(), Some(now));
             }
         }
         world.tick(STEP);
