@@ -4,6 +4,7 @@ pub mod alertmanager;
 pub mod app;
 pub mod cli;
 pub mod cloud;
+pub mod cluster;
 pub mod controller;
 pub mod exec;
 pub mod http;
