@@ -1,12 +1,13 @@
 //! The command line.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use nodemend_core::api;
 
-use crate::app;
+use crate::{app, telemetry};
 
 /// Replaces broken Kubernetes nodes at a pace that cannot hurt the cluster, and says why.
 #[derive(Debug, Parser)]
@@ -30,6 +31,15 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Format::Human)]
         format: Format,
     },
+    /// Run the service until SIGTERM: take webhooks, and on the leader watch, decide and repair.
+    Run {
+        /// The service's configuration, nodemend.yaml.
+        #[arg(long, value_name = "FILE", env = "NODEMEND_CONFIG")]
+        config: PathBuf,
+        /// How log lines are written to stderr; `RUST_LOG` says which (default: info).
+        #[arg(long, value_enum, default_value_t = Log::Json)]
+        log: Log,
+    },
     /// Write what is derived from the types.
     Generate {
         /// What to write.
@@ -50,6 +60,12 @@ enum Format {
     Json,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Log {
+    Human,
+    Json,
+}
+
 /// Runs the command of this process. Exit codes: 0 fine, 1 the thing checked is wrong, 2 usage.
 pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
@@ -58,6 +74,12 @@ pub fn main() -> ExitCode {
             headless,
             format,
         } => demo(seed, headless, format),
+        Command::Run { config, log } => {
+            telemetry::logs(log == Log::Json);
+            app::serve::run(&config)
+                .map(|()| ExitCode::SUCCESS)
+                .map_err(std::io::Error::other)
+        }
         Command::Generate {
             what: Generate::Crds,
         } => generate_crds(),
@@ -73,7 +95,7 @@ pub fn main() -> ExitCode {
 
 fn demo(seed: u64, headless: bool, format: Format) -> std::io::Result<ExitCode> {
     let mut told = Ok(());
-    let (summary, _) = app::run(seed, None, |event| {
+    let (summary, _) = app::demo::run(seed, None, |event| {
         if !headless && told.is_ok() {
             told = writeln!(
                 std::io::stderr(),
@@ -96,7 +118,7 @@ fn demo(seed: u64, headless: bool, format: Format) -> std::io::Result<ExitCode> 
     })
 }
 
-fn human(out: &mut impl std::io::Write, summary: &app::Summary) -> std::io::Result<()> {
+fn human(out: &mut impl std::io::Write, summary: &app::demo::Summary) -> std::io::Result<()> {
     let bold = if std::io::stdout().is_terminal() {
         ("\u{1b}[1m", "\u{1b}[0m")
     } else {

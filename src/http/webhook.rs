@@ -98,6 +98,27 @@ impl Refusal {
         Self::Aborted,
     ];
 
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Method => "Method",
+            Self::ContentType => "ContentType",
+            Self::ContentEncoding => "ContentEncoding",
+            Self::Unauthorized => "Unauthorized",
+            Self::NoToken => "NoToken",
+            Self::Overloaded => "Overloaded",
+            Self::BodyTooLarge => "BodyTooLarge",
+            Self::BodyBroken => "BodyBroken",
+            Self::NotJson => "NotJson",
+            Self::Shape => "Shape",
+            Self::Version => "Version",
+            Self::TooMuch => "TooMuch",
+            Self::GroupTooLarge => "GroupTooLarge",
+            Self::Store => "Store",
+            Self::Aborted => "Aborted",
+        }
+    }
+
     /// What is answered. Alertmanager tries again after a 5xx and gives up after a 4xx;
     /// a 429 it would take for the latter.
     pub const fn status(self) -> StatusCode {

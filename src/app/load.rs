@@ -1,0 +1,243 @@
+//! Configuration files: found, opened, handed to the core, and every mistake of
+//! all of them told at once.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use nodemend_core::api::Mode;
+use nodemend_core::config::{self, Document, Policy, Problem, Rule, Settings};
+
+/// Everything that the service is configured by.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// `nodemend.yaml`.
+    pub settings: Settings,
+    /// The rules to poll.
+    pub rules: Vec<Rule>,
+    /// The policies from files.
+    pub policies: Vec<Policy>,
+}
+
+/// Every mistake that was found.
+#[derive(Debug)]
+pub struct Error(pub Vec<Problem>);
+
+impl std::error::Error for Error {}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        for problem in &self.0 {
+            writeln!(f, "{problem}")?;
+        }
+        write!(
+            f,
+            "{count} {}",
+            if count == 1 { "mistake" } else { "mistakes" }
+        )
+    }
+}
+
+/// A file that was read.
+struct Text {
+    name: String,
+    text: String,
+}
+
+/// Reads the configuration file, and the rule and policy files that it names,
+/// relative to it.
+pub fn load(file: &Path) -> Result<Loaded, Error> {
+    let name = file.display().to_string();
+    let text = fs::read_to_string(file)
+        .map_err(|error| Error(vec![problem(&name, format!("cannot be read: {error}"), "")]))?;
+    let document = Document {
+        file: &name,
+        text: &text,
+    };
+    let settings = config::settings(&document).map_err(Error)?;
+    let home = file.parent().unwrap_or(Path::new(""));
+    let mut problems = Vec::new();
+    let rules = texts(&name, home, "rules", &settings.rules, &mut problems);
+    let policies = texts(&name, home, "policies", &settings.policies, &mut problems);
+    let (rules, policies) = (
+        config::rules(&documents(&rules)),
+        config::policies(&documents(&policies)),
+    );
+    if let Some(token) = &settings.webhook_token_file {
+        problems.extend(check_token(&name, token));
+    }
+    match (rules, policies) {
+        (Ok(rules), Ok(policies)) => {
+            problems.extend(policies.iter().filter_map(without_cloud));
+            if problems.is_empty() {
+                return Ok(Loaded {
+                    settings,
+                    rules,
+                    policies,
+                });
+            }
+        }
+        (rules, policies) => {
+            problems.extend(rules.err().into_iter().flatten());
+            problems.extend(policies.err().into_iter().flatten());
+        }
+    }
+    Err(Error(problems))
+}
+
+/// Why this build cannot do what a policy asks for.
+pub fn without_cloud(policy: &Policy) -> Option<Problem> {
+    (policy.mode == Mode::Enforce && cfg!(not(feature = "ec2"))).then(|| {
+        problem(
+            &policy.name,
+            "this nodemend was built without EC2 and cannot enforce".into(),
+            "build it with the feature ec2, or write mode: Observe",
+        )
+    })
+}
+
+fn problem(file: &str, message: String, hint: &str) -> Problem {
+    Problem {
+        file: file.to_owned(),
+        line: 0,
+        column: 0,
+        message,
+        hint: hint.to_owned(),
+    }
+}
+
+fn documents(texts: &[Text]) -> Vec<Document<'_>> {
+    texts
+        .iter()
+        .map(|text| Document {
+            file: &text.name,
+            text: &text.text,
+        })
+        .collect()
+}
+
+/// The files that the patterns match, in the order of their names, each once.
+fn texts(
+    config: &str,
+    home: &Path,
+    field: &str,
+    patterns: &[String],
+    problems: &mut Vec<Problem>,
+) -> Vec<Text> {
+    let mut found = std::collections::BTreeMap::new();
+    for pattern in patterns {
+        // The directory's own name is no pattern, whatever characters it has.
+        let home = glob::Pattern::escape(&home.display().to_string());
+        let whole = Path::new(&home).join(pattern).display().to_string();
+        let paths = match glob::glob(&whole) {
+            Ok(paths) => paths,
+            Err(error) => {
+                let message = format!("{field}: `{pattern}` is not a pattern: {error}");
+                problems.push(problem(config, message, ""));
+                continue;
+            }
+        };
+        let before = found.len();
+        for path in paths.flatten().filter(|path| path.is_file()) {
+            let name = path.display().to_string();
+            match fs::read_to_string(&path) {
+                Ok(text) => {
+                    found.insert(name.clone(), Text { name, text });
+                }
+                Err(error) => {
+                    problems.push(problem(&name, format!("cannot be read: {error}"), ""));
+                }
+            }
+        }
+        if found.len() == before {
+            let message = format!("{field}: `{pattern}` matches no file");
+            problems.push(problem(config, message, "it is relative to this file"));
+        }
+    }
+    found.into_values().collect()
+}
+
+fn check_token(config: &str, file: &str) -> Option<Problem> {
+    let message = match fs::read_to_string(file) {
+        Ok(text) if text.trim().is_empty() => "is empty".to_owned(),
+        Ok(_) => return None,
+        Err(error) => format!("cannot be read: {error}"),
+    };
+    let message = format!("alertmanager.webhookAuth.bearerTokenFile: {file} {message}");
+    Some(problem(
+        config,
+        message,
+        "the token is what Alertmanager sends",
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(directory: &Path, files: &[(&str, &str)]) -> std::path::PathBuf {
+        for (name, text) in files {
+            let path = directory.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        directory.join("nodemend.yaml")
+    }
+
+    #[test]
+    fn the_mistakes_of_all_files_are_told_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = write(
+            directory.path(),
+            &[
+                (
+                    "nodemend.yaml",
+                    "cluster: c\nprometheus: {urls: [\"http://p\"]}\nrules: [r/*.yaml, none/*.yaml]\npolicies: [p/*.yaml]\n",
+                ),
+                ("r/a.yaml", "groups:\n- name: g\n  rules:\n  - alert: A\n"),
+                (
+                    "p/a.yaml",
+                    "apiVersion: nodemend.dev/v1alpha1\nkind: RepairPolicy\nmetadata: {name: p}\nspec: {faults: [{name: f}]}\n",
+                ),
+            ],
+        );
+        let Err(error) = load(&config) else {
+            panic!("nothing was found")
+        };
+        let text = error.to_string();
+        for part in ["none/*.yaml` matches no file", "r/a.yaml:4", "p/a.yaml:4"] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn an_empty_token_is_a_mistake() {
+        let directory = tempfile::tempdir().unwrap();
+        let token = directory.path().join("token");
+        let text = format!(
+            "cluster: c\nalertmanager: {{webhookAuth: {{bearerTokenFile: {}}}}}\n",
+            token.display()
+        );
+        let config = write(
+            directory.path(),
+            &[("nodemend.yaml", &text), ("token", "\n")],
+        );
+        assert!(load(&config).is_err_and(|error| error.to_string().contains("is empty")));
+        fs::write(&token, "secret").unwrap();
+        assert!(load(&config).is_ok());
+    }
+
+    #[test]
+    fn what_is_shipped_loads() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let directory = tempfile::tempdir().unwrap();
+        let text = format!(
+            "cluster: c\nprometheus: {{urls: [\"http://p\"]}}\nrules: [\"{0}/rules/*.yaml\"]\npolicies: [\"{0}/rules/policies/*.yaml\"]\n",
+            root.display()
+        );
+        let config = write(directory.path(), &[("nodemend.yaml", &text)]);
+        let loaded = load(&config).unwrap_or_else(|error| panic!("{error}"));
+        assert!(loaded.rules.len() >= 5 && loaded.policies.len() == 1);
+    }
+}

@@ -1,0 +1,578 @@
+//! `nodemend run`: the webhook on every replica, and on the leader the loop of
+//! inputs and passes.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use nodemend_core::api::{
+    AlertGroup, AlertGroupSpec, ConditionStatus, LaunchPlan, RepairPause, RepairPolicy,
+    RepairPolicyStatus, StatusCondition,
+};
+use nodemend_core::config::{self, Policy, Rule, Settings};
+use nodemend_core::decide::Pause;
+use nodemend_core::evidence::{Answer, Input};
+use nodemend_core::model::{InstanceView, NodeView};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::load::{self, Loaded};
+use crate::alertmanager::Intake;
+#[cfg(feature = "ec2")]
+use crate::cloud::Ec2;
+#[cfg(not(feature = "ec2"))]
+use crate::cloud::NoCloud as Ec2;
+use crate::cluster::{
+    CALL_DEADLINE, Election, Followed, Kubernetes, Lease, Term, elect, follow, node_view,
+};
+use crate::controller::{self, Controller, Setup};
+use crate::exec::{CallError, Cloud};
+use crate::http::{self, Auth, Bounds, Limits, Readiness};
+use crate::prometheus;
+use crate::telemetry::{CallResult, Pass, Source, System, Telemetry};
+
+/// A pass is made at least this often.
+const IDLE: Duration = Duration::from_secs(5);
+/// Changes within this time make one pass.
+const COALESCE: Duration = Duration::from_millis(100);
+/// How long the API must answer in vain before it is asked again.
+const RETRY: Duration = Duration::from_secs(2);
+/// How often readiness asks the API.
+const CHECK: Duration = Duration::from_secs(15);
+/// How long spans may take to go out at the end.
+const FLUSH: Duration = Duration::from_secs(5);
+/// Webhook deliveries at once.
+const MAX_DELIVERIES: usize = 64;
+
+/// Why the service cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration.
+    #[error(transparent)]
+    Load(#[from] load::Error),
+    /// An address that cannot be listened on.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(std::net::SocketAddr, std::io::Error),
+    /// The operating system.
+    #[error("{0}: {1}")]
+    System(&'static str, std::io::Error),
+    /// The Kubernetes API.
+    #[error(transparent)]
+    Kubernetes(#[from] crate::cluster::Error),
+    /// Prometheus' client.
+    #[error("the Prometheus client cannot be made")]
+    Prometheus(#[source] prometheus::Error),
+    /// Traces.
+    #[error("the exporter of traces cannot be made")]
+    Telemetry(#[source] crate::telemetry::Error),
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub fn run(config: &Path) -> Result<(), Error> {
+    let loaded = load::load(config)?;
+    // reqwest and kube each bring TLS; both must use the same provider.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let telemetry =
+        Telemetry::from_environment(env!("CARGO_PKG_VERSION"), &loaded.settings.cluster)
+            .map_err(Error::Telemetry)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Error::System("no async runtime", error))?;
+    let served = runtime.block_on(serve(loaded, &telemetry));
+    // A call that hangs must not hold up the end; each is harmless when cut.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    telemetry.flush(FLUSH);
+    served
+}
+
+async fn serve(loaded: Loaded, telemetry: &Telemetry) -> Result<(), Error> {
+    for signal in config::check_signals(&loaded.policies, &loaded.rules) {
+        tracing::info!(
+            signal,
+            "no rule provides this signal: only a webhook can bring it"
+        );
+    }
+    let settings = &loaded.settings;
+    let stop = stop_on_signals()?;
+    let readiness = Readiness::declare(&["kubernetes"]);
+    let lease = Lease::default();
+    let cluster = Kubernetes::connect(lease.clone(), telemetry.clone()).await?;
+    let mut tasks = JoinSet::new();
+    listen(settings, &cluster, &readiness, telemetry, &stop, &mut tasks).await?;
+    let (terms, term) = watch::channel(None);
+    let mut background = JoinSet::new();
+    background.spawn(watch_api(cluster.clone(), readiness));
+    let election = Election {
+        namespace: variable("POD_NAMESPACE").unwrap_or_else(|| "nodemend".into()),
+        holder: holder(),
+    };
+    let elected = tokio::spawn(elect(cluster.clone(), election, terms, stop.clone()));
+    let cloud = Leased {
+        cloud: Ec2::connect().await,
+        lease,
+        telemetry: telemetry.clone(),
+    };
+    let prometheus = (!settings.prometheus_urls.is_empty())
+        .then(|| prometheus::Client::new(&settings.prometheus_urls, settings.prometheus_timeout))
+        .transpose()
+        .map_err(Error::Prometheus)?;
+    let leader = Leader {
+        cluster,
+        cloud,
+        prometheus,
+        telemetry: telemetry.clone(),
+        loaded,
+    };
+    leader.run(term, stop).await;
+    // The lease goes back only after the last pass has ended.
+    let _ = elected.await;
+    while tasks.join_next().await.is_some() {}
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Opens the webhook, and the page of metrics and probes.
+async fn listen(
+    settings: &Settings,
+    cluster: &Kubernetes,
+    readiness: &Readiness,
+    telemetry: &Telemetry,
+    stop: &watch::Receiver<bool>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), Error> {
+    let auth = settings
+        .webhook_token_file
+        .as_ref()
+        .map_or(Auth::Anonymous, |file| Auth::TokenFile(file.into()));
+    let limits = Limits {
+        max_body: settings.max_body,
+        max_requests: MAX_DELIVERIES,
+    };
+    let counted = telemetry.clone();
+    let webhook = http::webhook(
+        Intake::new(cluster.clone()),
+        auth,
+        limits,
+        now,
+        move |done| match done {
+            Ok(delivered) => {
+                let (stored, skipped) = (delivered.stored as u64, delivered.skipped as u64);
+                counted.webhook(200, "Ok", stored, skipped);
+            }
+            Err(refusal) => counted.webhook(refusal.status().as_u16(), refusal.label(), 0, 0),
+        },
+    );
+    let shown = telemetry.clone();
+    let service = http::service(readiness.clone(), move || shown.encode());
+    for (what, address, router) in [
+        ("webhook", settings.listen_webhook, webhook),
+        ("metrics", settings.listen_metrics, service),
+    ] {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|error| Error::Listen(address, error))?;
+        tracing::info!(%address, what, "listening");
+        let stopped = stopped(stop.clone());
+        tasks.spawn(async move {
+            if let Err(error) = http::serve(listener, router, Bounds::default(), stopped).await {
+                tracing::error!(what, %error, "a listener ended");
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Says whether the API can be used, for ever.
+async fn watch_api(cluster: Kubernetes, readiness: Readiness) {
+    let mut last = None;
+    loop {
+        let state = cluster.check().await;
+        if last.as_ref() != Some(&state) {
+            match &state {
+                Ok(()) => tracing::info!("the Kubernetes API answers"),
+                Err(problem) => tracing::warn!(problem, "not ready, trying again"),
+            }
+        }
+        readiness.set("kubernetes", state.clone());
+        tokio::time::sleep(if state.is_ok() { CHECK } else { RETRY }).await;
+        last = Some(state);
+    }
+}
+
+struct Leader {
+    cluster: Kubernetes,
+    cloud: Leased<Ec2>,
+    prometheus: Option<prometheus::Client>,
+    telemetry: Telemetry,
+    loaded: Loaded,
+}
+
+impl Leader {
+    async fn run(&self, mut term: watch::Receiver<Option<Term>>, stop: watch::Receiver<bool>) {
+        loop {
+            let elected = tokio::select! {
+                biased;
+                () = stopped(stop.clone()) => return,
+                elected = term.wait_for(Option::is_some) => elected.map(|term| term.clone()),
+            };
+            let Ok(Some(elected)) = elected else { return };
+            let over = async {
+                let mut term = term.clone();
+                let _ = term.wait_for(|now| now.as_ref() != Some(&elected)).await;
+            };
+            tokio::select! {
+                biased;
+                () = over => {}
+                () = self.lead(&elected, &stop) => {}
+            }
+            self.telemetry.stepped_down();
+            if *stop.borrow() {
+                return;
+            }
+        }
+    }
+
+    /// One term: sources run, passes follow each other.
+    async fn lead(&self, term: &Term, stop: &watch::Receiver<bool>) {
+        tokio::time::sleep_until(term.act_from.into()).await;
+        let mut sources = Sources::start(self);
+        let setup = Setup {
+            cluster_tag: format!("kubernetes.io/cluster/{}", self.loaded.settings.cluster),
+            rules: self.loaded.rules.clone(),
+            policies: self.loaded.policies.clone(),
+            limits: self.loaded.settings.limits.clone(),
+        };
+        let mut controller =
+            Controller::new(self.cluster.clone(), &self.cloud, setup, term.last_renewal);
+        while !*stop.borrow() {
+            let wait = self.pass(&mut controller, &mut sources).await;
+            tokio::select! {
+                biased;
+                () = stopped(stop.clone()) => {}
+                () = sources.wake.notified() => tokio::time::sleep(COALESCE).await,
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// One pass. Gives back how long to rest if nothing happens.
+    async fn pass(
+        &self,
+        controller: &mut Controller<Kubernetes, &Leased<Ec2>>,
+        sources: &mut Sources,
+    ) -> Duration {
+        let (began, now) = (instant(), now());
+        if let Some(objects) = sources.policies.news() {
+            controller.adopt(self.accept(objects).await);
+        }
+        if let Some(pauses) = sources.pauses.news() {
+            sources.paused = pauses.into_values().map(pause).collect();
+        }
+        let inputs = sources.inputs();
+        let passed = Box::pin(controller.pass(inputs, &sources.paused, now)).await;
+        let report = match passed {
+            Ok(report) => report,
+            Err(error) => {
+                let cause = match &error {
+                    controller::Error::Call(cause) => cause.to_string(),
+                    controller::Error::Deposed => String::new(),
+                };
+                tracing::warn!(%error, cause, "a pass ended early, trying again");
+                return RETRY;
+            }
+        };
+        for (repair, error) in &report.stuck {
+            tracing::warn!(repair, %error, "a repair cannot go on now");
+        }
+        self.telemetry
+            .source_up(Source::Kubernetes, controller.evidence().nodes_fresh(now));
+        self.telemetry.pass(&Pass {
+            now,
+            epoch: controller.epoch().unwrap_or(0),
+            verdicts: &report.verdicts,
+            healths: &report.healths,
+            repairs: &report.repairs,
+            unresolved: controller.evidence().unresolved(),
+            duration_seconds: Some(instant().duration_since(began).as_secs_f64()),
+        });
+        let wake = report.wake.map(|at| at.duration_since(now));
+        wake.and_then(|wait| Duration::try_from(wait).ok())
+            .map_or(IDLE, |wait| wait.clamp(COALESCE, IDLE))
+    }
+
+    /// The policies of files and of accepted objects. Each object is answered.
+    async fn accept(&self, objects: BTreeMap<String, RepairPolicy>) -> Vec<Policy> {
+        let mut policies = self.loaded.policies.clone();
+        for mut object in objects.into_values() {
+            let read = accept(&object, &self.loaded.policies);
+            if answer(&mut object, read.as_ref().err(), now())
+                && let Err(error) = self.cluster.put_policy_status(&object).await
+            {
+                tracing::warn!(%error, "a policy object could not be answered");
+            }
+            policies.extend(read);
+        }
+        policies
+    }
+}
+
+/// A policy object under the same checks as a file; a file's name is taken.
+fn accept(object: &RepairPolicy, files: &[Policy]) -> Result<Policy, (&'static str, String)> {
+    let lines = |problems: Vec<config::Problem>| {
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        ("Invalid", lines.join("; "))
+    };
+    let policy = config::policy(object).map_err(lines)?;
+    if files.iter().any(|file| file.name == policy.name) {
+        return Err(("NameTaken", "a policy file has this name".into()));
+    }
+    match load::without_cloud(&policy) {
+        Some(problem) => Err(lines(vec![problem])),
+        None => Ok(policy),
+    }
+}
+
+/// Sets the condition `Accepted`; whether that changed anything.
+fn answer(
+    object: &mut RepairPolicy,
+    refused: Option<&(&'static str, String)>,
+    now: Timestamp,
+) -> bool {
+    let (status, reason, message) = match refused {
+        None => (ConditionStatus::True, "Valid", String::new()),
+        Some((reason, message)) => (ConditionStatus::False, *reason, message.clone()),
+    };
+    let conditions = object.status.as_ref().map(|status| &status.conditions);
+    let known = conditions
+        .into_iter()
+        .flatten()
+        .find(|known| known.type_ == "Accepted");
+    if known.is_some_and(|known| {
+        (known.status, known.reason.as_str(), &known.message) == (status, reason, &message)
+    }) {
+        return false;
+    }
+    let since = known
+        .filter(|known| known.status == status)
+        .map_or(now, |known| known.last_transition_time);
+    object.status = Some(RepairPolicyStatus {
+        conditions: vec![StatusCondition {
+            type_: "Accepted".into(),
+            status,
+            reason: reason.into(),
+            message,
+            last_transition_time: since,
+        }],
+    });
+    true
+}
+
+fn pause(object: RepairPause) -> Pause {
+    Pause {
+        selector: object.spec.node_selector,
+        policy: object.spec.policy,
+        until: object.spec.until,
+    }
+}
+
+/// What a leader listens to; it ends with the term.
+struct Sources {
+    wake: Arc<Notify>,
+    nodes: Followed<NodeView>,
+    groups: Followed<AlertGroupSpec>,
+    policies: Followed<RepairPolicy>,
+    pauses: Followed<RepairPause>,
+    paused: Vec<Pause>,
+    answers: mpsc::UnboundedReceiver<Input>,
+    known: BTreeMap<String, AlertGroupSpec>,
+    /// They end when this is dropped.
+    tasks: JoinSet<()>,
+}
+
+impl Sources {
+    fn start(leader: &Leader) -> Self {
+        let (sender, answers) = mpsc::unbounded_channel();
+        let wake = Arc::new(Notify::new());
+        let mut sources = Self {
+            wake: Arc::clone(&wake),
+            nodes: Followed::default(),
+            groups: Followed::default(),
+            policies: Followed::default(),
+            pauses: Followed::default(),
+            paused: Vec::new(),
+            answers,
+            known: BTreeMap::new(),
+            tasks: JoinSet::new(),
+        };
+        let cluster = || leader.cluster.clone();
+        let (nodes, groups) = (sources.nodes.clone(), sources.groups.clone());
+        let (policies, pauses) = (sources.policies.clone(), sources.pauses.clone());
+        let tasks = &mut sources.tasks;
+        tasks.spawn(follow(cluster(), node_view, nodes, Arc::clone(&wake)));
+        tasks.spawn(follow(
+            cluster(),
+            |group: &AlertGroup| group.spec.clone(),
+            groups,
+            Arc::clone(&wake),
+        ));
+        tasks.spawn(follow(
+            cluster(),
+            RepairPolicy::clone,
+            policies,
+            Arc::clone(&wake),
+        ));
+        tasks.spawn(follow(
+            cluster(),
+            RepairPause::clone,
+            pauses,
+            Arc::clone(&wake),
+        ));
+        if let Some(client) = leader.prometheus.clone() {
+            let telemetry = leader.telemetry.clone();
+            let heard = move |rule: &Rule, answer: Answer, took: Duration| {
+                let ok = matches!(answer, Answer::Series { .. });
+                telemetry.rule_evaluated(took.as_secs_f64(), ok);
+                telemetry.source_up(Source::Prometheus, ok);
+                let name = rule.name.clone();
+                // The receiver goes first only when the term is over.
+                let _ = sender.send(Input::Rule { name, answer });
+                wake.notify_one();
+            };
+            tasks.spawn(prometheus::poll(client, leader.loaded.rules.clone(), heard));
+        }
+        sources
+    }
+
+    /// What happened since the last pass.
+    fn inputs(&mut self) -> Vec<Input> {
+        let mut inputs = Vec::new();
+        if let Some(nodes) = self.nodes.news() {
+            inputs.push(Input::Nodes(nodes.into_values().collect()));
+        }
+        if let Some(groups) = self.groups.news() {
+            inputs.extend(
+                self.known
+                    .keys()
+                    .filter(|object| !groups.contains_key(*object))
+                    .map(|object| Input::AlertsGone {
+                        object: object.clone(),
+                    }),
+            );
+            inputs.extend(
+                groups
+                    .iter()
+                    .filter(|(object, group)| self.known.get(*object) != Some(group))
+                    .map(|(object, group)| Input::Alerts {
+                        object: object.clone(),
+                        group: group.clone(),
+                    }),
+            );
+            self.known = groups;
+        }
+        while let Ok(answer) = self.answers.try_recv() {
+            inputs.push(answer);
+        }
+        inputs
+    }
+}
+
+/// A cloud whose mutating calls start only within the lease, and end with their deadline.
+#[derive(Debug)]
+struct Leased<K> {
+    cloud: K,
+    lease: Lease,
+    telemetry: Telemetry,
+}
+
+impl<K> Leased<K> {
+    async fn mutate<T>(
+        &self,
+        call: impl Future<Output = Result<T, CallError>>,
+    ) -> Result<T, CallError> {
+        if !self.lease.outlives(CALL_DEADLINE) {
+            return Err(CallError::NoAnswer("not the leader any more".into()));
+        }
+        let result = tokio::time::timeout(CALL_DEADLINE, call).await;
+        self.count(result.unwrap_or_else(|_| {
+            let message = format!("no answer within {} s", CALL_DEADLINE.as_secs());
+            Err(CallError::NoAnswer(message))
+        }))
+    }
+
+    fn count<T>(&self, result: Result<T, CallError>) -> Result<T, CallError> {
+        self.telemetry.external_call(
+            System::EC2,
+            match &result {
+                Ok(_) => CallResult::Ok,
+                Err(CallError::NoAnswer(_)) => CallResult::Timeout,
+                Err(_) => CallResult::Refused,
+            },
+        );
+        result
+    }
+}
+
+impl<K: Cloud> Cloud for &Leased<K> {
+    async fn instance(&self, id: &str) -> Result<Option<InstanceView>, CallError> {
+        self.count(self.cloud.instance(id).await)
+    }
+    async fn by_token(&self, token: &str) -> Result<Option<InstanceView>, CallError> {
+        self.count(self.cloud.by_token(token).await)
+    }
+    async fn launch(&self, token: &str, plan: &LaunchPlan) -> Result<String, CallError> {
+        self.mutate(self.cloud.launch(token, plan)).await
+    }
+    async fn terminate(&self, id: &str) -> Result<(), CallError> {
+        self.mutate(self.cloud.terminate(id)).await
+    }
+}
+
+fn stop_on_signals() -> Result<watch::Receiver<bool>, Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind| signal(kind).map_err(|error| Error::System("no signals", error));
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let (sender, stop) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        sender.send_replace(true);
+        // The sender lives on: its end would read like a change.
+        std::future::pending::<()>().await;
+    });
+    Ok(stop)
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Names this process: a pod that starts again must not take its old lease for its own.
+fn holder() -> String {
+    let pod = variable("POD_NAME").unwrap_or_else(|| "nodemend".into());
+    let this = [std::process::id().to_string(), now().to_string()];
+    let this = nodemend_core::model::digest(&[&pod, &this[0], &this[1]], 8);
+    format!("{pod}_{this}")
+}
+
+#[expect(clippy::disallowed_methods, reason = "the service's one clock")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "measures how long a pass takes")]
+fn instant() -> Instant {
+    Instant::now()
+}
