@@ -45,6 +45,8 @@ const RETRY: Duration = Duration::from_secs(2);
 const CHECK: Duration = Duration::from_secs(15);
 /// How long spans may take to go out at the end.
 const FLUSH: Duration = Duration::from_secs(5);
+/// Events written after one pass, at most.
+const MAX_NOTICES: usize = 20;
 /// Webhook deliveries at once.
 const MAX_DELIVERIES: usize = 64;
 
@@ -111,7 +113,8 @@ async fn serve(loaded: Loaded, telemetry: &Telemetry) -> Result<(), Error> {
         namespace: variable("POD_NAMESPACE").unwrap_or_else(|| "nodemend".into()),
         holder: holder(),
     };
-    let elected = tokio::spawn(elect(cluster.clone(), election, terms, stop.clone()));
+    let (quiet, at_rest) = watch::channel(false);
+    let elected = tokio::spawn(elect(cluster.clone(), election, terms, at_rest));
     let cloud = Leased {
         cloud: Ec2::connect().await,
         lease,
@@ -130,6 +133,7 @@ async fn serve(loaded: Loaded, telemetry: &Telemetry) -> Result<(), Error> {
     };
     leader.run(term, stop).await;
     // The lease goes back only after the last pass has ended.
+    quiet.send_replace(true);
     let _ = elected.await;
     while tasks.join_next().await.is_some() {}
     tracing::info!("stopped");
@@ -241,6 +245,14 @@ impl Leader {
     async fn lead(&self, term: &Term, stop: &watch::Receiver<bool>) {
         tokio::time::sleep_until(term.act_from.into()).await;
         let mut sources = Sources::start(self);
+        // A pass without a list of nodes would decide on nothing.
+        while !sources.nodes.listed() && !*stop.borrow() {
+            tokio::select! {
+                biased;
+                () = stopped(stop.clone()) => {}
+                () = sources.wake.notified() => {}
+            }
+        }
         let setup = Setup {
             cluster_tag: format!("kubernetes.io/cluster/{}", self.loaded.settings.cluster),
             rules: self.loaded.rules.clone(),
@@ -291,7 +303,7 @@ impl Leader {
         }
         self.telemetry
             .source_up(Source::Kubernetes, controller.evidence().nodes_fresh(now));
-        self.telemetry.pass(&Pass {
+        let notices = self.telemetry.pass(&Pass {
             now,
             epoch: controller.epoch().unwrap_or(0),
             verdicts: &report.verdicts,
@@ -300,6 +312,13 @@ impl Leader {
             unresolved: controller.evidence().unresolved(),
             duration_seconds: Some(instant().duration_since(began).as_secs_f64()),
         });
+        // In a storm the log has the rest.
+        for notice in notices.iter().take(MAX_NOTICES) {
+            if let Err(error) = self.cluster.publish(notice, now).await {
+                tracing::warn!(%error, "an Event could not be written");
+                break;
+            }
+        }
         let wake = report.wake.map(|at| at.duration_since(now));
         wake.and_then(|wait| Duration::try_from(wait).ok())
             .map_or(IDLE, |wait| wait.clamp(COALESCE, IDLE))

@@ -60,6 +60,11 @@ impl<T: Clone> Followed<T> {
         Some(copied.objects.clone())
     }
 
+    /// Whether there was a list.
+    pub fn listed(&self) -> bool {
+        self.lock().alive > 0
+    }
+
     fn lock(&self) -> MutexGuard<'_, Copied<T>> {
         // A panic elsewhere leaves the map whole: every change is one statement.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)

@@ -3,6 +3,7 @@
 //! outlives that deadline.
 
 mod election;
+mod events;
 mod follow;
 mod views;
 
@@ -14,7 +15,9 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Config};
 use nodemend_core::api::{
@@ -27,7 +30,7 @@ use serde_json::{Value, json};
 
 use crate::controller::{Groups, Records};
 use crate::exec::{CallError, Cluster, NodePatch};
-use crate::telemetry::{CallResult, System, Telemetry};
+use crate::telemetry::{CallResult, Notice, System, Telemetry};
 
 /// How long one call may take (DESIGN section 7).
 pub const CALL_DEADLINE: Duration = Duration::from_secs(5);
@@ -121,6 +124,17 @@ impl Kubernetes {
             .call(api.replace_status(&name, &written(), policy))
             .await;
         Ok(done.map(|_| ())?)
+    }
+
+    /// Writes an Event. The same notice within an hour is the same Event.
+    pub async fn publish(&self, notice: &Notice, now: Timestamp) -> Result<(), CallError> {
+        self.leading()?;
+        let event = events::event(notice, now);
+        let api = Api::<Event>::namespaced(self.client.clone(), events::NAMESPACE);
+        match self.call(api.create(&written(), &event)).await {
+            Err(Failure::Status(status)) if status.code == 409 => Ok(()),
+            done => Ok(done.map(|_| ())?),
+        }
     }
 
     fn api<K: kube::Resource<DynamicType = ()>>(&self) -> Api<K> {

@@ -1,16 +1,21 @@
 //! What happens to nodes and repairs: one function per event, for its log line
 //! and its metrics together.
 
-use nodemend_core::api::{NodeRepair, NodeRepairStatus};
+use nodemend_core::api::{NodeRepair, NodeRepairStatus, Phase};
 use nodemend_core::decide::Verdict;
 use nodemend_core::model::VerdictKind;
 use tracing::info;
 
 use super::metrics::{Labels, Metrics, label};
 use super::spans::{Stage, seconds};
+use super::{About, Notice};
 
-/// A verdict is another than before.
-pub(super) fn verdict_changed(verdict: &Verdict, before: VerdictKind, metrics: &Metrics) {
+/// A verdict is another than before. People hear of a repair that is held.
+pub(super) fn verdict_changed(
+    verdict: &Verdict,
+    before: VerdictKind,
+    metrics: &Metrics,
+) -> Option<Notice> {
     metrics
         .decisions
         .get_or_create(&label("verdict", verdict.kind))
@@ -26,10 +31,19 @@ pub(super) fn verdict_changed(verdict: &Verdict, before: VerdictKind, metrics: &
         policy = verdict.policy,
         "verdict changed"
     );
+    (verdict.kind == VerdictKind::Held).then(|| Notice {
+        about: About::Node {
+            name: verdict.node.clone(),
+            uid: verdict.uid.clone(),
+        },
+        reason: "RepairHeld",
+        note: format!("{} is not repaired: {}", verdict.fault, reasons.join(", ")),
+        warning: true,
+    })
 }
 
 /// A repair began.
-pub(super) fn repair_started(repair: &NodeRepair, metrics: &Metrics) {
+pub(super) fn repair_started(repair: &NodeRepair, metrics: &Metrics) -> Notice {
     let spec = &repair.spec;
     metrics
         .repairs_started
@@ -44,6 +58,20 @@ pub(super) fn repair_started(repair: &NodeRepair, metrics: &Metrics) {
         strategy = ?spec.plan.strategy,
         "repair started"
     );
+    Notice {
+        about: About::Node {
+            name: spec.node_name.clone(),
+            uid: spec.node_uid.clone(),
+        },
+        reason: "RepairStarted",
+        note: format!(
+            "{} for {} of policy {}",
+            name(repair),
+            spec.fault,
+            spec.policy
+        ),
+        warning: false,
+    }
 }
 
 /// A step, or a wait between steps, is over.
@@ -68,7 +96,11 @@ pub(super) fn stage_ended(repair: &NodeRepair, stage: &Stage<'_>, metrics: &Metr
 }
 
 /// A repair came to its end.
-pub(super) fn repair_ended(repair: &NodeRepair, status: &NodeRepairStatus, metrics: &Metrics) {
+pub(super) fn repair_ended(
+    repair: &NodeRepair,
+    status: &NodeRepairStatus,
+    metrics: &Metrics,
+) -> Notice {
     let outcome = label("outcome", status.phase);
     let strategy = label("strategy", repair.spec.plan.strategy);
     metrics
@@ -96,6 +128,19 @@ pub(super) fn repair_ended(repair: &NodeRepair, status: &NodeRepairStatus, metri
         seconds = took.map(|(seconds, _)| seconds),
         "repair ended"
     );
+    Notice {
+        about: About::Repair {
+            name: name(repair).to_owned(),
+            uid: repair.metadata.uid.clone().unwrap_or_default(),
+        },
+        reason: match status.phase {
+            Phase::Succeeded => "RepairSucceeded",
+            Phase::Aborted => "RepairAborted",
+            _ => "RepairNeedsHuman",
+        },
+        note: format!("node {} {}", repair.spec.node_name, status.message),
+        warning: status.phase != Phase::Succeeded,
+    }
 }
 
 /// A repair's name.

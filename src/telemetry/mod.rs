@@ -65,6 +65,38 @@ pub struct Pass<'a> {
     pub duration_seconds: Option<f64>,
 }
 
+/// What people should hear of who look at an object with kubectl.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// The object.
+    pub about: About,
+    /// In one word. Closed.
+    pub reason: &'static str,
+    /// In a sentence.
+    pub note: String,
+    /// Whether somebody may have to do something.
+    pub warning: bool,
+}
+
+/// An object that a notice is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// A node.
+    Node {
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
+    },
+    /// A `NodeRepair`.
+    Repair {
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
+    },
+}
+
 /// A source of evidence. Closed: these are metric labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -178,7 +210,9 @@ impl Telemetry {
     }
 
     /// Tells of a pass, at its end. Whoever has a pass leads. Never waits for a collector.
-    pub fn pass(&self, pass: &Pass<'_>) {
+    /// Gives back what people should hear of.
+    pub fn pass(&self, pass: &Pass<'_>) -> Vec<Notice> {
+        let mut notices = Vec::new();
         let (metrics, mut state) = (&self.0.metrics, self.state());
         metrics.leader.set(1);
         metrics.epoch.set(signed(pass.epoch));
@@ -187,14 +221,15 @@ impl Telemetry {
         }
         count_nodes(pass.verdicts, metrics);
         count_open(pass.repairs, metrics);
-        state.judge(pass.verdicts, metrics);
-        state.follow(pass.repairs, metrics);
+        state.judge(pass.verdicts, metrics, &mut notices);
+        state.follow(pass.repairs, metrics, &mut notices);
         state.show(pass.repairs, metrics);
         let unresolved = state.unresolved(pass, metrics);
         if let Some(exporter) = &self.0.exporter {
             state.export(pass, unresolved, exporter);
         }
         state.primed = true;
+        notices
     }
 
     /// This replica leads no longer. When it leads again, what happened meanwhile is not its news.
@@ -291,11 +326,11 @@ fn count_open(repairs: &[NodeRepair], metrics: &Metrics) {
 impl State {
     /// Finds the verdicts that changed. Only those that say something are remembered: a
     /// source that is down for a whole fleet is not news of each node.
-    fn judge(&mut self, verdicts: &[Verdict], metrics: &Metrics) {
+    fn judge(&mut self, verdicts: &[Verdict], metrics: &Metrics, notices: &mut Vec<Notice>) {
         let mut before = std::mem::take(&mut self.verdicts);
-        let changed = |verdict: &Verdict, kind| {
+        let mut changed = |verdict: &Verdict, kind| {
             if self.primed {
-                events::verdict_changed(verdict, kind, metrics);
+                notices.extend(events::verdict_changed(verdict, kind, metrics));
             }
         };
         for verdict in verdicts.iter().filter(|verdict| !plain(verdict)) {
@@ -328,11 +363,11 @@ impl State {
     }
 
     /// Finds the repairs and stages that are new or over.
-    fn follow(&mut self, repairs: &[NodeRepair], metrics: &Metrics) {
+    fn follow(&mut self, repairs: &[NodeRepair], metrics: &Metrics, notices: &mut Vec<Notice>) {
         for repair in repairs {
             if !self.repairs.contains_key(name(repair)) {
                 if self.primed {
-                    events::repair_started(repair, metrics);
+                    notices.push(events::repair_started(repair, metrics));
                 }
                 self.repairs
                     .insert(name(repair).to_owned(), Progress::default());
@@ -353,7 +388,7 @@ impl State {
             if let Some(status) = status.filter(|status| status.phase.terminal()) {
                 known.ended = true;
                 if self.primed {
-                    events::repair_ended(repair, status, metrics);
+                    notices.push(events::repair_ended(repair, status, metrics));
                 }
             }
         }

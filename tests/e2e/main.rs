@@ -133,6 +133,7 @@ fn alert_rule_and_condition_lead_to_one_replacement() {
             polled: READ_ONLY,
             alerting: RECEIVE_ERRORS,
             nodes: 4,
+            ..Setup::default()
         })
         .await?;
         site.lab
@@ -300,6 +301,7 @@ fn refusal_leaves_a_record_and_a_trace() {
             polled: NO_RULES,
             alerting: NO_RULES,
             nodes: 3,
+            ..Setup::default()
         })
         .await?;
         let api = Api::<Node>::all(site.lab.admin());
@@ -360,6 +362,7 @@ fn drain_waits_for_the_disruption_budget() {
             polled: READ_ONLY,
             alerting: NO_RULES,
             nodes: 3,
+            ..Setup::default()
         })
         .await?;
         let workload = Workload {
@@ -421,6 +424,7 @@ fn killed_after_launch_resumes_without_a_second_instance() {
             polled: READ_ONLY,
             alerting: NO_RULES,
             nodes: 3,
+            ..Setup::default()
         })
         .await?;
         let before = site.instances().await?;
@@ -481,6 +485,7 @@ fn prometheus_down_holds_with_a_reason() {
             polled: READ_ONLY,
             alerting: NO_RULES,
             nodes: 3,
+            ..Setup::default()
         })
         .await?;
         site.lab
@@ -547,5 +552,87 @@ fn prometheus_down_holds_with_a_reason() {
         .await?;
         every_write_was_intended(&site).await?;
         Ok(())
+    });
+}
+
+#[test]
+fn h36_ec2_that_refuses_and_loses_answers_launches_once() {
+    lab(async {
+        let site = Site::start(&Setup {
+            policy: READ_ONLY_REPLACES,
+            polled: READ_ONLY,
+            alerting: NO_RULES,
+            nodes: 3,
+            ..Setup::default()
+        })
+        .await?;
+        let before = site.instances().await?;
+        let ec2 = site.lab.ec2();
+        ec2.fault("RunInstances", 1, Fault::error(503, "RequestLimitExceeded"));
+        ec2.fault("RunInstances", 1, Fault::LoseAnswer);
+        ec2.fault("TerminateInstances", 1, Fault::LoseAnswer);
+        site.lab
+            .exporter()
+            .set("node-0", Metric::FilesystemReadonly, 1.0);
+        let repair = site
+            .repair_that("the repair to succeed", |repair| {
+                repair.phase() == Phase::Succeeded
+            })
+            .await?;
+        let launch = repair.last(Step::Launch).context("no launch")?;
+        ensure!(
+            launch.failures == 2 && launch.intent.attempt == 1,
+            "{launch:?}"
+        );
+        let said = launch.last_failure.as_ref().context("no failure")?;
+        ensure!(!said.message.is_empty());
+        ensure!(site.instances().await?.len() == before.len(), "one for one");
+        let launched: Vec<_> = ec2
+            .instances()
+            .await?
+            .into_iter()
+            .filter(|instance| !before.contains_key(&instance.id))
+            .collect();
+        ensure!(launched.len() == 1, "{launched:?}");
+        every_write_was_intended(&site).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn h33_without_definitions_or_api_it_is_not_ready_and_keeps_trying() {
+    lab(async {
+        let site = Site::start(&Setup {
+            policy: NOT_READY_REPLACES,
+            polled: NO_RULES,
+            alerting: NO_RULES,
+            nodes: 1,
+            undefined: true,
+        })
+        .await?;
+        let says = |code: u16, part: &'static str| {
+            let site = &site;
+            move || async move {
+                let (found, text) = site.probe("readyz").await?;
+                ensure!(found == code && text.contains(part), "{found}: {text}");
+                Ok(Some(()))
+            }
+        };
+        let missing = "kubectl apply -f deploy/crds.yaml";
+        site.wait_for("the missing definitions to be told", says(503, missing))
+            .await?;
+        ensure!(site.probe("livez").await?.0 == 200);
+        site.define().await?;
+        site.wait_for("nodemend to be ready", says(200, "")).await?;
+        site.lab.stop("kube-apiserver")?;
+        site.wait_for("the missing API to be told", says(503, "nodes"))
+            .await?;
+        ensure!(
+            site.probe("livez").await?.0 == 200,
+            "a restart would not help"
+        );
+        site.lab.start_again("kube-apiserver").await?;
+        site.wait_for("nodemend to be ready again", says(200, ""))
+            .await
     });
 }

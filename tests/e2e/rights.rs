@@ -97,6 +97,7 @@ fn service_account_can_do_its_work_and_no_more() {
             polled: NO_RULES,
             alerting: NO_RULES,
             nodes: 3,
+            ..Setup::default()
         })
         .await?;
         let nodemend = client(&site, "nodemend").await?;

@@ -28,6 +28,8 @@ pub struct Setup {
     pub alerting: &'static str,
     /// How many nodes.
     pub nodes: usize,
+    /// Whether nodemend starts before its custom resources are defined.
+    pub undefined: bool,
 }
 
 /// The lab, nodemend's files, and nodemend while it runs.
@@ -62,9 +64,8 @@ impl Site {
             ..Options::default()
         })
         .await?;
-        for manifest in ["namespace", "crds", "rbac", "admission"] {
-            let path = format!("{}/deploy/{manifest}.yaml", env!("CARGO_MANIFEST_DIR"));
-            lab.apply_path(Path::new(&path)).await?;
+        for manifest in ["namespace", "rbac", "admission"] {
+            lab.apply_path(&manifest_path(manifest)).await?;
         }
         lab.add_nodes(setup.nodes).await?;
         let config = format!(
@@ -88,12 +89,31 @@ impl Site {
             running: None,
             started: 0,
         };
-        site.run().await?;
+        if setup.undefined {
+            site.spawn()?;
+        } else {
+            site.define().await?;
+            site.run().await?;
+        }
         Ok(site)
     }
 
-    /// Starts nodemend and waits until it leads and is ready.
+    /// Defines the custom resources.
+    pub async fn define(&self) -> Result<()> {
+        self.lab.apply_path(&manifest_path("crds")).await
+    }
+
+    /// Starts nodemend and waits until it leads.
     pub async fn run(&mut self) -> Result<()> {
+        self.spawn()?;
+        self.wait_for("nodemend to lead", || async {
+            let text = self.scrape().await?;
+            Ok(text.contains("nodemend_leader 1").then_some(()))
+        })
+        .await
+    }
+
+    fn spawn(&mut self) -> Result<()> {
         self.started += 1;
         let log = File::create(self.log())?;
         let child = Command::new(env!("CARGO_BIN_EXE_nodemend"))
@@ -115,14 +135,7 @@ impl Site {
             .spawn()
             .context("starting nodemend")?;
         self.running = Some(child);
-        let ready = self
-            .lab
-            .wait_for("nodemend to lead", DEADLINE, || async {
-                let text = self.scrape().await?;
-                Ok(text.contains("nodemend_leader 1").then_some(()))
-            })
-            .await;
-        ready.map_err(|error| error.context(self.tail()))
+        Ok(())
     }
 
     /// SIGKILL, as a crash would.
@@ -131,6 +144,13 @@ impl Site {
         child.kill()?;
         child.wait()?;
         Ok(())
+    }
+
+    /// What `/readyz` or `/livez` says: the status and the text.
+    pub async fn probe(&self, path: &str) -> Result<(u16, String)> {
+        let url = format!("http://{}/{path}", self.metrics);
+        let answer = self.lab.http()?.get(url).send().await?;
+        Ok((answer.status().as_u16(), answer.text().await?))
     }
 
     /// nodemend's metrics.
@@ -222,6 +242,10 @@ impl Drop for Site {
         }
         let _ = self.kill();
     }
+}
+
+fn manifest_path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("deploy/{name}.yaml"))
 }
 
 struct Files {

@@ -287,6 +287,10 @@ impl Evidence {
                 }
             }
         }
+        if !self.nodes_fresh(now) {
+            // Who is gone is not known; clocks that an earlier leader kept wait for the first list.
+            return;
+        }
         let alive: BTreeSet<&str> = nodes.iter().map(|node| node.uid.as_str()).collect();
         self.signals
             .retain(|(uid, _), _| alive.contains(uid.as_str()));
