@@ -171,7 +171,12 @@ impl Teller {
                 writeln!(out, "{start}{}  {who:<10} {what}", at.strftime("%H:%M:%S"))
             }
             Told::Progress(progress) if self.terminal => {
-                write!(out, "{start}{}", progress_line(progress))?;
+                // Without wrapping: what is not on this very line would stay.
+                write!(
+                    out,
+                    "{start}\u{1b}[?7l{}\u{1b}[?7h",
+                    progress_line(progress)
+                )?;
                 out.flush()
             }
             Told::Progress(_) => Ok(()),
@@ -197,8 +202,9 @@ fn progress_line(progress: &Progress) -> String {
         count => format!("{count} repairs open"),
     };
     format!(
-        "{}  nodes: {}; {repairs}",
+        "{} of {}  nodes: {}; {repairs}",
         progress.at.strftime("%H:%M:%S"),
+        progress.end.strftime("%H:%M:%S"),
         nodes.join(", ")
     )
 }

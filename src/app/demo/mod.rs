@@ -16,10 +16,11 @@ pub use summary::{HeldLine, Invariants, ObservedLine, RepairLine, Summary};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
+use nodemend_core::api::NodeRepair;
 use nodemend_core::config::Rule;
 use nodemend_core::evidence::Input;
 use nodemend_core::model::{Span, VerdictKind};
@@ -58,8 +59,8 @@ pub fn run(seed: u64, tell: impl FnMut(Told<'_>) -> io::Result<()>) -> io::Resul
 struct Demo<F> {
     seed: u64,
     step: Span,
-    start: Timestamp,
     now: Timestamp,
+    end: Timestamp,
     world: World,
     plan: Vec<Planned>,
     setup: Setup,
@@ -157,7 +158,16 @@ impl Webhook {
 
     /// What became of the deliveries since it was last asked.
     fn outcomes(&self) -> Vec<Result<Delivered, Refusal>> {
-        std::mem::take(&mut self.outcomes.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.lock())
+    }
+
+    /// Whether nothing was delivered since then.
+    fn silent(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Result<Delivered, Refusal>>> {
+        self.outcomes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -172,15 +182,15 @@ impl<F: FnMut(Told<'_>) -> io::Result<()>> Demo<F> {
         Self {
             seed,
             step,
-            start,
             now: start,
+            end: LENGTH.after(start),
             world,
             plan,
             setup,
             leader,
             webhook,
             last: None,
-            story: Story::new(tell),
+            story: Story::new(tell, LENGTH.after(start)),
             visited: false,
         }
     }
@@ -204,7 +214,7 @@ impl<F: FnMut(Told<'_>) -> io::Result<()>> Demo<F> {
                         .any(nodemend_core::api::NodeRepair::open)
             })
         };
-        LENGTH.after(self.start) < self.now && (!self.visited || settled())
+        self.end < self.now && self.webhook.silent() && (!self.visited || settled())
     }
 
     /// One pass, and the time until the next.

@@ -39,6 +39,8 @@ pub enum Told<'a> {
 pub struct Progress {
     /// The virtual time.
     pub at: Timestamp,
+    /// When the planned story ends.
+    pub end: Timestamp,
     /// How many nodes have which verdict.
     pub nodes: BTreeMap<VerdictKind, usize>,
     /// How many repairs are open.
@@ -47,9 +49,10 @@ pub struct Progress {
 
 type Known = (VerdictKind, String, Vec<Reason>);
 
-/// Tells what it has not told yet.
+/// Tells what it has not told yet, of a story planned until `end`.
 pub(super) struct Story<F> {
     tell: F,
+    end: Timestamp,
     verdicts: BTreeMap<String, Known>,
     phases: BTreeMap<String, Phase>,
     /// How many alerts named no node.
@@ -57,9 +60,10 @@ pub(super) struct Story<F> {
 }
 
 impl<F: FnMut(Told<'_>) -> io::Result<()>> Story<F> {
-    pub(super) const fn new(tell: F) -> Self {
+    pub(super) const fn new(tell: F, end: Timestamp) -> Self {
         Self {
             tell,
+            end,
             verdicts: BTreeMap::new(),
             phases: BTreeMap::new(),
             unresolved: 0,
@@ -116,6 +120,7 @@ impl<F: FnMut(Told<'_>) -> io::Result<()>> Story<F> {
         }
         let mut progress = Progress {
             at,
+            end: self.end,
             nodes: BTreeMap::new(),
             open: report.repairs.iter().filter(|repair| repair.open()).count(),
         };

@@ -10,13 +10,17 @@ use crate::sim::Kill;
 /// Coarser than what people see: hundreds of whole histories are run.
 const COARSE: Span = Span::seconds(30);
 
-fn run_killed(seed: u64, step: Span, kill: Option<Kill>) -> (Summary, World) {
-    let mut demo = Demo::new(seed, step, |_| Ok(()));
-    demo.world.kill_at(kill);
+fn finish<F: FnMut(Told<'_>) -> io::Result<()>>(mut demo: Demo<F>) -> (Summary, World) {
     while !demo.over() {
         demo.step().unwrap();
     }
     (demo.summary(), demo.world)
+}
+
+fn history(seed: u64, step: Span, kill: Option<Kill>) -> (Summary, World) {
+    let demo = Demo::new(seed, step, |_| Ok(()));
+    demo.world.kill_at(kill);
+    finish(demo)
 }
 
 type End = (
@@ -56,7 +60,7 @@ fn end(summary: &Summary) -> End {
 #[test]
 fn every_seed_repairs_holds_and_observes() {
     for seed in 1..=20 {
-        let (summary, _) = run_killed(seed, STEP, None);
+        let (summary, _) = history(seed, STEP, None);
         assert!(
             summary
                 .repairs
@@ -81,29 +85,83 @@ fn every_seed_repairs_holds_and_observes() {
 
 #[test]
 fn one_seed_gives_one_history() {
-    let document = || serde_json::to_string(&run_killed(7, STEP, None).0).unwrap();
+    let document = || serde_json::to_string(&history(7, STEP, None).0).unwrap();
     assert_eq!(document(), document());
 }
 
 #[test]
 fn h48_killed_before_and_after_every_call_ends_the_same() {
-    let (reference, world) = run_killed(1, COARSE, None);
-    let (calls, expected) = (world.calls().len(), effects(&world));
-    let mut cases = 0;
-    for index in 0..calls {
-        for kill in [Kill::Before(index), Kill::After(index)] {
-            let (summary, after) = run_killed(1, COARSE, Some(kill));
-            let what = &world.calls()[index];
-            assert_eq!(
-                summary.invariants.violated,
-                Vec::<String>::new(),
-                "{kill:?} at {what}"
-            );
-            assert_eq!(end(&summary), end(&reference), "{kill:?} at {what}");
-            assert_eq!(effects(&after), expected, "{kill:?} at {what}");
-            cases += 1;
+    let (reference, world) = history(1, COARSE, None);
+    let (calls, expected) = (world.calls(), effects(&world));
+    let check = |kill: Kill, what: &str| {
+        let (summary, after) = history(1, COARSE, Some(kill));
+        let violated = &summary.invariants.violated;
+        assert_eq!(*violated, Vec::<String>::new(), "{kill:?} at {what}");
+        assert_eq!(end(&summary), end(&reference), "{kill:?} at {what}");
+        assert_eq!(effects(&after), expected, "{kill:?} at {what}");
+    };
+    // The worlds of a history stay on one thread; both kinds of kill have their own.
+    std::thread::scope(|scope| {
+        for kill in [Kill::Before, Kill::After] {
+            let (calls, check) = (&calls, &check);
+            scope.spawn(move || {
+                for (index, what) in calls.iter().enumerate() {
+                    check(kill(index), what);
+                }
+            });
         }
-    }
+    });
+    let (calls, cases) = (calls.len(), calls.len() * 2);
     println!("killed before and after each of {calls} calls: {cases} cases");
     assert!(cases > 100);
+}
+
+#[test]
+fn the_world_answers_what_is_shipped_and_refuses_the_rest() {
+    let demo = Demo::new(1, STEP, |_| Ok(()));
+    let ask = |text: &str| prometheus::decode(&demo.world.query(text), MAX_SERIES);
+    for rule in &demo.setup.rules {
+        let present = rule.presence.as_ref().expect("shipped rules have one");
+        assert_eq!(ask(&rule.expr).map(|series| series.len()), Ok(0));
+        assert_eq!(ask(present).map(|series| series.len()), Ok(12));
+    }
+    let refused = ask("up == 0");
+    assert!(matches!(refused, Err(prometheus::Error::Refused(_))));
+}
+
+#[test]
+fn what_a_visitor_brings_at_the_end_is_still_told() {
+    let mut told = Vec::new();
+    let mut demo = Demo::new(1, STEP, |news| {
+        if let Told::Event { who, what, .. } = news {
+            told.push(format!("{who} {what}"));
+        }
+        Ok(())
+    });
+    while !demo.over() {
+        demo.step().unwrap();
+    }
+    let payload = format!(
+        r#"{{"version":"4","groupKey":"g","receiver":"r","alerts":[{{"status":"firing","startsAt":"{}","labels":{{"alertname":"{}","node":"{}"}}}}]}}"#,
+        demo.now,
+        crate::sim::HARDWARE_ALERT,
+        plan::SPARE,
+    );
+    for payload in [payload.as_str(), "nonsense"] {
+        let posted = http::deliver(&demo.webhook.router, payload.into());
+        posted.now_or_never().unwrap();
+    }
+    let (summary, _) = finish(demo);
+    let repair = summary.repairs.last().unwrap();
+    assert_eq!(
+        (repair.node.as_str(), repair.phase),
+        (plan::SPARE, Phase::Succeeded)
+    );
+    for line in [
+        "webhook received: stored 1 alert",
+        "webhook refused: NotJson",
+        "general-3 repair starts: cordoned (ReportedBroken)",
+    ] {
+        assert!(told.iter().any(|told| told == line), "{line}: {told:?}");
+    }
 }
