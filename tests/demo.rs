@@ -3,8 +3,10 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{ChildStderr, Command};
+use tokio::time::timeout;
 
 type Story = Lines<BufReader<ChildStderr>>;
 
@@ -12,44 +14,31 @@ type Story = Lines<BufReader<ChildStderr>>;
 const SPEED: &str = "600";
 
 #[tokio::test]
-async fn a_payload_that_a_person_posts_leads_to_a_repair() {
-    tokio::time::timeout(Duration::from_secs(60), post_and_follow())
-        .await
-        .expect("the story comes in time");
+async fn a_payload_that_a_person_posts_leads_to_a_repair() -> Result<()> {
+    timeout(Duration::from_mins(1), post_and_follow()).await?
 }
 
-async fn post_and_follow() {
+async fn post_and_follow() -> Result<()> {
     let mut demo = Command::new(env!("CARGO_BIN_EXE_nodemend"))
         .args(["demo", "--listen", "127.0.0.1:0", "--speed", SPEED])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
-        .spawn()
-        .unwrap();
-    let mut story = BufReader::new(demo.stderr.take().unwrap()).lines();
-    let line = line_with(&mut story, &["Listening on http://127.0.0.1:"]).await;
+        .spawn()?;
+    let told = demo.stderr.take().context("stderr is a pipe")?;
+    let mut story = BufReader::new(told).lines();
+    let line = line_with(&mut story, &["Listening on http://127.0.0.1:"]).await?;
     let url = line
-        .split_whitespace()
+        .split([' ', ';'])
         .find(|word| word.starts_with("http"))
-        .unwrap()
-        .trim_end_matches(';');
-    let status = reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .unwrap()
-        .post(url)
-        .json(&payload("general-3"))
-        .send()
-        .await
-        .unwrap()
-        .status();
-    assert_eq!(status, 200);
-    line_with(&mut story, &["webhook", "received: stored 1 alert"]).await;
-    line_with(
-        &mut story,
-        &["general-3", "repair starts", "ReportedBroken"],
-    )
-    .await;
+        .context("no URL")?;
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let answer = client.post(url).json(&payload("general-3")).send().await?;
+    ensure!(answer.status().is_success(), "{}", answer.status());
+    line_with(&mut story, &["webhook", "received: stored 1 alert"]).await?;
+    let start = ["general-3", "repair starts", "ReportedBroken"];
+    line_with(&mut story, &start).await?;
+    Ok(())
 }
 
 fn payload(node: &str) -> serde_json::Value {
@@ -66,13 +55,13 @@ fn payload(node: &str) -> serde_json::Value {
 }
 
 /// The next line of the story that has all of these parts.
-async fn line_with(story: &mut Story, parts: &[&str]) -> String {
+async fn line_with(story: &mut Story, parts: &[&str]) -> Result<String> {
     let mut told = String::new();
-    while let Some(line) = story.next_line().await.unwrap() {
+    while let Some(line) = story.next_line().await? {
         if parts.iter().all(|part| line.contains(part)) {
-            return line;
+            return Ok(line);
         }
         told = told + &line + "\n";
     }
-    panic!("the story ended without {parts:?}:\n{told}");
+    bail!("the story ended without {parts:?}:\n{told}");
 }

@@ -22,6 +22,7 @@ use futures_util::FutureExt as _;
 use jiff::Timestamp;
 use nodemend_core::api::NodeRepair;
 use nodemend_core::config::Rule;
+use nodemend_core::decide::Verdict;
 use nodemend_core::evidence::Input;
 use nodemend_core::model::{Span, VerdictKind};
 
@@ -134,8 +135,9 @@ struct Webhook {
 }
 
 impl Webhook {
-    fn new() -> Self {
-        let (alerts, clock) = (Alerts::default(), Arc::new(AtomicI64::new(0)));
+    fn new(start: Timestamp) -> Self {
+        let alerts = Alerts::default();
+        let clock = Arc::new(AtomicI64::new(start.as_second()));
         let outcomes = Arc::new(Mutex::new(Vec::new()));
         let (time, sink) = (Arc::clone(&clock), Arc::clone(&outcomes));
         let now = move || {
@@ -178,7 +180,7 @@ impl<F: FnMut(Told<'_>) -> io::Result<()>> Demo<F> {
         let world = World::new(start, &setup.rules);
         let plan = plan::populate(&world, seed, start);
         let leader = Leader::new(&world, &setup, None);
-        let webhook = Webhook::new();
+        let webhook = Webhook::new(start);
         Self {
             seed,
             step,
@@ -197,24 +199,16 @@ impl<F: FnMut(Told<'_>) -> io::Result<()>> Demo<F> {
 
     /// Whether the planned story is told, and what came of a visitor's delivery too.
     fn over(&self) -> bool {
-        let settled = || {
-            self.last.as_ref().is_none_or(|last| {
-                let coming = [
-                    VerdictKind::Pending,
-                    VerdictKind::Due,
-                    VerdictKind::Repairing,
-                ];
-                !last
-                    .verdicts
-                    .iter()
-                    .any(|verdict| coming.contains(&verdict.kind))
-                    && !last
-                        .repairs
-                        .iter()
-                        .any(nodemend_core::api::NodeRepair::open)
-            })
-        };
-        self.end < self.now && self.webhook.silent() && (!self.visited || settled())
+        self.end < self.now && self.webhook.silent() && !(self.visited && self.busy())
+    }
+
+    /// Whether a repair is open, or may soon be.
+    fn busy(&self) -> bool {
+        let coming = [VerdictKind::Pending, VerdictKind::Due];
+        self.last.as_ref().is_some_and(|last| {
+            let coming = |verdict: &Verdict| coming.contains(&verdict.kind);
+            last.verdicts.iter().any(coming) || last.repairs.iter().any(NodeRepair::open)
+        })
     }
 
     /// One pass, and the time until the next.
