@@ -38,8 +38,6 @@ use story::Story;
 const STEP: Span = Span::seconds(10);
 /// How long the planned story takes.
 const LENGTH: Span = Span::minutes(95);
-/// More series than the fleet has nodes would be a mistake of the world.
-const MAX_SERIES: usize = 1000;
 /// Who is on loopback is one person.
 const LIMITS: Limits = Limits {
     max_body: 1 << 20,
@@ -119,7 +117,7 @@ impl Leader {
 }
 
 fn poll(world: &World, rule: &Rule) -> Input {
-    let ask = |text: &String| prometheus::decode(&world.query(text), MAX_SERIES);
+    let ask = |text: &String| prometheus::decode(&world.query(text), prometheus::MAX_SERIES);
     Input::Rule {
         name: rule.name.clone(),
         answer: prometheus::answer(ask(&rule.expr), rule.presence.as_ref().map(ask)),

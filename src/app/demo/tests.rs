@@ -119,7 +119,7 @@ fn h48_killed_before_and_after_every_call_ends_the_same() {
 #[test]
 fn the_world_answers_what_is_shipped_and_refuses_the_rest() {
     let demo = Demo::new(1, STEP, |_| Ok(()));
-    let ask = |text: &str| prometheus::decode(&demo.world.query(text), MAX_SERIES);
+    let ask = |text: &str| prometheus::decode(&demo.world.query(text), prometheus::MAX_SERIES);
     for rule in &demo.setup.rules {
         let present = rule.presence.as_ref().expect("shipped rules have one");
         assert_eq!(ask(&rule.expr).map(|series| series.len()), Ok(0));
