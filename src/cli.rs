@@ -223,7 +223,7 @@ fn human(out: &mut impl std::io::Write, summary: &app::demo::Summary) -> std::io
     for repair in &summary.repairs {
         writeln!(
             out,
-            "repaired  {}  {}  {:?}",
+            "repair    {}  {}  {:?}",
             repair.node, repair.fault, repair.phase
         )?;
     }
