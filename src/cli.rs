@@ -1,12 +1,14 @@
 //! The command line.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use nodemend_core::api;
 
+use crate::app::demo::{Live, Progress, Told};
 use crate::{app, telemetry};
 
 /// Replaces broken Kubernetes nodes at a pace that cannot hurt the cluster, and says why.
@@ -20,17 +22,10 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a simulated fleet with faults and tell what becomes of it.
-    Demo {
-        /// Which faults strike which nodes; the same seed gives the same run.
-        #[arg(long, default_value_t = 1)]
-        seed: u64,
-        /// Only the summary, at full speed.
-        #[arg(long)]
-        headless: bool,
-        /// How the summary is written.
-        #[arg(long, value_enum, default_value_t = Format::Human)]
-        format: Format,
-    },
+    ///
+    /// On a terminal it takes its time, and takes Alertmanager payloads that you post to
+    /// it; elsewhere it runs at once, unless told to listen.
+    Demo(Demo),
     /// Run the service until SIGTERM: take webhooks, and on the leader watch, decide and repair.
     Run {
         /// The service's configuration, nodemend.yaml.
@@ -46,6 +41,48 @@ enum Command {
         #[command(subcommand)]
         what: Generate,
     },
+}
+
+#[derive(Debug, Args)]
+struct Demo {
+    /// Which faults strike which nodes; the same seed gives the same run.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Only the summary, at full speed.
+    #[arg(long)]
+    headless: bool,
+    /// How the summary is written.
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    format: Format,
+    /// Where to take Alertmanager payloads, on loopback; on a terminal 127.0.0.1:9095.
+    #[arg(long, value_name = "ADDR", conflicts_with = "headless", value_parser = loopback)]
+    listen: Option<SocketAddr>,
+    /// Virtual seconds per real second, where it takes its time.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    speed: u32,
+}
+
+impl Demo {
+    /// How it is paced; none runs at once.
+    fn live(&self) -> Option<Live> {
+        let watched = !self.headless && std::io::stderr().is_terminal();
+        let listen = self.listen.or(watched.then_some(LISTEN))?;
+        Some(Live {
+            listen,
+            speed: self.speed,
+        })
+    }
+}
+
+/// Where a demo on a terminal listens.
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9095);
+
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    match text.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_loopback() => Ok(address),
+        Ok(_) => Err("only loopback: anyone who reaches it may deliver".into()),
+        Err(_) => Err("write it like 127.0.0.1:9095".into()),
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -69,11 +106,7 @@ enum Log {
 /// Runs the command of this process. Exit codes: 0 fine, 1 the thing checked is wrong, 2 usage.
 pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
-        Command::Demo {
-            seed,
-            headless,
-            format,
-        } => demo(seed, headless, format),
+        Command::Demo(options) => demo(&options),
         Command::Run { config, log } => {
             telemetry::logs(log == Log::Json);
             app::serve::run(&config)
@@ -93,21 +126,19 @@ pub fn main() -> ExitCode {
     })
 }
 
-fn demo(seed: u64, headless: bool, format: Format) -> std::io::Result<ExitCode> {
-    let mut told = Ok(());
-    let (summary, _) = app::demo::run(seed, None, |event| {
-        if !headless && told.is_ok() {
-            told = writeln!(
-                std::io::stderr(),
-                "{}  {}",
-                event.at.strftime("%H:%M:%S"),
-                event.text
-            );
-        }
-    });
-    told?;
+fn demo(options: &Demo) -> std::io::Result<ExitCode> {
+    let mut teller = Teller {
+        quiet: options.headless,
+        terminal: std::io::stderr().is_terminal(),
+    };
+    let tell = |told: Told<'_>| teller.tell(told);
+    let summary = match options.live() {
+        Some(live) => app::demo::live(options.seed, live, tell)?,
+        None => app::demo::run(options.seed, tell)?,
+    };
+    teller.end()?;
     let mut out = std::io::stdout().lock();
-    match format {
+    match options.format {
         Format::Json => writeln!(out, "{}", serde_json::to_string(&summary)?)?,
         Format::Human => human(&mut out, &summary)?,
     }
@@ -116,6 +147,66 @@ fn demo(seed: u64, headless: bool, format: Format) -> std::io::Result<ExitCode> 
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Back to the start of the line, which is cleared.
+const REWRITE: &str = "\r\u{1b}[K";
+
+/// Writes the story to stderr; on a terminal the last line is the progress.
+struct Teller {
+    quiet: bool,
+    terminal: bool,
+}
+
+impl Teller {
+    fn tell(&mut self, told: Told<'_>) -> std::io::Result<()> {
+        if self.quiet {
+            return Ok(());
+        }
+        let mut out = std::io::stderr().lock();
+        let start = if self.terminal { REWRITE } else { "" };
+        match told {
+            Told::Line(text) => writeln!(out, "{start}{text}"),
+            Told::Event { at, who, what } => {
+                writeln!(out, "{start}{}  {who:<10} {what}", at.strftime("%H:%M:%S"))
+            }
+            Told::Progress(progress) if self.terminal => {
+                // Without wrapping: what is not on this very line would stay.
+                write!(
+                    out,
+                    "{start}\u{1b}[?7l{}\u{1b}[?7h",
+                    progress_line(progress)
+                )?;
+                out.flush()
+            }
+            Told::Progress(_) => Ok(()),
+        }
+    }
+
+    fn end(&self) -> std::io::Result<()> {
+        if self.quiet || !self.terminal {
+            return Ok(());
+        }
+        write!(std::io::stderr(), "{REWRITE}")
+    }
+}
+
+fn progress_line(progress: &Progress) -> String {
+    let nodes: Vec<String> = progress
+        .nodes
+        .iter()
+        .map(|(verdict, count)| format!("{count} {}", format!("{verdict:?}").to_lowercase()))
+        .collect();
+    let repairs = match progress.open {
+        1 => "1 repair open".to_owned(),
+        count => format!("{count} repairs open"),
+    };
+    format!(
+        "{} of {}  nodes: {}; {repairs}",
+        progress.at.strftime("%H:%M:%S"),
+        progress.end.strftime("%H:%M:%S"),
+        nodes.join(", ")
+    )
 }
 
 fn human(out: &mut impl std::io::Write, summary: &app::demo::Summary) -> std::io::Result<()> {
@@ -132,7 +223,7 @@ fn human(out: &mut impl std::io::Write, summary: &app::demo::Summary) -> std::io
     for repair in &summary.repairs {
         writeln!(
             out,
-            "repaired  {}  {}  {:?}",
+            "repair    {}  {}  {:?}",
             repair.node, repair.fault, repair.phase
         )?;
     }

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use subtle::ConstantTimeEq;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::local::WEBHOOK_PATH;
 use crate::alertmanager::{self, Delivered, Intake};
 use crate::controller::Groups;
 
@@ -177,7 +178,7 @@ where
         room: Semaphore::new(room),
     };
     Router::new()
-        .route("/webhook/alertmanager", any(receive::<G, C, O>))
+        .route(WEBHOOK_PATH, any(receive::<G, C, O>))
         .with_state(Arc::new(door))
 }
 

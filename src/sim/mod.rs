@@ -2,9 +2,15 @@
 //! behave as the real ones do. It answers calls at once and can stop the leader
 //! before or after any of them, as a kill would.
 
+mod alertmanager;
+mod alerts;
 mod cloud;
 mod cluster;
 mod invariants;
+mod prometheus;
+
+pub use alertmanager::HARDWARE_ALERT;
+pub use alerts::Alerts;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +18,7 @@ use std::rc::Rc;
 
 use jiff::Timestamp;
 use nodemend_core::api::{FleetState, NodeHealth, NodeRepair};
+use nodemend_core::config::Rule;
 use nodemend_core::model::{
     Condition, InstanceState, InstanceView, NodeView, PodView, Span, ZONE_LABEL,
 };
@@ -23,6 +30,24 @@ pub enum Kill {
     Before(usize),
     /// The call has its effect, the leader never learns of it.
     After(usize),
+}
+
+/// What is wrong with a machine. What shows it is up to monitoring, what it means to
+/// rules and policies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// The kernel mounted a file system read-only.
+    DiskReadOnly,
+    /// The disk is full.
+    DiskFull,
+    /// The disk does not answer.
+    DiskSilent,
+    /// The NIC receives garbage.
+    NicErrors,
+    /// The kubelet stopped.
+    KubeletDown,
+    /// The hardware monitor sees errors; no exporter shows them.
+    Hardware,
 }
 
 /// What the simulated fleet consists of.
@@ -37,7 +62,9 @@ pub struct State {
     repairs: BTreeMap<String, NodeRepair>,
     healths: BTreeMap<String, NodeHealth>,
     fleet: Option<FleetState>,
-    faults: BTreeMap<String, BTreeSet<String>>,
+    faults: BTreeMap<String, BTreeSet<Fault>>,
+    queries: BTreeMap<String, prometheus::Query>,
+    alertmanager: alertmanager::Alertmanager,
     version: u64,
     calls: Vec<String>,
     kill: Option<Kill>,
@@ -58,10 +85,11 @@ struct Instance {
 pub struct World(Rc<RefCell<State>>);
 
 impl World {
-    /// An empty world at this time.
-    pub fn new(now: Timestamp) -> Self {
+    /// An empty world at this time, whose Prometheus knows the queries of these rules.
+    pub fn new(now: Timestamp, rules: &[Rule]) -> Self {
         Self(Rc::new(RefCell::new(State {
             now,
+            queries: prometheus::queries(rules),
             ..State::default()
         })))
     }
@@ -152,41 +180,18 @@ impl World {
         }
     }
 
-    /// Starts or ends a fault of a node: the name of the alert that shows it. `NotReady` shows in the condition.
-    pub fn set_fault(&self, node: &str, fault: &str, on: bool) {
+    /// Breaks the machine of a node.
+    pub fn break_machine(&self, node: &str, fault: Fault) {
         let mut state = self.0.borrow_mut();
         let faults = state.faults.entry(node.to_owned()).or_default();
-        if on {
-            faults.insert(fault.to_owned())
-        } else {
-            faults.remove(fault)
-        };
-        if fault == "NotReady" {
+        faults.insert(fault);
+        if fault == Fault::KubeletDown {
             let version = state.bump();
             if let Some(node) = state.nodes.get_mut(node) {
-                node.conditions = ready(!on);
+                node.conditions = ready(false);
                 node.resource_version = version;
             }
         }
-    }
-
-    /// The body that Prometheus would answer: the nodes with this fault, or for none
-    /// of them the `timestamp()` of all that have data, just scraped.
-    pub fn answer(&self, fault: Option<&str>) -> Vec<u8> {
-        let state = self.0.borrow();
-        let has = |name: &str| {
-            fault.is_none_or(|fault| {
-                state
-                    .faults
-                    .get(name)
-                    .is_some_and(|faults| faults.contains(fault))
-            })
-        };
-        let seconds = state.now.as_second();
-        let value = fault.map_or_else(|| seconds.to_string(), |_| "1".to_owned());
-        let samples: Vec<serde_json::Value> =
-            state.nodes.keys().filter(|name| has(name)).map(|name| serde_json::json!({"metric": {"instance": name, "job": "node-exporter"}, "value": [seconds, value]})).collect();
-        serde_json::json!({"status": "success", "data": {"resultType": "vector", "result": samples}}).to_string().into_bytes()
     }
 
     /// Lets time pass, and what was begun go on.
@@ -200,6 +205,12 @@ impl World {
 }
 
 impl State {
+    fn has(&self, node: &str, fault: Fault) -> bool {
+        self.faults
+            .get(node)
+            .is_some_and(|faults| faults.contains(&fault))
+    }
+
     fn bump(&mut self) -> String {
         self.version += 1;
         self.version.to_string()

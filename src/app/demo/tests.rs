@@ -1,0 +1,167 @@
+//! Whole histories: many seeds, and one killed at every call.
+
+use std::collections::BTreeMap;
+
+use nodemend_core::api::Phase;
+
+use super::*;
+use crate::sim::Kill;
+
+/// Coarser than what people see: hundreds of whole histories are run.
+const COARSE: Span = Span::seconds(30);
+
+fn finish<F: FnMut(Told<'_>) -> io::Result<()>>(mut demo: Demo<F>) -> (Summary, World) {
+    while !demo.over() {
+        demo.step().unwrap();
+    }
+    (demo.summary(), demo.world)
+}
+
+fn history(seed: u64, step: Span, kill: Option<Kill>) -> (Summary, World) {
+    let demo = Demo::new(seed, step, |_| Ok(()));
+    demo.world.kill_at(kill);
+    finish(demo)
+}
+
+type End = (
+    usize,
+    Vec<(String, Phase)>,
+    Vec<HeldLine>,
+    Vec<ObservedLine>,
+);
+
+/// The effects on nodes, pods and instances, counted per object; records are means, not ends.
+fn effects(world: &World) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for call in world.calls() {
+        if ["launch", "terminate", "evict", "create repair"]
+            .iter()
+            .any(|kind| call.starts_with(kind))
+        {
+            *counts.entry(call).or_default() += 1;
+        }
+    }
+    counts
+}
+
+fn end(summary: &Summary) -> End {
+    (
+        summary.nodes,
+        summary
+            .repairs
+            .iter()
+            .map(|repair| (repair.node.clone(), repair.phase))
+            .collect(),
+        summary.held.clone(),
+        summary.observed.clone(),
+    )
+}
+
+#[test]
+fn every_seed_repairs_holds_and_observes() {
+    for seed in 1..=20 {
+        let (summary, _) = history(seed, STEP, None);
+        assert!(
+            summary
+                .repairs
+                .iter()
+                .any(|repair| repair.phase == Phase::Succeeded),
+            "{summary:?}"
+        );
+        assert!(
+            summary
+                .repairs
+                .iter()
+                .all(|repair| repair.phase == Phase::Succeeded),
+            "{summary:?}"
+        );
+        assert!(
+            !summary.held.is_empty() && !summary.observed.is_empty(),
+            "{summary:?}"
+        );
+        assert_eq!(summary.invariants.violated, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn one_seed_gives_one_history() {
+    let document = || serde_json::to_string(&history(7, STEP, None).0).unwrap();
+    assert_eq!(document(), document());
+}
+
+#[test]
+fn h48_killed_before_and_after_every_call_ends_the_same() {
+    let (reference, world) = history(1, COARSE, None);
+    let (calls, expected) = (world.calls(), effects(&world));
+    let check = |kill: Kill, what: &str| {
+        let (summary, after) = history(1, COARSE, Some(kill));
+        let violated = &summary.invariants.violated;
+        assert_eq!(*violated, Vec::<String>::new(), "{kill:?} at {what}");
+        assert_eq!(end(&summary), end(&reference), "{kill:?} at {what}");
+        assert_eq!(effects(&after), expected, "{kill:?} at {what}");
+    };
+    // The worlds of a history stay on one thread; both kinds of kill have their own.
+    std::thread::scope(|scope| {
+        for kill in [Kill::Before, Kill::After] {
+            let (calls, check) = (&calls, &check);
+            scope.spawn(move || {
+                for (index, what) in calls.iter().enumerate() {
+                    check(kill(index), what);
+                }
+            });
+        }
+    });
+    let (calls, cases) = (calls.len(), calls.len() * 2);
+    println!("killed before and after each of {calls} calls: {cases} cases");
+    assert!(cases > 100);
+}
+
+#[test]
+fn the_world_answers_what_is_shipped_and_refuses_the_rest() {
+    let demo = Demo::new(1, STEP, |_| Ok(()));
+    let ask = |text: &str| prometheus::decode(&demo.world.query(text), prometheus::MAX_SERIES);
+    for rule in &demo.setup.rules {
+        let present = rule.presence.as_ref().expect("shipped rules have one");
+        assert_eq!(ask(&rule.expr).map(|series| series.len()), Ok(0));
+        assert_eq!(ask(present).map(|series| series.len()), Ok(12));
+    }
+    let refused = ask("up == 0");
+    assert!(matches!(refused, Err(prometheus::Error::Refused(_))));
+}
+
+#[test]
+fn what_a_visitor_brings_at_the_end_is_still_told() {
+    let mut told = Vec::new();
+    let mut demo = Demo::new(1, STEP, |news| {
+        if let Told::Event { who, what, .. } = news {
+            told.push(format!("{who} {what}"));
+        }
+        Ok(())
+    });
+    while !demo.over() {
+        demo.step().unwrap();
+    }
+    let payload = format!(
+        r#"{{"version":"4","groupKey":"g","receiver":"r","alerts":[{{"status":"firing","startsAt":"{}","labels":{{"alertname":"{}","node":"{}"}}}}]}}"#,
+        demo.now,
+        crate::sim::HARDWARE_ALERT,
+        plan::SPARE,
+    );
+    for payload in [payload.as_str(), "nonsense"] {
+        let posted = http::deliver(&demo.webhook.router, payload.into());
+        posted.now_or_never().unwrap();
+    }
+    let (summary, _) = finish(demo);
+    let repair = summary.repairs.last().unwrap();
+    assert_eq!(
+        (repair.node.as_str(), repair.phase),
+        (plan::SPARE, Phase::Succeeded)
+    );
+    for line in [
+        "webhook received: stored 1 alert",
+        "webhook refused: NotJson",
+        "general-3 repair starts: cordoned (ReportedBroken)",
+    ] {
+        assert!(told.iter().any(|told| told == line), "{line}: {told:?}");
+    }
+}
