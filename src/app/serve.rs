@@ -101,20 +101,21 @@ async fn serve(loaded: Loaded, telemetry: &Telemetry) -> Result<(), Error> {
     }
     let settings = &loaded.settings;
     let stop = stop_on_signals()?;
-    let readiness = Readiness::declare(&["kubernetes"]);
+    let readiness = Readiness::declare(&["kubernetes", "lease"]);
     let lease = Lease::default();
     let cluster = Kubernetes::connect(lease.clone(), telemetry.clone()).await?;
     let mut tasks = JoinSet::new();
     listen(settings, &cluster, &readiness, telemetry, &stop, &mut tasks).await?;
     let (terms, term) = watch::channel(None);
     let mut background = JoinSet::new();
-    background.spawn(watch_api(cluster.clone(), readiness));
+    background.spawn(watch_api(cluster.clone(), readiness.clone()));
     let election = Election {
         namespace: variable("POD_NAMESPACE").unwrap_or_else(|| "nodemend".into()),
         holder: holder(),
     };
     let (quiet, at_rest) = watch::channel(false);
-    let elected = tokio::spawn(elect(cluster.clone(), election, terms, at_rest));
+    let heard = move |state| readiness.set("lease", state);
+    let elected = tokio::spawn(elect(cluster.clone(), election, terms, heard, at_rest));
     let cloud = Leased {
         cloud: Ec2::connect().await,
         lease,

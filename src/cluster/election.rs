@@ -55,13 +55,15 @@ pub struct Election {
 }
 
 /// Stands for election until `stop`, then gives the lease back. `terms` holds the
-/// term while we lead.
+/// term while we lead; `heard` is told how it goes with the Lease.
 pub async fn elect(
     cluster: Kubernetes,
     election: Election,
     terms: watch::Sender<Option<Term>>,
+    heard: impl Fn(Result<(), String>),
     mut stop: watch::Receiver<bool>,
 ) {
+    let mut last = None;
     let mut candidate = Candidate {
         api: Api::namespaced(cluster.client.clone(), &election.namespace),
         cluster,
@@ -77,12 +79,15 @@ pub async fn elect(
             _ = stop.wait_for(|stop| *stop) => break,
             _ = ticks.tick() => {}
         }
-        if let Err(failure) = candidate.step(&terms).await {
-            tracing::warn!(
-                error = failure.message(),
-                "the lease could not be read or written"
-            );
+        let said = candidate.step(&terms).await;
+        let said = said.map_err(|failure| format!("the Lease {NAME}: {}", failure.message()));
+        if last.as_ref() != Some(&said) {
+            if let Err(problem) = &said {
+                tracing::warn!(problem, "the lease cannot be read or written, trying again");
+            }
+            heard(said.clone());
         }
+        last = Some(said);
         if terms.borrow().is_some() && !candidate.cluster.lease.outlives(Duration::ZERO) {
             tracing::warn!("the lease ran out");
             candidate.mine = None;

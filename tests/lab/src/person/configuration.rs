@@ -82,9 +82,9 @@ pub fn finish(home: &Path, lab: &Lab) -> Result<()> {
     fs::write(&config, text).context("writing nodemend's configuration")
 }
 
-/// The environment of a nodemend that runs against the lab, as a shell takes it.
-pub fn environment(lab: &Lab) -> String {
-    let kubeconfig = lab.kubeconfig().display();
+/// The environment of a nodemend that runs against the lab as this account, as a shell takes it.
+pub fn environment(lab: &Lab, account: &Path) -> String {
+    let kubeconfig = account.display();
     let (ec2, traces) = (&lab.ec2().url, &lab.jaeger().otlp_url);
     format!(
         "KUBECONFIG={kubeconfig} AWS_ENDPOINT_URL_EC2={ec2} AWS_REGION=us-east-1 \\\n  \
@@ -93,10 +93,7 @@ pub fn environment(lab: &Lab) -> String {
 }
 
 fn copy_rules(from: &Path, to: &Path) -> Result<()> {
-    // A checkout without rules yet has nothing to load.
-    let Ok(entries) = fs::read_dir(from) else {
-        return Ok(());
-    };
+    let entries = fs::read_dir(from).context("listing the rules")?;
     for entry in entries {
         let path = entry.context("listing the rules")?.path();
         if let (true, Some(name)) = (

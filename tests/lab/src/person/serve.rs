@@ -1,6 +1,7 @@
 //! The process in the background: all parts, six nodes with something on them.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use nodemend_lab::{CloudOptions, Lab, MonitoringOptions, Options, Workload};
@@ -59,18 +60,21 @@ async fn start() -> Result<Lab> {
         ..Workload::default()
     };
     lab.add_workload(&web).await?;
-    let definitions = configuration::checkout().join("deploy/crds.yaml");
-    if definitions.exists() {
-        lab.apply_path(&definitions).await?;
+    for manifest in ["namespace", "crds", "rbac", "admission"] {
+        let path = configuration::checkout().join(format!("deploy/{manifest}.yaml"));
+        lab.apply_path(&path).await?;
     }
+    let account = lab
+        .service_account_kubeconfig("nodemend", "nodemend")
+        .await?;
     configuration::finish(&home, &lab)?;
     let draft = home.join("guide.draft");
-    fs::write(&draft, text(&lab, &written)?).context("writing the guide")?;
+    fs::write(&draft, text(&lab, &written, &account)?).context("writing the guide")?;
     fs::rename(&draft, guide()?).context("placing the guide")?;
     Ok(lab)
 }
 
-fn text(lab: &Lab, written: &Written) -> Result<String> {
+fn text(lab: &Lab, written: &Written, account: &Path) -> Result<String> {
     let (kubeconfig, exporter) = (lab.kubeconfig().display(), &lab.monitoring().exporter_url);
     Ok(format!(
         "The lab is up: 6 nodes with EC2 instances in 3 zones, a Deployment `web` with a disruption budget.
@@ -89,11 +93,12 @@ fn text(lab: &Lab, written: &Written) -> Result<String> {
 Run nodemend against it:
 
   {environment} \\
-  cargo run -q -- run --config {config}
+  cargo run -q -- run --log human --config {config}
 
-Break something:
+Break something, and watch what comes of it:
 
   {kubectl} --kubeconfig {kubeconfig} label node node-1 {not_ready}=true
+  {kubectl} --kubeconfig {kubeconfig} get nodemend --watch
   curl -X PUT {exporter}/nodes/node-2/node_filesystem_readonly -d 1
   curl {ec2}/lab/faults -H 'content-type: application/json' \\
     -d '{{\"action\": \"RunInstances\", \"fault\": {{\"error\": {{\"status\": 503, \"code\": \"RequestLimitExceeded\"}}}}, \"times\": 2}}'
@@ -107,7 +112,7 @@ End it: tests/lab/down
         ec2 = lab.ec2().url,
         audit = lab.control_plane().audit_log.display(),
         logs = lab.directory().join("logs").display(),
-        environment = configuration::environment(lab),
+        environment = configuration::environment(lab, account),
         config = written.config.display(),
         not_ready = nodemend_lab::NOT_READY,
     ))
