@@ -1,20 +1,21 @@
 //! The loop of the leader: take in what changed, decide, commit, act. One `pass`
 //! reads the records afresh, so that nothing rests on having seen an edge.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use nodemend_core::api::{
     AlertGroup, FINALIZER, FaultRecord, FleetState, FleetStateSpec, NodeHealth, NodeHealthSpec,
-    NodeHealthStatus, NodeRepair, NodeRepairSpec, Reservation, SourceDown, Step,
+    NodeHealthStatus, NodeRepair, NodeRepairSpec, Plan, Reservation, SourceDown, Step,
 };
 use nodemend_core::config::{Limits, Policy, Rule};
 use nodemend_core::decide::{self, Pause, Scopes, Verdict, World};
 use nodemend_core::evidence::{Evidence, Input};
-use nodemend_core::model::{NodeView, SignalState, Truth, VerdictKind, digest};
+use nodemend_core::model::{NodeView, Reason, SignalState, Span, Truth, VerdictKind, digest};
 use nodemend_core::repair;
 
-use crate::exec::{self, CallError, Cloud, Cluster, Context};
+use crate::exec::{self, CallError, Clock, Cloud, Cluster, Context};
 
 /// The leader's records. Every write carries the resourceVersion that was read.
 #[allow(
@@ -74,8 +75,10 @@ pub struct Setup {
 }
 
 /// What a pass came to.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Report {
+    /// The time that it decided on.
+    pub now: Timestamp,
     /// The verdict on every node.
     pub verdicts: Vec<Verdict>,
     /// Every repair on record.
@@ -86,6 +89,8 @@ pub struct Report {
     pub healths: Vec<NodeHealth>,
     /// Repairs that a call without answer held up, and what it said.
     pub stuck: Vec<(String, CallError)>,
+    /// A record that could not be written; the next pass tries again.
+    pub unwritten: Option<Error>,
     /// When to look again at the latest.
     pub wake: Option<Timestamp>,
 }
@@ -99,7 +104,19 @@ pub struct Controller<C, K> {
     evidence: Evidence,
     fleet: Option<FleetState>,
     last_seen: Option<Timestamp>,
+    /// Due nodes for which no plan could be made: why, and until when that stands.
+    unplanned: BTreeMap<String, (Reason, Timestamp)>,
 }
+
+/// How long a node for which no plan could be made is left alone.
+const REPLAN: Span = Span::minutes(1);
+/// How often admission begins again without nodes that turned out to have no plan.
+const MAX_ADMISSIONS: usize = 10;
+/// `FleetState` holds so many of each.
+const MAX_SOURCES: usize = 100;
+const MAX_STARTS: usize = 200;
+/// A deleted record counts, and holds its node, at least this long.
+const MIN_MEMORY: Span = Span::minutes(60);
 
 impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
     /// A leader that has not yet acted. `last_seen` is when the one before was last
@@ -112,6 +129,7 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
             evidence: Evidence::default(),
             fleet: None,
             last_seen,
+            unplanned: BTreeMap::new(),
         }
     }
 
@@ -131,64 +149,186 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
     }
 
     /// Decides on what is known now, and takes every open repair as far as it goes.
-    pub async fn pass(
+    pub async fn pass<T: Clock>(
         &mut self,
         inputs: Vec<Input>,
         pauses: &[Pause],
-        now: Timestamp,
+        clock: &T,
     ) -> Result<Report, Error> {
-        let mut fleet = match &self.fleet {
-            Some(fleet) => self.still_leader(fleet).await?,
-            None => self.take_over(now).await?,
-        };
+        let now = clock.now();
+        // Before anything can fail: each input is handed over once.
         for input in inputs {
             self.evidence.fold(input, now);
         }
+        let mut fleet = self.lead(now).await?;
         self.evidence
             .settle(&self.setup.rules, &self.setup.policies, now);
         let mut repairs = self.cluster.repairs().await?;
         // What the list shows needs its reservation no more; what it lacks never came to be.
         fleet.spec.reservations.clear();
-        let world = self.world(&repairs, pauses);
-        let scopes = decide::survey(&world, now);
-        let mut verdicts: Vec<Verdict> = self
-            .evidence
-            .nodes()
-            .map(|node| decide::judge(node, &world, now))
-            .collect();
-        let admitted = decide::admit(&mut verdicts, &scopes, &self.setup.limits, now);
-        let starting = self
-            .plan(&mut verdicts, &admitted, &repairs, fleet.spec.epoch, now)
-            .await;
-        fleet.spec.reservations = starting
-            .iter()
-            .map(|repair| Reservation {
-                repair: name(repair),
-                node_uid: repair.spec.node_uid.clone(),
-                at: now,
-            })
-            .collect();
+        fleet.spec.starts = self.starts(&fleet, &repairs, now);
         fleet.spec.sources_down = self.sources_down();
-        self.fleet = Some(self.commit_fleet(fleet).await?);
-        for repair in starting {
-            self.cluster.create_repair(&repair).await?;
-        }
-        if !admitted.is_empty() {
+        let (judged, scopes) = self.judge(&repairs, pauses, &fleet, now);
+        let (verdicts, starting) = self
+            .admit(judged, &scopes, &repairs, fleet.spec.epoch, now)
+            .await;
+        // What is under way must go on, also when a record cannot be written.
+        let started = self.start(fleet, &starting, now).await;
+        let recorded = match &started {
+            Err(Error::Deposed) => return Err(Error::Deposed),
+            _ => self.record(&verdicts, now).await,
+        };
+        if !starting.is_empty() {
             repairs = self.cluster.repairs().await?;
         }
-        let healths = self.record(&verdicts, now).await?;
-        let (wake, stuck) = self.advance(&mut repairs, pauses, &scopes, now).await;
+        let (wake, stuck) = self
+            .advance(&mut repairs, pauses, &scopes, clock, now)
+            .await;
+        let (healths, unrecorded) = match recorded {
+            Ok(healths) => (healths, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
         Ok(Report {
+            now,
             verdicts,
             repairs,
             scopes,
             healths,
             stuck,
+            unwritten: started.err().or(unrecorded),
             wake,
         })
     }
 
-    fn world<'a>(&'a self, repairs: &'a [NodeRepair], pauses: &'a [Pause]) -> World<'a> {
+    fn judge(
+        &self,
+        repairs: &[NodeRepair],
+        pauses: &[Pause],
+        fleet: &FleetState,
+        now: Timestamp,
+    ) -> (Vec<Verdict>, Scopes) {
+        let world = self.world(repairs, pauses, &fleet.spec.starts);
+        let nodes = self.evidence.nodes();
+        let verdicts = nodes.map(|node| decide::judge(node, &world, now)).collect();
+        (verdicts, decide::survey(&world, now))
+    }
+
+    /// Those who may start, each with a complete repair. Who cannot be planned for is held,
+    /// and takes nobody's place.
+    async fn admit(
+        &mut self,
+        judged: Vec<Verdict>,
+        scopes: &Scopes,
+        repairs: &[NodeRepair],
+        epoch: u64,
+        now: Timestamp,
+    ) -> (Vec<Verdict>, Vec<NodeRepair>) {
+        self.unplanned.retain(|_, (_, until)| *until > now);
+        let mut plans: BTreeMap<String, Plan> = BTreeMap::new();
+        for round in 1.. {
+            let mut verdicts = judged.clone();
+            for verdict in &mut verdicts {
+                if let (VerdictKind::Due, Some((reason, _))) =
+                    (verdict.kind, self.unplanned.get(&verdict.uid))
+                {
+                    verdict.kind = VerdictKind::Held;
+                    verdict.reasons = vec![*reason];
+                }
+            }
+            let admitted = decide::admit(&mut verdicts, scopes, &self.setup.limits, now);
+            let mut failed = false;
+            for verdict in verdicts
+                .iter()
+                .filter(|verdict| admitted.contains(&verdict.uid))
+            {
+                if plans.contains_key(&verdict.uid) {
+                    continue;
+                }
+                match self.plan(verdict).await {
+                    Ok(plan) => {
+                        plans.insert(verdict.uid.clone(), plan);
+                    }
+                    Err(reason) => {
+                        let until = REPLAN.after(now);
+                        self.unplanned.insert(verdict.uid.clone(), (reason, until));
+                        failed = true;
+                    }
+                }
+            }
+            if failed && round < MAX_ADMISSIONS {
+                continue;
+            }
+            let starting = verdicts
+                .iter()
+                .filter(|verdict| admitted.contains(&verdict.uid))
+                .filter_map(|verdict| {
+                    let node = self.evidence.node(&verdict.node)?;
+                    let plan = plans.get(&verdict.uid)?.clone();
+                    Some(new_repair(node, verdict, plan, repairs, epoch, now))
+                })
+                .collect();
+            return (verdicts, starting);
+        }
+        (judged, Vec::new())
+    }
+
+    async fn plan(&self, verdict: &Verdict) -> Result<Plan, Reason> {
+        let node = self.evidence.node(&verdict.node);
+        let mut policies = self.setup.policies.iter();
+        let policy = policies.find(|policy| policy.name == verdict.policy);
+        match (node, policy) {
+            (Some(node), Some(policy)) => {
+                exec::plan(&self.cloud, node, policy, &self.setup.cluster_tag).await
+            }
+            _ => Err(Reason::NoOwner),
+        }
+    }
+
+    /// Reserves, then creates.
+    async fn start(
+        &mut self,
+        mut fleet: FleetState,
+        starting: &[NodeRepair],
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        fleet.spec.reservations = starting
+            .iter()
+            .map(|repair| reserved(repair, now))
+            .collect();
+        self.fleet = Some(self.commit_fleet(fleet).await?);
+        for repair in starting {
+            self.cluster.create_repair(repair).await?;
+        }
+        Ok(())
+    }
+
+    /// The starts that some rate still counts, also those whose records are gone.
+    fn starts(
+        &self,
+        fleet: &FleetState,
+        repairs: &[NodeRepair],
+        now: Timestamp,
+    ) -> Vec<Reservation> {
+        let windows = self.setup.limits.max_repairs.iter();
+        let memory = windows.map(|(_, within)| *within).max();
+        let memory = memory.unwrap_or_default().max(MIN_MEMORY);
+        let listed = repairs
+            .iter()
+            .map(|repair| reserved(repair, repair.spec.quarantine.at));
+        let mut starts: Vec<Reservation> =
+            fleet.spec.starts.iter().cloned().chain(listed).collect();
+        starts.retain(|start| memory.after(start.at) > now);
+        starts.sort_by(|one, other| (one.at, &one.repair).cmp(&(other.at, &other.repair)));
+        starts.dedup();
+        starts.split_off(starts.len().saturating_sub(MAX_STARTS))
+    }
+
+    fn world<'a>(
+        &'a self,
+        repairs: &'a [NodeRepair],
+        pauses: &'a [Pause],
+        starts: &'a [Reservation],
+    ) -> World<'a> {
         World {
             evidence: &self.evidence,
             rules: &self.setup.rules,
@@ -196,35 +336,38 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
             limits: &self.setup.limits,
             repairs,
             reservations: &[],
+            starts,
             pauses,
         }
     }
 
-    async fn still_leader(&self, known: &FleetState) -> Result<FleetState, Error> {
-        let stored = self.cluster.fleet().await?.unwrap_or_else(|| known.clone());
-        if stored.spec.epoch > known.spec.epoch {
-            Err(Error::Deposed)
-        } else {
-            Ok(stored)
+    /// The fleet's object while it is still ours. If somebody deleted it, or put an older
+    /// one in its place, it is taken over again.
+    async fn lead(&mut self, now: Timestamp) -> Result<FleetState, Error> {
+        if let Some(known) = &self.fleet
+            && let Some(stored) = self.cluster.fleet().await?
+        {
+            match stored.spec.epoch.cmp(&known.spec.epoch) {
+                Ordering::Greater => return Err(Error::Deposed),
+                Ordering::Equal => return Ok(stored),
+                Ordering::Less => {}
+            }
         }
+        let fleet = self.take_over(now).await?;
+        self.fleet = Some(fleet.clone());
+        Ok(fleet)
     }
 
     /// Raises the epoch, writes it into every open repair, and takes up the clocks.
     async fn take_over(&mut self, now: Timestamp) -> Result<FleetState, Error> {
-        let mut fleet = self
-            .cluster
-            .fleet()
-            .await?
-            .unwrap_or_else(|| FleetState::new("fleet", FleetStateSpec::default()));
-        fleet.spec.epoch += 1;
+        let stored = self.cluster.fleet().await?;
+        let mut fleet =
+            stored.unwrap_or_else(|| FleetState::new("fleet", FleetStateSpec::default()));
+        let repairs = self.cluster.repairs().await?;
+        let known = self.epoch().into_iter().chain(repairs.iter().map(epoch_of));
+        fleet.spec.epoch = known.fold(fleet.spec.epoch, u64::max) + 1;
         let fleet = self.cluster.put_fleet(&fleet).await?;
-        for mut repair in self
-            .cluster
-            .repairs()
-            .await?
-            .into_iter()
-            .filter(NodeRepair::open)
-        {
+        for mut repair in repairs.into_iter().filter(NodeRepair::open) {
             let Some(status) = &mut repair.status else {
                 continue;
             };
@@ -258,46 +401,13 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
     fn sources_down(&self) -> Vec<SourceDown> {
         self.evidence
             .failing_rules()
+            .take(MAX_SOURCES)
             .map(|(rule, since, message)| SourceDown {
                 source: format!("rule/{rule}"),
                 since,
                 message: message.chars().take(200).collect(),
             })
             .collect()
-    }
-
-    /// A complete repair for each admitted node; who cannot be planned for is held.
-    async fn plan(
-        &self,
-        verdicts: &mut [Verdict],
-        admitted: &[String],
-        repairs: &[NodeRepair],
-        epoch: u64,
-        now: Timestamp,
-    ) -> Vec<NodeRepair> {
-        let mut starting = Vec::new();
-        for verdict in verdicts
-            .iter_mut()
-            .filter(|verdict| admitted.contains(&verdict.uid))
-        {
-            let node = self.evidence.node(&verdict.node);
-            let policy = self
-                .setup
-                .policies
-                .iter()
-                .find(|policy| policy.name == verdict.policy);
-            let (Some(node), Some(policy)) = (node, policy) else {
-                continue;
-            };
-            match exec::plan(&self.cloud, node, policy, &self.setup.cluster_tag).await {
-                Ok(plan) => starting.push(new_repair(node, verdict, plan, repairs, epoch, now)),
-                Err(reason) => {
-                    verdict.kind = VerdictKind::Held;
-                    verdict.reasons = vec![reason];
-                }
-            }
-        }
-        starting
     }
 
     /// Writes what changed of each node that is not plainly healthy.
@@ -431,14 +541,14 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
         }
     }
 
-    async fn advance(
+    async fn advance<T: Clock>(
         &self,
         repairs: &mut [NodeRepair],
         pauses: &[Pause],
         scopes: &Scopes,
+        clock: &T,
         now: Timestamp,
     ) -> (Option<Timestamp>, Vec<(String, CallError)>) {
-        let epoch = self.epoch().unwrap_or(0);
         let nodes: BTreeMap<String, NodeView> = self
             .evidence
             .nodes()
@@ -450,7 +560,7 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
             .iter_mut()
             .filter(|repair| repair.open() || has_finalizer(repair))
         {
-            let context = self.context(repair, &snapshot, pauses, scopes, &nodes, epoch, now);
+            let context = self.context(repair, &snapshot, pauses, scopes, &nodes, clock, now);
             match exec::advance(&self.cluster, &self.cloud, repair, &context).await {
                 Ok(next) => wake = [wake, next].into_iter().flatten().min(),
                 // One repair that cannot go on now does not stop the others.
@@ -464,17 +574,17 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
         clippy::too_many_arguments,
         reason = "all of one pass; a struct would only rename it"
     )]
-    fn context<'a>(
+    fn context<'a, T>(
         &self,
         repair: &NodeRepair,
         repairs: &[NodeRepair],
         pauses: &[Pause],
         scopes: &Scopes,
         nodes: &'a BTreeMap<String, NodeView>,
-        epoch: u64,
+        clock: &'a T,
         now: Timestamp,
-    ) -> Context<'a> {
-        let world = self.world(repairs, pauses);
+    ) -> Context<'a, T> {
+        let world = self.world(repairs, pauses, &[]);
         let node = nodes
             .get(&repair.spec.node_name)
             .filter(|node| node.uid == repair.spec.node_uid);
@@ -495,14 +605,20 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
         } else {
             Truth::Unknown
         };
+        let configured = policy.is_some_and(|policy| {
+            let mut faults = policy.faults.iter();
+            faults.any(|fault| fault.name == repair.spec.fault)
+        });
         Context {
-            now,
-            epoch,
+            clock,
+            epoch: self.epoch().unwrap_or(0),
             nodes,
             fault,
             recovered: fault == Truth::False && since.is_none(),
             abort: repair.metadata.deletion_timestamp.is_some()
                 || node.is_some_and(|node| decide::opted_out(node, now)),
+            orphaned: !configured,
+            current: self.evidence.nodes_fresh(now),
             paused: decide::pause_reason(node, repair, &world, scopes, now),
         }
     }
@@ -531,6 +647,19 @@ fn has_finalizer(repair: &NodeRepair) -> bool {
         .is_some_and(|finalizers| finalizers.iter().any(|name| name == FINALIZER))
 }
 
+fn reserved(repair: &NodeRepair, at: Timestamp) -> Reservation {
+    Reservation {
+        repair: name(repair),
+        node_uid: repair.spec.node_uid.clone(),
+        at,
+    }
+}
+
+fn epoch_of(repair: &NodeRepair) -> u64 {
+    let acting = repair.status.as_ref().map_or(0, |status| status.epoch);
+    acting.max(repair.spec.epoch)
+}
+
 fn name(repair: &NodeRepair) -> String {
     repair.metadata.name.clone().unwrap_or_default()
 }
@@ -538,7 +667,7 @@ fn name(repair: &NodeRepair) -> String {
 fn new_repair(
     node: &NodeView,
     verdict: &Verdict,
-    plan: nodemend_core::api::Plan,
+    plan: Plan,
     repairs: &[NodeRepair],
     epoch: u64,
     now: Timestamp,

@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use nodemend_core::api::{GaveUp, LaunchPlan, LaunchTemplate, NodeRepair, Step};
+use nodemend_core::api::{GaveUp, LaunchPlan, LaunchTemplate, NodeRepair, Outcome, Step};
 use nodemend_core::model::{
-    InstanceState, InstanceView, NodeView, PodView, QUARANTINE_ANNOTATION, Reason,
+    InstanceState, InstanceView, NodeView, PodView, QUARANTINE_ANNOTATION, Reason, Span,
 };
 use nodemend_core::repair::{self, Change, Command, Effect, Next, Observed};
 
@@ -88,11 +88,20 @@ pub trait Cloud {
     async fn terminate(&self, id: &str) -> Result<(), CallError>;
 }
 
+/// The time, and whether there is enough of it left.
+pub trait Clock {
+    /// The time. Never goes back, and never jumps with the wall's clock.
+    fn now(&self) -> Timestamp;
+    /// Whether something new may still begin: a pass acts on what it saw at its start,
+    /// which must not be old, and a service that stops begins nothing.
+    fn may_begin(&self) -> bool;
+}
+
 /// What the controller knows beside the journal.
 #[derive(Clone, Debug)]
-pub struct Context<'a> {
+pub struct Context<'a, T> {
     /// The time.
-    pub now: Timestamp,
+    pub clock: &'a T,
     /// The leader's epoch.
     pub epoch: u64,
     /// All nodes of the last list.
@@ -103,6 +112,10 @@ pub struct Context<'a> {
     pub recovered: bool,
     /// Whether to give up.
     pub abort: bool,
+    /// Whether the policy or its fault is gone.
+    pub orphaned: bool,
+    /// Whether `nodes` is whole and young.
+    pub current: bool,
     /// Why nothing disruptive may begin.
     pub paused: Option<Reason>,
 }
@@ -111,14 +124,15 @@ pub struct Context<'a> {
 const STEPS_PER_PASS: usize = 64;
 
 /// Takes a repair as far as it goes now. Gives back the time to look again.
-pub async fn advance<C: Cluster, K: Cloud>(
+pub async fn advance<C: Cluster, K: Cloud, T: Clock>(
     cluster: &C,
     cloud: &K,
     repair: &mut NodeRepair,
-    context: &Context<'_>,
+    context: &Context<'_, T>,
 ) -> Result<Option<Timestamp>, CallError> {
     for _ in 0..STEPS_PER_PASS {
-        if let Some(until) = repair::retry_at(repair).filter(|until| *until > context.now) {
+        let now = context.clock.now();
+        if let Some(until) = repair::retry_at(repair).filter(|until| *until > now) {
             return Ok(Some(until));
         }
         let observed = match observe(cluster, cloud, repair, context).await {
@@ -131,7 +145,7 @@ pub async fn advance<C: Cluster, K: Cloud>(
             }
             Err(error) => return Err(error),
         };
-        let change = match repair::next(repair, &observed, context.now) {
+        let change = match repair::next(repair, &observed, now) {
             Next::Finished => {
                 if repair
                     .metadata
@@ -146,20 +160,20 @@ pub async fn advance<C: Cluster, K: Cloud>(
             }
             Next::Wait(until, _) => return Ok(Some(until)),
             Next::Write(change) => change,
+            Next::Act(_) if !context.clock.may_begin() => return Ok(Some(now)),
             Next::Act(command) => {
-                match perform(cluster, cloud, repair, &observed, &command).await {
-                    Effect::Done(detail) => Change::Conclude(nodemend_core::api::Outcome {
-                        at: context.now,
-                        done: true,
-                        detail,
-                    }),
+                let conclude = |done, detail| {
+                    let at = context.clock.now();
+                    Change::Conclude(Outcome { at, done, detail })
+                };
+                match perform(cluster, cloud, context.clock, repair, &observed, &command).await {
+                    Effect::Done(detail) => conclude(true, detail),
+                    Effect::Nothing(detail) => conclude(false, detail),
                     Effect::Progress(message) => {
                         if !message.is_empty() && repair.message() != message {
                             write(cluster, repair, Change::Note(message), context).await?;
                         }
-                        return Ok(Some(
-                            nodemend_core::model::Span::seconds(5).after(context.now),
-                        ));
+                        return Ok(Some(Span::seconds(5).after(context.clock.now())));
                     }
                     Effect::Failed(message) => Change::Fail(message),
                     Effect::Refused(reason, message) => Change::GiveUp(reason, message),
@@ -168,31 +182,33 @@ pub async fn advance<C: Cluster, K: Cloud>(
         };
         write(cluster, repair, change, context).await?;
     }
-    Ok(Some(context.now))
+    Ok(Some(context.clock.now()))
 }
 
-async fn write<C: Cluster>(
+async fn write<C: Cluster, T: Clock>(
     cluster: &C,
     repair: &mut NodeRepair,
     change: Change,
-    context: &Context<'_>,
+    context: &Context<'_, T>,
 ) -> Result<(), CallError> {
     let mut next = repair.clone();
-    repair::apply(&mut next, change, context.epoch, context.now);
+    repair::apply(&mut next, change, context.epoch, context.clock.now());
     *repair = cluster.put_repair(&next).await?;
     Ok(())
 }
 
-async fn observe<C: Cluster, K: Cloud>(
+async fn observe<C: Cluster, K: Cloud, T>(
     cluster: &C,
     cloud: &K,
     repair: &NodeRepair,
-    context: &Context<'_>,
+    context: &Context<'_, T>,
 ) -> Result<Observed, CallError> {
-    let node = cluster
-        .node(&repair.spec.node_name)
-        .await?
-        .filter(|node| node.uid == repair.spec.node_uid);
+    let live = cluster.node(&repair.spec.node_name).await?;
+    let other = |node: &NodeView| {
+        node.uid != repair.spec.node_uid && node.provider_id == repair.spec.provider_id
+    };
+    let reborn = live.as_ref().is_some_and(other) || context.nodes.values().any(other);
+    let node = live.filter(|node| node.uid == repair.spec.node_uid);
     let mut observed = Observed {
         node,
         old: None,
@@ -201,6 +217,9 @@ async fn observe<C: Cluster, K: Cloud>(
         fault: context.fault,
         recovered: context.recovered,
         abort: context.abort,
+        orphaned: context.orphaned,
+        reborn,
+        current: context.current,
         paused: context.paused,
     };
     let open = repair::open_entry(repair).map(|entry| entry.intent.step);
@@ -228,9 +247,10 @@ async fn observe<C: Cluster, K: Cloud>(
     Ok(observed)
 }
 
-async fn perform<C: Cluster, K: Cloud>(
+async fn perform<C: Cluster, K: Cloud, T: Clock>(
     cluster: &C,
     cloud: &K,
+    clock: &T,
     repair: &NodeRepair,
     observed: &Observed,
     command: &Command,
@@ -239,7 +259,12 @@ async fn perform<C: Cluster, K: Cloud>(
         Command::Cordon => cordon(cluster, repair, observed).await,
         Command::Uncordon => uncordon(cluster, repair, observed).await,
         Command::Launch(token, plan) => launch(cloud, repair, token, plan).await,
-        Command::Drain => drain(cluster, repair, observed).await,
+        Command::Settle(token) => match cloud.by_token(token).await {
+            Ok(Some(instance)) => Effect::Done(instance.id),
+            Ok(None) => Effect::Nothing("nothing was launched".into()),
+            Err(error) => failed(&error),
+        },
+        Command::Drain => drain(cluster, clock, repair, observed).await,
         Command::Terminate(id) => terminate(cloud, repair, observed, id).await,
     }
 }
@@ -253,7 +278,7 @@ fn same_node<'a>(repair: &NodeRepair, observed: &'a Observed) -> Result<&'a Node
     match &observed.node {
         Some(node) if node.provider_id == repair.spec.provider_id => Ok(node),
         Some(_) => Err(Effect::Refused(
-            GaveUp::NodeGone,
+            GaveUp::NodeReborn,
             "the node's providerID changed".into(),
         )),
         None => Err(Effect::Refused(GaveUp::NodeGone, "the node is gone".into())),
@@ -395,11 +420,20 @@ fn ours(repair: &NodeRepair, instance: &InstanceView) -> Result<(), Effect> {
     ))
 }
 
+/// How long after its grace period a pod must be gone, if its kubelet lives.
+const DEAD_AFTER: Span = Span::minutes(1);
+
 /// One pass over the pods: evicts what may go, and is done when nothing is left that must.
-async fn drain<C: Cluster>(cluster: &C, repair: &NodeRepair, observed: &Observed) -> Effect {
-    if let Err(effect) = same_node(repair, observed) {
-        return effect;
-    }
+async fn drain<C: Cluster, T: Clock>(
+    cluster: &C,
+    clock: &T,
+    repair: &NodeRepair,
+    observed: &Observed,
+) -> Effect {
+    let node = match same_node(repair, observed) {
+        Ok(node) => node,
+        Err(effect) => return effect,
+    };
     let Some(instance) = &observed.old else {
         return Effect::Progress("EC2 does not know the old instance".into());
     };
@@ -429,11 +463,22 @@ async fn drain<C: Cluster>(cluster: &C, repair: &NodeRepair, observed: &Observed
             ),
         );
     }
+    // A dead kubelet ends no pod. What it should have ended a minute ago ends with its machine.
+    let (left, pods): (Vec<&PodView>, Vec<&PodView>) = pods.into_iter().partition(|pod| {
+        let over = |due: Timestamp| DEAD_AFTER.after(due) <= clock.now();
+        !node.ready() && pod.gone_by.is_some_and(over)
+    });
     if pods.is_empty() {
-        return Effect::Done(String::new());
+        return Effect::Done(match left.len() {
+            0 => String::new(),
+            count => format!("{count} pods are left to a kubelet that does not answer"),
+        });
     }
     let mut blocked = Vec::new();
-    for pod in pods.iter().filter(|pod| !pod.deleting) {
+    for pod in pods.iter().filter(|pod| pod.gone_by.is_none()) {
+        if !clock.may_begin() {
+            break;
+        }
         if pod.do_not_disrupt {
             blocked.push(format!(
                 "{}/{} asks not to be disrupted",
@@ -461,6 +506,16 @@ async fn drain<C: Cluster>(cluster: &C, repair: &NodeRepair, observed: &Observed
     Effect::Progress(blocked.join("; "))
 }
 
+/// Tags of instances that something else replaces when they end: then one more of ours
+/// would be one too many.
+const OWNERS: [&str; 5] = [
+    "aws:autoscaling:groupName",
+    "eks:nodegroup-name",
+    "karpenter.sh/nodeclaim",
+    "karpenter.sh/nodepool",
+    "sigs.k8s.io/cluster-api-provider-aws/role",
+];
+
 /// Why no plan can be made for a node.
 pub async fn plan<K: Cloud>(
     cloud: &K,
@@ -478,6 +533,9 @@ pub async fn plan<K: Cloud>(
         || instance.state == InstanceState::Other
     {
         return Err(Reason::NotOurInstance);
+    }
+    if OWNERS.iter().any(|tag| instance.tags.contains_key(*tag)) {
+        return Err(Reason::OwnedByOther);
     }
     let tag = |name: &str| instance.tags.get(name).cloned();
     let from_tags = || {
@@ -505,4 +563,76 @@ pub async fn plan<K: Cloud>(
         drain_timeout: policy.drain_timeout,
         max_pod_grace_period: policy.max_pod_grace_period,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt as _;
+
+    /// Knows one instance.
+    struct One(InstanceView);
+
+    impl Cloud for One {
+        async fn instance(&self, _: &str) -> Result<Option<InstanceView>, CallError> {
+            Ok(Some(self.0.clone()))
+        }
+        async fn by_token(&self, _: &str) -> Result<Option<InstanceView>, CallError> {
+            Ok(None)
+        }
+        async fn launch(&self, _: &str, _: &LaunchPlan) -> Result<String, CallError> {
+            Err(CallError::NoAnswer(String::new()))
+        }
+        async fn terminate(&self, _: &str) -> Result<(), CallError> {
+            Err(CallError::NoAnswer(String::new()))
+        }
+    }
+
+    fn planned(tags: &[(&str, &str)]) -> Result<String, Reason> {
+        let policies = nodemend_core::config::policies(&[nodemend_core::config::Document {
+            file: "general.yaml",
+            text: include_str!("../rules/policies/general.yaml"),
+        }]);
+        let instance = InstanceView {
+            id: "i-1".into(),
+            state: InstanceState::Running,
+            tags: tags
+                .iter()
+                .map(|(key, value)| ((*key).into(), (*value).into()))
+                .collect(),
+            subnet: "s".into(),
+            instance_type: "t".into(),
+        };
+        let node = NodeView {
+            provider_id: "aws:///z/i-1".into(),
+            ..NodeView::default()
+        };
+        plan(&One(instance), &node, &policies.unwrap()[0], "c")
+            .now_or_never()
+            .unwrap()
+            .map(|plan| plan.launch.template.id)
+    }
+
+    const OURS: [(&str, &str); 3] = [
+        ("c", "owned"),
+        ("aws:ec2launchtemplate:id", "lt"),
+        ("aws:ec2launchtemplate:version", "1"),
+    ];
+
+    #[test]
+    fn h44_an_instance_that_something_else_replaces_is_left_alone() {
+        assert_eq!(planned(&OURS), Ok("lt".into()));
+        for owner in OWNERS {
+            let tags = [&OURS[..], &[(owner, "x")]].concat();
+            assert_eq!(planned(&tags), Err(Reason::OwnedByOther), "{owner}");
+        }
+    }
+
+    #[test]
+    fn an_instance_of_no_or_another_cluster_is_refused() {
+        assert_eq!(planned(&OURS[1..]), Err(Reason::NotOurInstance));
+        let shared = [&[("c", "shared")], &OURS[1..]].concat();
+        assert_eq!(planned(&shared), Err(Reason::NotOurInstance));
+        assert_eq!(planned(&OURS[..2]), Err(Reason::NoOwner));
+    }
 }

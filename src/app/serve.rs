@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use nodemend_core::api::{
-    AlertGroup, AlertGroupSpec, ConditionStatus, LaunchPlan, RepairPause, RepairPolicy,
-    RepairPolicyStatus, StatusCondition,
+    AlertGroup, AlertGroupSpec, ConditionStatus, LaunchPlan, NodeSelector, RepairPause,
+    RepairPolicy, RepairPolicyStatus, StatusCondition,
 };
 use nodemend_core::config::{self, Policy, Rule, Settings};
 use nodemend_core::decide::Pause;
@@ -30,7 +30,7 @@ use crate::cluster::{
     CALL_DEADLINE, Election, Followed, Kubernetes, Lease, Term, elect, follow, node_view,
 };
 use crate::controller::{self, Controller, Setup};
-use crate::exec::{CallError, Cloud};
+use crate::exec::{CallError, Clock, Cloud};
 use crate::http::{self, Auth, Bounds, Limits, Readiness};
 use crate::prometheus;
 use crate::telemetry::{CallResult, Pass, Source, System, Telemetry};
@@ -47,6 +47,10 @@ const CHECK: Duration = Duration::from_secs(15);
 const FLUSH: Duration = Duration::from_secs(5);
 /// Events written after one pass, at most.
 const MAX_NOTICES: usize = 20;
+/// What a pass saw at its start is too old to begin something on after this.
+const PASS: Duration = Duration::from_secs(10);
+/// A watch that gave no sign of life for this long is unknown, not quiet.
+const SILENCE: Duration = Duration::from_secs(90);
 /// Webhook deliveries at once.
 const MAX_DELIVERIES: usize = 64;
 
@@ -246,8 +250,8 @@ impl Leader {
     async fn lead(&self, term: &Term, stop: &watch::Receiver<bool>) {
         tokio::time::sleep_until(term.act_from.into()).await;
         let mut sources = Sources::start(self);
-        // A pass without a list of nodes would decide on nothing.
-        while !sources.nodes.listed() && !*stop.borrow() {
+        // A pass before the first lists would not know of pauses, policies, alerts or nodes.
+        while !sources.heard() && !*stop.borrow() {
             tokio::select! {
                 biased;
                 () = stopped(stop.clone()) => {}
@@ -263,7 +267,7 @@ impl Leader {
         let mut controller =
             Controller::new(self.cluster.clone(), &self.cloud, setup, term.last_renewal);
         while !*stop.borrow() {
-            let wait = self.pass(&mut controller, &mut sources).await;
+            let wait = self.pass(&mut controller, &mut sources, stop).await;
             tokio::select! {
                 biased;
                 () = stopped(stop.clone()) => {}
@@ -278,8 +282,12 @@ impl Leader {
         &self,
         controller: &mut Controller<Kubernetes, &Leased<Ec2>>,
         sources: &mut Sources,
+        stop: &watch::Receiver<bool>,
     ) -> Duration {
-        let (began, now) = (instant(), now());
+        let clock = PassClock {
+            began: instant(),
+            stop,
+        };
         if let Some(objects) = sources.policies.news() {
             controller.adopt(self.accept(objects).await);
         }
@@ -287,7 +295,8 @@ impl Leader {
             sources.paused = pauses.into_values().map(pause).collect();
         }
         let inputs = sources.inputs();
-        let passed = Box::pin(controller.pass(inputs, &sources.paused, now)).await;
+        let pauses = sources.pauses();
+        let passed = Box::pin(controller.pass(inputs, &pauses, &clock)).await;
         let report = match passed {
             Ok(report) => report,
             Err(error) => {
@@ -299,6 +308,10 @@ impl Leader {
                 return RETRY;
             }
         };
+        let now = report.now;
+        if let Some(error) = &report.unwritten {
+            tracing::warn!(%error, "a record could not be written, trying again");
+        }
         for (repair, error) in &report.stuck {
             tracing::warn!(repair, %error, "a repair cannot go on now");
         }
@@ -311,7 +324,7 @@ impl Leader {
             healths: &report.healths,
             repairs: &report.repairs,
             unresolved: controller.evidence().unresolved(),
-            duration_seconds: Some(instant().duration_since(began).as_secs_f64()),
+            duration_seconds: Some(clock.began.elapsed().as_secs_f64()),
         });
         // In a storm the log has the rest.
         for notice in notices.iter().take(MAX_NOTICES) {
@@ -330,6 +343,13 @@ impl Leader {
         let mut policies = self.loaded.policies.clone();
         for mut object in objects.into_values() {
             let read = accept(&object, &self.loaded.policies);
+            if let Err(("Invalid", _)) = read {
+                policies.push(Policy::refused(
+                    object.metadata.name.clone().unwrap_or_default(),
+                    object.spec.priority,
+                    object.spec.node_selector.clone(),
+                ));
+            }
             if answer(&mut object, read.as_ref().err(), now())
                 && let Err(error) = self.cluster.put_policy_status(&object).await
             {
@@ -392,6 +412,14 @@ fn answer(
     true
 }
 
+/// A node as it is followed: heartbeats change nothing of it, and patches read it live.
+fn followed_node(node: &k8s_openapi::api::core::v1::Node) -> NodeView {
+    NodeView {
+        resource_version: String::new(),
+        ..node_view(node)
+    }
+}
+
 fn pause(object: RepairPause) -> Pause {
     Pause {
         selector: object.spec.node_selector,
@@ -433,7 +461,7 @@ impl Sources {
         let (nodes, groups) = (sources.nodes.clone(), sources.groups.clone());
         let (policies, pauses) = (sources.policies.clone(), sources.pauses.clone());
         let tasks = &mut sources.tasks;
-        tasks.spawn(follow(cluster(), node_view, nodes, Arc::clone(&wake)));
+        tasks.spawn(follow(cluster(), followed_node, nodes, Arc::clone(&wake)));
         tasks.spawn(follow(
             cluster(),
             |group: &AlertGroup| group.spec.clone(),
@@ -468,6 +496,27 @@ impl Sources {
         sources
     }
 
+    /// Whether every list was read, and not too long ago.
+    fn heard(&self) -> bool {
+        self.nodes.heard_within(SILENCE) && self.groups.heard_within(SILENCE) && self.steered()
+    }
+
+    /// Whether what people wrote is known.
+    fn steered(&self) -> bool {
+        self.policies.heard_within(SILENCE) && self.pauses.heard_within(SILENCE)
+    }
+
+    /// The pauses. A kill switch that cannot be read is on.
+    fn pauses(&self) -> Vec<Pause> {
+        let everything = Pause {
+            selector: NodeSelector::default(),
+            policy: None,
+            until: None,
+        };
+        let unknown = (!self.steered()).then_some(everything);
+        self.paused.iter().cloned().chain(unknown).collect()
+    }
+
     /// What happened since the last pass.
     fn inputs(&mut self) -> Vec<Input> {
         let mut inputs = Vec::new();
@@ -498,6 +547,21 @@ impl Sources {
             inputs.push(answer);
         }
         inputs
+    }
+}
+
+/// The clock of one pass.
+struct PassClock<'a> {
+    began: Instant,
+    stop: &'a watch::Receiver<bool>,
+}
+
+impl Clock for PassClock<'_> {
+    fn now(&self) -> Timestamp {
+        now()
+    }
+    fn may_begin(&self) -> bool {
+        self.began.elapsed() < PASS && !*self.stop.borrow()
     }
 }
 
@@ -587,9 +651,16 @@ fn holder() -> String {
     format!("{pod}_{this}")
 }
 
-#[expect(clippy::disallowed_methods, reason = "the service's one clock")]
+/// The service's one clock: the wall's at the start, and from then on a monotonic one.
+/// A wall clock that jumps makes no fault older and no window shorter.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that reads the wall clock"
+)]
 fn now() -> Timestamp {
-    Timestamp::now()
+    static START: OnceLock<(Timestamp, Instant)> = OnceLock::new();
+    let (wall, began) = START.get_or_init(|| (Timestamp::now(), instant()));
+    wall.checked_add(began.elapsed()).unwrap_or(*wall)
 }
 
 #[expect(clippy::disallowed_methods, reason = "measures how long a pass takes")]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt as _, pin_mut};
 use kube::api::{ListParams, WatchEvent, WatchParams};
@@ -31,6 +31,7 @@ struct Copied<T> {
     objects: BTreeMap<String, T>,
     alive: u64,
     read: u64,
+    heard: Option<Instant>,
 }
 
 impl<T> Clone for Followed<T> {
@@ -45,11 +46,12 @@ impl<T> Default for Followed<T> {
             objects: BTreeMap::new(),
             alive: 0,
             read: 0,
+            heard: None,
         })))
     }
 }
 
-impl<T: Clone> Followed<T> {
+impl<T: Clone + PartialEq> Followed<T> {
     /// All objects by name, if the API gave a sign of life since this was asked last.
     pub fn news(&self) -> Option<BTreeMap<String, T>> {
         let mut copied = self.lock();
@@ -60,9 +62,11 @@ impl<T: Clone> Followed<T> {
         Some(copied.objects.clone())
     }
 
-    /// Whether there was a list.
-    pub fn listed(&self) -> bool {
-        self.lock().alive > 0
+    /// Whether the API gave a sign of life within this time; never before the first list.
+    pub fn heard_within(&self, time: Duration) -> bool {
+        self.lock()
+            .heard
+            .is_some_and(|heard| heard.elapsed() <= time)
     }
 
     fn lock(&self) -> MutexGuard<'_, Copied<T>> {
@@ -73,20 +77,32 @@ impl<T: Clone> Followed<T> {
     fn set(&self, objects: BTreeMap<String, T>) {
         let mut copied = self.lock();
         copied.objects = objects;
-        copied.alive += 1;
+        copied.alive();
     }
 
-    fn change(&self, name: String, object: Option<T>) {
+    /// Whether that made a difference: most changes of a node are its heartbeats.
+    fn change(&self, name: String, object: Option<T>) -> bool {
         let mut copied = self.lock();
+        copied.alive();
+        if copied.objects.get(&name) == object.as_ref() {
+            return false;
+        }
         match object {
             Some(object) => copied.objects.insert(name, object),
             None => copied.objects.remove(&name),
         };
-        copied.alive += 1;
+        true
     }
+}
 
-    fn alive(&self) {
-        self.lock().alive += 1;
+impl<T> Copied<T> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "silence is measured by this process' monotonic clock"
+    )]
+    fn alive(&mut self) {
+        self.alive += 1;
+        self.heard = Some(Instant::now());
     }
 }
 
@@ -98,7 +114,7 @@ pub async fn follow<K, T>(
     wake: Arc<Notify>,
 ) where
     K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
-    T: Clone,
+    T: Clone + PartialEq,
 {
     let kind = K::kind(&()).into_owned();
     let mut pause = RETRY.0;
@@ -133,7 +149,7 @@ async fn round<K, T>(
 ) -> Ended
 where
     K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
-    T: Clone,
+    T: Clone + PartialEq,
 {
     let mut version = match list(cluster, reduce, into).await {
         Ok(version) => version,
@@ -149,7 +165,7 @@ where
             Ok(Err(error)) => return expired_or(&error),
             Ok(Ok(stream)) => stream,
         };
-        into.alive();
+        into.lock().alive();
         pin_mut!(stream);
         loop {
             let event = match tokio::time::timeout(SILENCE, stream.next()).await {
@@ -161,17 +177,19 @@ where
             match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     version = version_of(&object).unwrap_or(version);
-                    into.change(name_of(&object), Some(reduce(&object)));
-                    wake.notify_one();
+                    if into.change(name_of(&object), Some(reduce(&object))) {
+                        wake.notify_one();
+                    }
                 }
                 WatchEvent::Deleted(object) => {
                     version = version_of(&object).unwrap_or(version);
-                    into.change(name_of(&object), None);
-                    wake.notify_one();
+                    if into.change(name_of(&object), None) {
+                        wake.notify_one();
+                    }
                 }
                 WatchEvent::Bookmark(bookmark) => {
                     version = bookmark.metadata.resource_version;
-                    into.alive();
+                    into.lock().alive();
                 }
                 WatchEvent::Error(status) if status.code == 410 => return Ended::Expired,
                 WatchEvent::Error(status) => return Ended::Failed(status.message.clone()),
@@ -199,7 +217,7 @@ async fn list<K, T>(
 ) -> Result<String, Failure>
 where
     K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
-    T: Clone,
+    T: Clone + PartialEq,
 {
     let api = cluster.api::<K>();
     let mut objects = BTreeMap::new();

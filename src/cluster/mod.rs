@@ -287,6 +287,7 @@ impl Cluster for Kubernetes {
         let body: Patch<()> = Patch::Json(
             serde_json::from_value(body).expect("the operations below are a JSON Patch"),
         );
+        self.leading()?;
         self.call(self.api::<Node>().patch(&patch.name, &params, &body))
             .await?;
         Ok(())
@@ -433,6 +434,7 @@ impl Records for Kubernetes {
         if health.metadata.resource_version.is_none() {
             // The API drops the status of a new object.
             stored.metadata = self.put(health).await?.metadata;
+            self.leading()?;
         }
         let api = self.api::<NodeHealth>();
         Ok(self

@@ -96,7 +96,7 @@ pub(super) fn pod(pod: &Pod) -> PodView {
         owner_kind: owner.map(|owner| owner.kind.clone()).unwrap_or_default(),
         mirror: annotation(MIRROR).is_some(),
         finished: matches!(phase, Some("Succeeded" | "Failed")),
-        deleting: metadata.deletion_timestamp.is_some(),
+        gone_by: metadata.deletion_timestamp.as_ref().map(|time| time.0),
         local_data: spec.volumes.iter().flatten().any(local),
         tolerates_unschedulable: spec.tolerations.iter().flatten().any(tolerates),
         do_not_disrupt: DO_NOT_DISRUPT

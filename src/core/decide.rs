@@ -38,6 +38,8 @@ pub struct World<'a> {
     pub repairs: &'a [NodeRepair],
     /// Admissions whose repair is not yet known to exist.
     pub reservations: &'a [Reservation],
+    /// Repairs that started lately, whatever became of their objects.
+    pub starts: &'a [Reservation],
     /// The pauses in force or not.
     pub pauses: &'a [Pause],
 }
@@ -165,6 +167,7 @@ pub fn survey(world: &World<'_>, now: Timestamp) -> Scopes {
         .map(|repair| repair.spec.quarantine.at)
         .collect();
     starts.extend(reserved.clone().map(|reservation| reservation.at));
+    starts.extend(deleted(world).map(|start| start.at));
     starts.retain(|at| longest.after(*at) > now);
     starts.sort();
     Scopes {
@@ -174,6 +177,15 @@ pub fn survey(world: &World<'_>, now: Timestamp) -> Scopes {
         in_flight: world.repairs.iter().filter(|repair| repair.open()).count() + reserved.count(),
         starts,
     }
+}
+
+/// Starts whose record a person deleted.
+fn deleted<'a>(world: &World<'a>) -> impl Iterator<Item = &'a Reservation> {
+    let known: BTreeSet<String> = world.repairs.iter().map(name_of).collect();
+    world
+        .starts
+        .iter()
+        .filter(move |start| !known.contains(&start.repair))
 }
 
 fn name_of(repair: &NodeRepair) -> String {
@@ -244,6 +256,10 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
         return verdict;
     }
     verdict.policy.clone_from(&policy.name);
+    if policies.iter().any(|policy| !policy.accepted) {
+        verdict.reasons = vec![Reason::PolicyRefused];
+        return verdict;
+    }
     verdict.signals = world.evidence.signals(node, policy, world.rules, now);
     if let Some(open) = world
         .repairs
@@ -359,6 +375,10 @@ fn standing(
     };
     when(ended(Phase::NeedsHuman), Reason::NeedsHuman);
     when(
+        deleted(world).any(|start| start.node_uid == node.uid),
+        Reason::RepairDeleted,
+    );
+    when(
         policy.mode == Mode::Enforce && node.instance_id().is_none(),
         Reason::NoOwner,
     );
@@ -399,19 +419,14 @@ pub fn pause_reason(
     {
         return Some(Reason::ClusterBreaker);
     }
-    let policy = world
-        .policies
-        .iter()
-        .find(|policy| policy.name == repair.spec.policy);
-    let paused = |node: &NodeView| {
-        policy.is_some_and(|policy| {
-            world
-                .pauses
-                .iter()
-                .any(|pause| covers(pause, node, policy, now))
-        })
+    // The policy may be gone by now, and the node: its name and a doubt are enough to pause.
+    let covers = |pause: &Pause| {
+        let policy = pause.policy.as_ref();
+        pause.until.is_none_or(|until| until > now)
+            && policy.is_none_or(|name| *name == repair.spec.policy)
+            && node.is_none_or(|node| pause.selector.matches(&node.labels))
     };
-    node.is_some_and(paused).then_some(Reason::Paused)
+    world.pauses.iter().any(covers).then_some(Reason::Paused)
 }
 
 /// Lets the first of the due nodes start, and holds the others with their reason.

@@ -266,13 +266,19 @@ pub enum Reason {
     NoOwner,
     /// The instance does not carry the cluster's tag.
     NotOurInstance,
+    /// Something else replaces the instance when it ends.
+    OwnedByOther,
     /// The cloud did not answer.
     CloudUnavailable,
+    /// The policy that speaks for the node was refused.
+    PolicyRefused,
+    /// A person took the node's last repair away.
+    RepairDeleted,
 }
 
 impl Reason {
     /// Every reason, for metrics that show zeros.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Paused,
         Self::ObserveMode,
         Self::OptedOut,
@@ -287,7 +293,10 @@ impl Reason {
         Self::NeedsHuman,
         Self::NoOwner,
         Self::NotOurInstance,
+        Self::OwnedByOther,
         Self::CloudUnavailable,
+        Self::PolicyRefused,
+        Self::RepairDeleted,
     ];
 }
 
@@ -416,8 +425,8 @@ pub struct PodView {
     pub mirror: bool,
     /// Whether it has run to its end.
     pub finished: bool,
-    /// Whether it is being deleted.
-    pub deleting: bool,
+    /// When it should be gone, if it is being deleted.
+    pub gone_by: Option<Timestamp>,
     /// Whether it keeps data on the node (an emptyDir that is not memory, a hostPath).
     pub local_data: bool,
     /// Whether it tolerates unschedulable nodes, so would come right back.

@@ -8,7 +8,9 @@ use crate::api::{
     ConditionStatus, Entry, Failure, GaveUp, Intent, LaunchPlan, NodeRepair, NodeRepairStatus,
     Outcome, Phase, Replacement, StatusCondition, Step,
 };
-use crate::model::{InstanceState, InstanceView, NodeView, Reason, Span, Truth, digest};
+use crate::model::{
+    InstanceState, InstanceView, NodeView, QUARANTINE_ANNOTATION, Reason, Span, Truth, digest,
+};
 
 /// How often what is under way is looked at again.
 const POLL: Span = Span::seconds(5);
@@ -33,8 +35,34 @@ pub struct Observed {
     pub recovered: bool,
     /// Whether a person asked to give up.
     pub abort: bool,
+    /// Whether the policy or the fault that it rests on is no longer configured.
+    pub orphaned: bool,
+    /// Whether another Node object stands for the old instance now.
+    pub reborn: bool,
+    /// Whether the list of nodes is whole and young: only then is a missing node missing.
+    pub current: bool,
     /// Why no disruptive step may begin.
     pub paused: Option<Reason>,
+}
+
+impl Observed {
+    /// Why what was begun is no longer wanted, while the fault is not latched.
+    fn unwanted(&self) -> Option<(GaveUp, &'static str)> {
+        if self.abort {
+            Some((GaveUp::AbortRequested, "asked to give up"))
+        } else if self.recovered {
+            Some((GaveUp::Recovered, "the fault went away"))
+        } else if self.orphaned {
+            Some((
+                GaveUp::PolicyGone,
+                "its policy or fault is no longer configured",
+            ))
+        } else if self.node.is_none() {
+            Some((GaveUp::NodeGone, "the node is gone"))
+        } else {
+            None
+        }
+    }
 }
 
 /// What to do now.
@@ -78,6 +106,8 @@ pub enum Command {
     Uncordon,
     /// Start an instance under this client token.
     Launch(String, LaunchPlan),
+    /// Find out whether this client token made an instance, and start none.
+    Settle(String),
     /// Evict what can be evicted now.
     Drain,
     /// End this instance.
@@ -91,6 +121,8 @@ pub enum Effect {
     Done(String),
     /// Under way.
     Progress(String),
+    /// Certain not to be had, and not tried again.
+    Nothing(String),
     /// Not had, or not known; to be tried again.
     Failed(String),
     /// Will never be had.
@@ -104,6 +136,11 @@ pub fn identity(repair: &NodeRepair) -> String {
         digest(&[&repair.spec.node_uid], 12),
         repair.spec.ordinal
     )
+}
+
+/// The object's own UID: a repair that is deleted and made again under its old name is another.
+fn uid(repair: &NodeRepair) -> &str {
+    repair.metadata.uid.as_deref().unwrap_or_default()
 }
 
 /// `nodemend/<uid hash>-<ordinal>/<step>`, as the audit log shows it.
@@ -207,16 +244,10 @@ pub fn next(repair: &NodeRepair, observed: &Observed, now: Timestamp) -> Next {
 /// cure of a disk by moving its pods is no recovery.
 fn gate(observed: &Observed, now: Timestamp, latched: bool) -> Option<Next> {
     if observed.abort {
-        return Some(Next::Write(Change::GiveUp(
-            GaveUp::AbortRequested,
-            "asked to give up".into(),
-        )));
+        return Some(give_up(GaveUp::AbortRequested, "asked to give up"));
     }
-    if observed.recovered && !latched {
-        return Some(Next::Write(Change::GiveUp(
-            GaveUp::Recovered,
-            "the fault went away".into(),
-        )));
+    if let (Some((reason, why)), false) = (observed.unwanted(), latched) {
+        return Some(give_up(reason, why));
     }
     if let Some(reason) = observed.paused {
         return Some(Next::Wait(POLL.after(now), format!("paused: {reason}")));
@@ -230,16 +261,35 @@ fn gate(observed: &Observed, now: Timestamp, latched: bool) -> Option<Next> {
     None
 }
 
+/// What must hold of the old node for as long as it is there, from the drain on.
+fn disturbed(repair: &NodeRepair, observed: &Observed) -> Option<Next> {
+    if observed.reborn {
+        return Some(give_up(
+            GaveUp::NodeReborn,
+            "the machine joined again as another node, which may have taken pods",
+        ));
+    }
+    let node = observed.node.as_ref()?;
+    let name = repair.metadata.name.as_deref().unwrap_or_default();
+    let ours = node
+        .annotations
+        .get(QUARANTINE_ANNOTATION)
+        .and_then(|value| value.split_once('='))
+        .is_some_and(|(owner, _)| owner == name);
+    (!ours || !node.unschedulable).then(|| {
+        give_up(
+            GaveUp::QuarantineLifted,
+            "somebody took the cordon or its annotation off",
+        )
+    })
+}
+
+fn give_up(reason: GaveUp, why: &str) -> Next {
+    Next::Write(Change::GiveUp(reason, why.to_owned()))
+}
+
 fn launch(repair: &NodeRepair, attempt: u32) -> Next {
-    let token = digest(
-        &[
-            "client-token",
-            &repair.spec.node_uid,
-            &repair.spec.ordinal.to_string(),
-            &attempt.to_string(),
-        ],
-        32,
-    );
+    let token = digest(&["client-token", uid(repair), &attempt.to_string()], 32);
     Next::Write(Change::Intend(
         Step::Launch,
         attempt,
@@ -276,32 +326,31 @@ fn launching(repair: &NodeRepair, observed: &Observed, now: Timestamp) -> Next {
         .outcome
         .as_ref()
         .map_or(launched.intent.at, |outcome| outcome.at);
-    if let Some(node) = observed
-        .replacement
+    let joined = repair
+        .status
         .as_ref()
-        .filter(|node| node.ready() && !node.deleting)
-    {
-        let known = repair
-            .status
-            .as_ref()
-            .and_then(|status| status.replacement.as_ref())
-            .is_some_and(|replacement| replacement.ready_since.is_some());
-        if !known {
+        .and_then(|status| status.replacement.as_ref())
+        .is_some_and(|replacement| replacement.ready_since.is_some());
+    if let Some(node) = ready(observed) {
+        if !joined {
             return Next::Write(Change::Joined(node.name.clone()));
         }
-        return gate(observed, now, false).unwrap_or(Next::Write(Change::Intend(
-            Step::Drain,
-            1,
-            repair.spec.node_name.clone(),
-            Phase::Draining,
-        )));
+        return gate(observed, now, false)
+            .or_else(|| disturbed(repair, observed))
+            .unwrap_or(Next::Write(Change::Intend(
+                Step::Drain,
+                1,
+                repair.spec.node_name.clone(),
+                Phase::Draining,
+            )));
     }
     let lost = observed
         .launched
         .as_ref()
         .is_some_and(|instance| instance.state == InstanceState::Terminated);
     let deadline = repair.spec.plan.ready_timeout.after(since);
-    if lost || now >= deadline {
+    // Once it was Ready it may have pods: then only its end is an end.
+    if lost || (!joined && observed.current && now >= deadline) {
         return Next::Write(Change::Intend(
             Step::ReturnReplacement,
             attempt,
@@ -309,21 +358,32 @@ fn launching(repair: &NodeRepair, observed: &Observed, now: Timestamp) -> Next {
             Phase::Launching,
         ));
     }
-    if observed.abort || observed.recovered {
-        return gate(observed, now, false).unwrap_or(Next::Wait(POLL.after(now), String::new()));
+    if let Some((reason, why)) = observed.unwanted() {
+        return give_up(reason, why);
     }
-    Next::Wait(
-        POLL.after(now).min(deadline),
-        "the replacement is not Ready yet".into(),
-    )
+    Next::Wait(POLL.after(now), "the replacement is not Ready yet".into())
+}
+
+/// The new node, while it can take pods.
+fn ready(observed: &Observed) -> Option<&NodeView> {
+    observed
+        .replacement
+        .as_ref()
+        .filter(|node| node.ready() && !node.deleting)
 }
 
 fn terminate(repair: &NodeRepair, observed: &Observed, now: Timestamp) -> Next {
-    if !observed
-        .replacement
-        .as_ref()
-        .is_some_and(|node| node.ready() && !node.deleting)
-    {
+    if let Some(disturbed) = disturbed(repair, observed) {
+        return disturbed;
+    }
+    if ready(observed).is_none() {
+        let since = concluded(repair, Step::Drain).unwrap_or(now);
+        if PATIENCE.after(since) <= now {
+            return give_up(
+                GaveUp::ReplacementNotReady,
+                "the replacement was Ready and is no longer",
+            );
+        }
         return Next::Wait(POLL.after(now), "the replacement is no longer Ready".into());
     }
     Next::Write(Change::Intend(
@@ -334,18 +394,17 @@ fn terminate(repair: &NodeRepair, observed: &Observed, now: Timestamp) -> Next {
     ))
 }
 
+/// When the last try of a step had its outcome.
+fn concluded(repair: &NodeRepair, step: Step) -> Option<Timestamp> {
+    Some(repair.last(step)?.outcome.as_ref()?.at)
+}
+
 fn verify(repair: &NodeRepair, observed: &Observed, now: Timestamp) -> Next {
-    let ready = observed
-        .replacement
-        .as_ref()
-        .is_some_and(|node| node.ready() && !node.deleting);
+    let ready = ready(observed).is_some();
     if ready && observed.node.is_none() {
         return Next::Write(Change::Enter(Phase::Succeeded));
     }
-    let since = repair
-        .last(Step::Terminate)
-        .and_then(|entry| entry.outcome.as_ref())
-        .map_or(now, |outcome| outcome.at);
+    let since = concluded(repair, Step::Terminate).unwrap_or(now);
     if PATIENCE.after(since) <= now {
         return Next::Write(Change::GiveUp(
             GaveUp::NotVerified,
@@ -376,19 +435,10 @@ fn pursue(repair: &NodeRepair, entry: &Entry, observed: &Observed, now: Timestam
         }))
     };
     match intent.step {
-        Step::Quarantine if observed.node.is_none() => {
-            Next::Write(Change::GiveUp(GaveUp::NodeGone, "the node is gone".into()))
-        }
-        Step::Quarantine => Next::Act(Command::Cordon),
-        Step::Launch => Next::Act(Command::Launch(
-            intent.target.clone(),
-            repair.spec.plan.launch.clone(),
-        )),
-        Step::Drain if observed.abort => Next::Write(Change::GiveUp(
-            GaveUp::AbortRequested,
-            "asked to give up".into(),
-        )),
-        Step::Drain | Step::Release if observed.node.is_none() => {
+        Step::Quarantine => gate(observed, now, false).unwrap_or(Next::Act(Command::Cordon)),
+        Step::Launch => pursue_launch(repair, entry, observed, now),
+        Step::Drain if observed.abort => give_up(GaveUp::AbortRequested, "asked to give up"),
+        Step::Drain if observed.node.is_none() && !observed.reborn => {
             conclude(true, "the node is gone")
         }
         Step::Drain if repair.spec.plan.drain_timeout.after(intent.at) <= now => {
@@ -398,14 +448,15 @@ fn pursue(repair: &NodeRepair, entry: &Entry, observed: &Observed, now: Timestam
             ))
         }
         Step::Drain if observed.paused.is_some() => Next::Wait(POLL.after(now), "paused".into()),
-        Step::Drain => Next::Act(Command::Drain),
+        Step::Drain => disturbed(repair, observed).unwrap_or(Next::Act(Command::Drain)),
+        Step::Release if observed.node.is_none() => conclude(true, "the node is gone"),
         Step::Terminate => end_instance(
             &intent.target,
             observed.old.as_ref(),
             intent.at,
             now,
             conclude,
-            observed.paused,
+            || disturbed(repair, observed).or_else(|| hold(observed, now)),
         ),
         Step::ReturnReplacement => end_instance(
             &intent.target,
@@ -413,10 +464,41 @@ fn pursue(repair: &NodeRepair, entry: &Entry, observed: &Observed, now: Timestam
             intent.at,
             now,
             conclude,
-            None,
+            || None,
         ),
         Step::Release => Next::Act(Command::Uncordon),
     }
+}
+
+fn hold(observed: &Observed, now: Timestamp) -> Option<Next> {
+    let reason = observed.paused?;
+    Some(Next::Wait(
+        POLL.after(now),
+        format!("paused before termination: {reason}"),
+    ))
+}
+
+/// How long after its last try EC2 may still come to know an instance under a token.
+const TOKEN_SETTLES: Span = Span::minutes(5);
+
+/// A launch goes on until it is had, no longer wanted, or takes too long. Then it is
+/// first made certain that it made nothing.
+fn pursue_launch(repair: &NodeRepair, entry: &Entry, observed: &Observed, now: Timestamp) -> Next {
+    let intent = &entry.intent;
+    let late = repair.spec.plan.ready_timeout.after(intent.at) <= now;
+    if observed.unwanted().is_none() && !late {
+        let plan = repair.spec.plan.launch.clone();
+        return Next::Act(Command::Launch(intent.target.clone(), plan));
+    }
+    let tried = entry
+        .last_failure
+        .as_ref()
+        .map_or(intent.at, |failure| failure.at);
+    let certain = TOKEN_SETTLES.after(tried);
+    if certain > now {
+        return Next::Wait(certain, "is it certain that nothing was launched?".into());
+    }
+    Next::Act(Command::Settle(intent.target.clone()))
 }
 
 /// Only an observed `terminated` is an end; that EC2 does not know it proves nothing.
@@ -426,7 +508,7 @@ fn end_instance(
     since: Timestamp,
     now: Timestamp,
     conclude: impl Fn(bool, &str) -> Next,
-    paused: Option<Reason>,
+    gate: impl FnOnce() -> Option<Next>,
 ) -> Next {
     match seen.map(|instance| instance.state) {
         Some(InstanceState::Terminated) => conclude(true, "terminated"),
@@ -438,36 +520,32 @@ fn end_instance(
             format!("EC2 does not know {id}"),
         )),
         None => Next::Wait(POLL.after(now), format!("EC2 does not know {id}")),
-        Some(_) if paused.is_some() => {
-            Next::Wait(POLL.after(now), "paused before termination".into())
-        }
         Some(InstanceState::Pending | InstanceState::Running | InstanceState::Other) => {
-            Next::Act(Command::Terminate(id.to_owned()))
+            gate().unwrap_or_else(|| Next::Act(Command::Terminate(id.to_owned())))
         }
     }
 }
 
-/// Undoes what can be undone. What asks for a person keeps its quarantine.
+/// Undoes what can be undone. What asks for a person keeps its quarantine. A
+/// replacement that was Ready stays: pods may run on it.
 fn unwind(repair: &NodeRepair, reason: GaveUp, observed: &Observed) -> Next {
-    let undo = matches!(reason, GaveUp::Recovered | GaveUp::AbortRequested);
+    let undo = matches!(
+        reason,
+        GaveUp::Recovered | GaveUp::AbortRequested | GaveUp::PolicyGone | GaveUp::NodeGone
+    );
     if undo {
-        if let Some(launched) = repair.last(Step::Launch) {
-            let instance = launched
-                .outcome
-                .as_ref()
-                .filter(|outcome| outcome.done)
-                .map(|outcome| outcome.detail.clone());
-            let returned = repair
-                .last(Step::ReturnReplacement)
-                .is_some_and(|entry| entry.intent.attempt == launched.intent.attempt);
-            if let (Some(instance), false) = (instance, returned) {
-                return Next::Write(Change::Intend(
-                    Step::ReturnReplacement,
-                    launched.intent.attempt,
-                    instance,
-                    repair.phase(),
-                ));
-            }
+        let replacement = repair
+            .status
+            .as_ref()
+            .and_then(|status| status.replacement.as_ref())
+            .filter(|replacement| replacement.ready_since.is_none());
+        if let (Some(replacement), Some(launched)) = (replacement, repair.last(Step::Launch)) {
+            return Next::Write(Change::Intend(
+                Step::ReturnReplacement,
+                launched.intent.attempt,
+                replacement.instance_id.clone(),
+                repair.phase(),
+            ));
         }
         if observed.node.is_some() && repair.last(Step::Release).is_none() {
             return Next::Write(Change::Intend(
@@ -478,7 +556,7 @@ fn unwind(repair: &NodeRepair, reason: GaveUp, observed: &Observed) -> Next {
             ));
         }
     }
-    Next::Write(Change::Enter(if undo || reason == GaveUp::NodeGone {
+    Next::Write(Change::Enter(if undo {
         Phase::Aborted
     } else {
         Phase::NeedsHuman
@@ -494,14 +572,7 @@ fn backoff(failures: u32) -> Span {
 pub fn apply(repair: &mut NodeRepair, change: Change, epoch: u64, now: Timestamp) {
     let name = repair.metadata.name.clone().unwrap_or_default();
     let first = open_entry(repair);
-    let trace_id = digest(
-        &[
-            "trace",
-            &repair.spec.node_uid,
-            &repair.spec.ordinal.to_string(),
-        ],
-        32,
-    );
+    let trace_id = digest(&["trace", uid(repair)], 32);
     let status = repair.status.get_or_insert_with(NodeRepairStatus::default);
     status.epoch = status.epoch.max(epoch);
     status.trace_id = trace_id;
@@ -599,3 +670,6 @@ fn enter(status: &mut NodeRepairStatus, phase: Phase, now: Timestamp) {
         }];
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,6 +102,7 @@ impl Cluster for World {
             state
                 .pods
                 .values()
+                .chain(&state.left)
                 .filter(|(on, _)| on == node)
                 .map(|(_, pod)| pod.clone())
                 .collect()
@@ -120,13 +121,14 @@ impl Cluster for World {
             .borrow()
             .pods
             .values()
-            .filter(|(_, pod)| pod.deleting)
+            .filter(|(_, pod)| pod.gone_by.is_some())
             .count();
         if disrupted >= MAX_DISRUPTED {
             return Err(CallError::NotNow("disruption budget".into()));
         }
         self.mutate(format!("evict {}", pod.name), |state| {
             state.expect_intent(field_manager, Step::Drain);
+            let now = state.now;
             let (_, found) = state
                 .pods
                 .get_mut(&pod.name)
@@ -134,7 +136,7 @@ impl Cluster for World {
             if found.uid != pod.uid {
                 return Err(conflict("another pod"));
             }
-            found.deleting = true;
+            found.gone_by = Some(now);
             Ok(())
         })
         .await
@@ -201,6 +203,9 @@ impl Records for World {
             }
             let mut created = repair.clone();
             created.status = None;
+            let again = format!("create repair {name}");
+            let nth = state.calls.iter().filter(|call| **call == again).count();
+            created.metadata.uid = Some(format!("{name}/{nth}"));
             created.metadata.resource_version = Some(version);
             state.repairs.insert(name.clone(), created);
             state.check();

@@ -16,6 +16,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use crate::exec::Clock;
 use jiff::Timestamp;
 use nodemend_core::api::{FleetState, NodeHealth, NodeRepair};
 use nodemend_core::config::Rule;
@@ -57,6 +58,8 @@ pub struct State {
     pub now: Timestamp,
     nodes: BTreeMap<String, NodeView>,
     pods: BTreeMap<String, (String, PodView)>,
+    /// Pods that are gone but for their kubelet's word, by node.
+    left: Vec<(String, PodView)>,
     instances: BTreeMap<String, Instance>,
     tokens: BTreeMap<String, String>,
     repairs: BTreeMap<String, NodeRepair>,
@@ -163,7 +166,7 @@ impl World {
             owner_kind: "ReplicaSet".into(),
             mirror: false,
             finished: false,
-            deleting: false,
+            gone_by: None,
             local_data: false,
             tolerates_unschedulable: false,
             do_not_disrupt: false,
@@ -201,6 +204,15 @@ impl World {
         state.move_instances();
         state.place_pods();
         state.check();
+    }
+}
+
+impl Clock for World {
+    fn now(&self) -> Timestamp {
+        self.0.borrow().now
+    }
+    fn may_begin(&self) -> bool {
+        true
     }
 }
 
@@ -249,6 +261,7 @@ impl State {
                         self.nodes.remove(name);
                         self.faults.remove(name);
                         self.pods.retain(|_, (on, _)| on != name);
+                        self.left.retain(|(on, _)| on != name);
                     }
                     self.set(&id, InstanceState::Terminated, None);
                 }
@@ -278,15 +291,19 @@ impl State {
         let moving: Vec<String> = self
             .pods
             .iter()
-            .filter(|(_, (_, pod))| pod.deleting)
+            .filter(|(_, (_, pod))| pod.gone_by.is_some())
             .map(|(name, _)| name.clone())
             .collect();
         for name in moving {
             let uid = self.fresh("pod");
             if let Some((node, pod)) = self.pods.get_mut(&name) {
+                // A dead kubelet ends no pod: it stays until its machine goes.
+                if self.nodes.get(node).is_some_and(|node| !node.ready()) {
+                    self.left.push((node.clone(), pod.clone()));
+                }
                 node.clone_from(&target);
                 pod.uid = uid;
-                pod.deleting = false;
+                pod.gone_by = None;
             }
         }
     }

@@ -29,7 +29,7 @@ const MAY: [Right; 8] = [
     ("update", "nodemend.dev", "repairpolicies", "status"),
 ];
 
-const MAY_NOT: [Right; 14] = [
+const MAY_NOT: [Right; 17] = [
     ("get", "", "secrets", ""),
     ("list", "", "secrets", ""),
     ("delete", "", "pods", ""),
@@ -39,6 +39,9 @@ const MAY_NOT: [Right; 14] = [
     ("create", "", "nodes", ""),
     ("patch", "", "nodes", "status"),
     ("get", "", "nodes", "proxy"),
+    ("delete", "nodemend.dev", "noderepairs", ""),
+    ("patch", "nodemend.dev", "noderepairs", ""),
+    ("list", "policy", "poddisruptionbudgets", ""),
     ("delete", "nodemend.dev", "fleetstates", ""),
     ("create", "nodemend.dev", "repairpolicies", ""),
     (

@@ -216,7 +216,7 @@ impl<F: FnMut(Told<'_>) -> io::Result<()>> Demo<F> {
         let rules = &self.setup.rules;
         let alerts = &self.webhook.alerts;
         let inputs = self.leader.inputs(&self.world, alerts, rules, self.now);
-        let pass = self.leader.controller.pass(inputs, &[], self.now);
+        let pass = self.leader.controller.pass(inputs, &[], &self.world);
         match pass.now_or_never() {
             Some(Ok(report)) => {
                 let unresolved = self.leader.controller.evidence().unresolved();

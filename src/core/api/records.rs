@@ -186,6 +186,11 @@ pub struct FleetStateSpec {
     #[serde(default)]
     #[schemars(length(max = 100))]
     pub reservations: Vec<Reservation>,
+    /// Repairs that started lately, whatever became of their objects: a rate is not freed by
+    /// deleting the record of it.
+    #[serde(default)]
+    #[schemars(length(max = 200))]
+    pub starts: Vec<Reservation>,
     /// Sources that do not answer.
     #[serde(default)]
     #[schemars(length(max = 100))]
@@ -453,8 +458,14 @@ pub enum GaveUp {
     Recovered,
     /// A person, or the opt-out annotation, said so.
     AbortRequested,
-    /// The node object went away or was replaced before its instance was ended.
+    /// The node object went away before its drain began.
     NodeGone,
+    /// The old machine joined again as another node object.
+    NodeReborn,
+    /// Somebody took the cordon off.
+    QuarantineLifted,
+    /// The policy or the fault is no longer configured.
+    PolicyGone,
     /// No replacement became Ready.
     ReplacementNotReady,
     /// The disruption budgets did not allow the drain in time.

@@ -72,6 +72,8 @@ impl fmt::Display for Problem {
 pub struct Policy {
     /// Its name.
     pub name: String,
+    /// Whether it may be followed. One that was refused only keeps its nodes from others.
+    pub accepted: bool,
     /// Observe or Enforce.
     pub mode: Mode,
     /// The highest matching one wins.
@@ -150,6 +152,27 @@ pub struct Breaker {
     pub cooldown: Span,
 }
 
+impl Policy {
+    /// In place of a policy that was refused: the nodes it selects are left alone, and
+    /// fall to no other policy of a lower priority.
+    pub fn refused(name: String, priority: i32, selector: NodeSelector) -> Self {
+        Self {
+            name,
+            accepted: false,
+            mode: Mode::Observe,
+            priority,
+            selector,
+            faults: Vec::new(),
+            strategy: None,
+            launch_template: None,
+            ready_timeout: Span::default(),
+            max_attempts: 0,
+            drain_timeout: Span::default(),
+            max_pod_grace_period: None,
+        }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -186,8 +209,6 @@ pub struct Settings {
     pub rules: Vec<String>,
     /// Glob patterns of policy files, relative to this file.
     pub policies: Vec<String>,
-    /// Labels that name a node's pool, the first that is there wins.
-    pub pool_labels: Vec<String>,
     /// The limits that bind all policies together.
     pub limits: Limits,
 }

@@ -107,6 +107,7 @@ fn build(raw: Raw) -> Policy {
     let spec = raw.spec;
     Policy {
         name: raw.metadata.name,
+        accepted: true,
         mode: spec.mode,
         priority: spec.priority,
         selector: spec.node_selector,

@@ -34,7 +34,7 @@ struct Raw {
     #[serde(default)]
     policies: Vec<String>,
     #[serde(default)]
-    pool_labels: Option<Vec<String>>,
+    pool_labels: Option<Value>,
     #[serde(default)]
     limits: RawLimits,
 }
@@ -157,6 +157,9 @@ fn read(raw: Raw, findings: &mut Findings<'_>) -> Settings {
     if raw.alertmanager.urls.is_some() {
         findings.not_supported("/alertmanager/urls", "alertmanager.urls", "leave it out");
     }
+    if raw.pool_labels.is_some() {
+        findings.not_supported("/poolLabels", "poolLabels", "leave it out");
+    }
     let webhook_token_file = raw
         .alertmanager
         .webhook_auth
@@ -197,11 +200,6 @@ fn read(raw: Raw, findings: &mut Findings<'_>) -> Settings {
         prometheus_timeout: raw.prometheus.timeout.unwrap_or(Span::seconds(10)),
         rules: raw.rules,
         policies: raw.policies,
-        pool_labels: raw.pool_labels.unwrap_or_else(|| {
-            ["karpenter.sh/nodepool", "eks.amazonaws.com/nodegroup"]
-                .map(str::to_owned)
-                .to_vec()
-        }),
         limits: limits(raw.limits, findings),
     }
 }

@@ -529,11 +529,14 @@ fn settings_have_defaults_for_all_but_the_cluster() {
     assert_eq!(settings.listen_metrics.to_string(), "0.0.0.0:9096");
     assert_eq!(settings.max_body, 33_554_432);
     assert_eq!(settings.prometheus_timeout, Span::seconds(10));
-    assert_eq!(
-        settings.pool_labels,
-        ["karpenter.sh/nodepool", "eks.amazonaws.com/nodegroup"]
-    );
     assert_eq!(settings.limits, Limits::default());
+}
+
+#[test]
+fn pool_labels_are_refused_until_something_reads_them() {
+    let text = "cluster: c\npoolLabels: [pool]\n";
+    let problems = settings(&document(text)).unwrap_err();
+    assert!(problems[0].to_string().contains("NotSupportedYet"));
 }
 
 #[test]
@@ -546,7 +549,6 @@ alertmanager: {webhookAuth: {bearerTokenFile: /etc/nodemend/token}}
 prometheus: {urls: ['http://prometheus:9090'], timeout: 5s}
 rules: [rules/*.yaml]
 policies: [rules/policies/*.yaml]
-poolLabels: [pool]
 limits:
   maxInFlight: 1
   maxRepairs: [{count: 3, within: 2h}]
@@ -568,7 +570,6 @@ limits:
         prometheus_timeout: Span::seconds(5),
         rules: vec!["rules/*.yaml".into()],
         policies: vec!["rules/policies/*.yaml".into()],
-        pool_labels: vec!["pool".into()],
         limits: Limits {
             max_in_flight: 1,
             max_repairs: vec![(3, Span::minutes(120))],

@@ -23,6 +23,8 @@ pub const FORGET_AFTER: Span = Span::minutes(24 * 60);
 pub const CLOCK_SKEW: Span = Span::seconds(5);
 /// An answer older than this says nothing.
 pub const MAX_STALENESS: Span = Span::minutes(2);
+/// After a gap a source must say the same for this long: two evaluations of the shipped rules.
+pub const RESUME: Span = Span::seconds(30);
 /// A list of nodes older than this says nothing.
 pub const NODES_STALE: Span = Span::seconds(90);
 
@@ -77,12 +79,15 @@ pub enum Answer {
     Failed(String),
 }
 
-/// How long something is so.
+/// How long something is so, in time that was observed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Clock {
     since: Option<Timestamp>,
     clear_since: Option<Timestamp>,
     settled: Timestamp,
+    /// Since when nothing is known. It ends only after a while of knowing.
+    gap: Option<Timestamp>,
+    known_again: Option<Timestamp>,
 }
 
 impl Clock {
@@ -91,31 +96,59 @@ impl Clock {
             since: None,
             clear_since: None,
             settled: now,
+            gap: None,
+            known_again: None,
         }
     }
-    /// Keeps the time: a gap pauses it, `CLEAR_AFTER` of clear resets it, and a
-    /// wall clock that went back never lengthens it.
-    fn tick(&mut self, truth: Truth, now: Timestamp) {
-        let passed = now.duration_since(self.settled).max(SignedDuration::ZERO);
+
+    /// Keeps the time. A gap pauses it, whether the source was silent or nobody looked (a
+    /// wall clock that jumps is the same); one longer than `wait` starts it anew, a
+    /// shorter one is over once the source said the same for `RESUME`. `CLEAR_AFTER` of
+    /// clear resets it. A wall clock that went back never lengthens it.
+    fn tick(&mut self, truth: Truth, wait: Span, now: Timestamp) {
+        let before = self.settled.min(now);
+        let passed = now.duration_since(before);
         self.settled = self.settled.max(now);
+        if passed > NODES_STALE.signed() {
+            self.gap.get_or_insert(before);
+            self.known_again = None;
+        }
         match truth {
             Truth::True => {
-                self.since = Some(self.since.map_or(now, |since| since.min(now)));
                 self.clear_since = None;
+                self.resume(wait, passed, now);
+                self.since = Some(self.since.map_or(now, |since| since.min(now)));
             }
             Truth::Unknown => {
-                self.since = self
-                    .since
-                    .and_then(|since| since.checked_add(passed).ok())
-                    .map(|since| since.min(now));
+                self.gap.get_or_insert(before);
+                (self.known_again, self.clear_since) = (None, None);
+                self.pause(passed, now);
             }
             Truth::False => {
+                (self.gap, self.known_again) = (None, None);
                 let clear = *self.clear_since.get_or_insert(now);
                 if CLEAR_AFTER.after(clear) <= now {
                     self.since = None;
                 }
             }
         }
+    }
+
+    fn resume(&mut self, wait: Span, passed: SignedDuration, now: Timestamp) {
+        let Some(gap) = self.gap else { return };
+        if self.since.is_none() || now.duration_since(gap) > wait.signed() {
+            (self.since, self.gap, self.known_again) = (None, None, None);
+            return;
+        }
+        self.pause(passed, now);
+        if RESUME.after(*self.known_again.get_or_insert(now)) <= now {
+            (self.gap, self.known_again) = (None, None);
+        }
+    }
+
+    fn pause(&mut self, passed: SignedDuration, now: Timestamp) {
+        let since = self.since.and_then(|since| since.checked_add(passed).ok());
+        self.since = since.map(|since| since.min(now));
     }
 }
 
@@ -183,13 +216,12 @@ impl Evidence {
                 last_seen,
             } => {
                 let resumed = |since: Option<Timestamp>, paused: Option<Timestamp>| {
-                    let stood = paused.unwrap_or(last_seen).min(last_seen);
-                    let gap = now.duration_since(stood).max(SignedDuration::ZERO);
-                    let since = since.and_then(|since| since.checked_add(gap).ok());
+                    let stood = paused.unwrap_or(last_seen).min(last_seen).min(now);
                     Clock {
-                        since: since.map(|since| since.min(now)),
-                        clear_since: None,
-                        settled: now,
+                        since: since.map(|since| since.min(stood)),
+                        settled: stood,
+                        gap: Some(stood),
+                        ..Clock::start(stood)
                     }
                 };
                 for record in signals {
@@ -261,7 +293,7 @@ impl Evidence {
                 self.signals
                     .entry((node.uid.clone(), name.clone()))
                     .or_insert_with(|| Clock::start(now))
-                    .tick(truth, now);
+                    .tick(truth, wait_of(rules, name), now);
             }
             let known = if self.nodes_fresh(now) {
                 Truth::from(if node.ready() {
@@ -275,7 +307,7 @@ impl Evidence {
             self.unready
                 .entry(node.uid.clone())
                 .or_insert_with(|| Clock::start(now))
-                .tick(known, now);
+                .tick(known, Span::minutes(24 * 60), now);
             for policy in policies {
                 for fault in &policy.faults {
                     let truth = self.truth(node, policy, &fault.when, rules, now);
@@ -283,7 +315,7 @@ impl Evidence {
                     self.faults
                         .entry(key)
                         .or_insert_with(|| Clock::start(now))
-                        .tick(truth, now);
+                        .tick(truth, fault.for_, now);
                 }
             }
         }
@@ -311,7 +343,8 @@ impl Evidence {
 
     /// Whether the list of nodes is there, not empty, and not too old.
     pub fn nodes_fresh(&self, now: Timestamp) -> bool {
-        !self.nodes.is_empty() && self.nodes_at.is_some_and(|at| NODES_STALE.after(at) >= now)
+        let young = |at| NODES_STALE.after(at) >= now && at <= CLOCK_SKEW.after(now);
+        !self.nodes.is_empty() && self.nodes_at.is_some_and(young)
     }
 
     /// Since when a node is not Ready, by our own clock.
@@ -338,10 +371,7 @@ impl Evidence {
             .signals
             .get(&(node.uid.clone(), name.to_owned()))
             .and_then(|clock| clock.since);
-        let wait = rules
-            .iter()
-            .find(|rule| rule.name == name)
-            .map_or(Span::default(), |rule| rule.for_);
+        let wait = wait_of(rules, name);
         let held = since.is_some_and(|since| wait.after(since) <= now) || wait == Span::default();
         let state = if raw == SignalState::Firing && !held {
             SignalState::Clear
@@ -394,7 +424,13 @@ impl Evidence {
         };
         let truth = self.truth(node, policy, &found.when, rules, now);
         let key = (node.uid.clone(), policy.name.clone(), fault.to_owned());
-        (truth, self.faults.get(&key).and_then(|clock| clock.since))
+        match self.faults.get(&key) {
+            // One word after a gap is not enough.
+            Some(clock) if truth == Truth::True && clock.gap.is_some() => {
+                (Truth::Unknown, clock.since)
+            }
+            clock => (truth, clock.and_then(|clock| clock.since)),
+        }
     }
 
     fn truth(
@@ -484,7 +520,9 @@ impl Evidence {
         let Some(evidence) = self.rules.get(&rule.name) else {
             return SignalState::Unknown;
         };
-        let fresh = evidence.at.is_some_and(|at| MAX_STALENESS.after(at) >= now);
+        let fresh = evidence
+            .at
+            .is_some_and(|at| MAX_STALENESS.after(at) >= now && at <= CLOCK_SKEW.after(now));
         if evidence.failed.is_some() || !fresh {
             return SignalState::Unknown;
         }
@@ -515,25 +553,38 @@ impl Evidence {
             .values()
             .flat_map(|group| group.alerts.values())
             .filter(about)
-            .map(|alert| alert_state(alert, node, now));
+            .filter_map(|alert| alert_state(alert, node, now));
         // One firing is enough; a clear needs every alert of the name to be clear.
-        states.min().unwrap_or(SignalState::Unknown)
+        let rank = |state: &SignalState| match state {
+            SignalState::Firing => 0,
+            SignalState::Unknown => 1,
+            SignalState::Clear => 2,
+        };
+        states.min_by_key(rank).unwrap_or(SignalState::Unknown)
     }
 }
 
-fn alert_state(alert: &StoredAlert, node: &NodeView, now: Timestamp) -> SignalState {
-    let Some(word) = alert.last_firing.max(alert.ends_at) else {
-        return SignalState::Unknown;
-    };
+/// None for what was said of an earlier machine of this name, before the node object existed.
+fn alert_state(alert: &StoredAlert, node: &NodeView, now: Timestamp) -> Option<SignalState> {
+    let word = alert.last_firing.max(alert.ends_at)?;
+    if word < node.created {
+        return None;
+    }
     let state = last_word(alert);
-    // Before this node object existed it was said of another machine; what comes from
-    // our future was received by a clock that jumped.
-    let usable = node.created <= word && word <= CLOCK_SKEW.after(now);
-    if !usable || (state == SignalState::Firing && ALERT_TTL.after(word) < now) {
+    let expired = state == SignalState::Firing && ALERT_TTL.after(word) < now;
+    // What comes from our future was received by a clock that jumped.
+    Some(if expired || word > CLOCK_SKEW.after(now) {
         SignalState::Unknown
     } else {
         state
-    }
+    })
+}
+
+fn wait_of(rules: &[Rule], name: &str) -> Span {
+    rules
+        .iter()
+        .find(|rule| rule.name == name)
+        .map_or(Span::default(), |rule| rule.for_)
 }
 
 /// What the deliveries say together, whatever their order. Its end is Alertmanager's

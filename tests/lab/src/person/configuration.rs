@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use nodemend_lab::{Lab, POOL_LABEL, free_port, webhook_config};
+use nodemend_lab::{Lab, free_port, webhook_config};
 
 /// Replaces a node that is not Ready for long enough to be seen, not to be waited for.
 const POLICY: &str = "\
@@ -58,8 +58,7 @@ pub fn write(home: &Path) -> Result<Written> {
          listen: {{webhook: \"127.0.0.1:{webhook}\", metrics: \"127.0.0.1:{metrics}\"}}\n\
          alertmanager: {{webhookAuth: {{bearerTokenFile: {token}}}}}\n\
          rules: [\"rules/*.yaml\"]\n\
-         policies: [\"policies/*.yaml\"]\n\
-         poolLabels: [{POOL_LABEL}]\n",
+         policies: [\"policies/*.yaml\"]\n",
         token = token.display(),
     );
     fs::write(&config, text).context("writing nodemend's configuration")?;

@@ -1,0 +1,365 @@
+//! What the machine says, situation by situation.
+
+use super::*;
+use crate::api::{LaunchTemplate, NodeRepairSpec, Plan, Strategy};
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_000_000 + second).unwrap()
+}
+
+fn node(name: &str) -> NodeView {
+    NodeView {
+        name: name.into(),
+        uid: name.into(),
+        provider_id: format!("aws:///z/i-{name}"),
+        conditions: vec![crate::model::Condition {
+            type_: "Ready".into(),
+            status: "True".into(),
+            reason: String::new(),
+        }],
+        ..NodeView::default()
+    }
+}
+
+fn instance(id: &str, state: InstanceState) -> InstanceView {
+    InstanceView {
+        id: id.into(),
+        state,
+        tags: std::collections::BTreeMap::new(),
+        subnet: String::new(),
+        instance_type: String::new(),
+    }
+}
+
+/// A repair in its first second, nothing written yet.
+fn fresh() -> NodeRepair {
+    let launch = LaunchPlan {
+        template: LaunchTemplate {
+            id: "lt".into(),
+            version: "1".into(),
+        },
+        subnet: "s".into(),
+        instance_type: "t".into(),
+        cluster_tag: "tag".into(),
+    };
+    let plan = Plan {
+        strategy: Strategy::EC2,
+        instance_id: "i-old".into(),
+        launch,
+        ready_timeout: Span::minutes(15),
+        max_attempts: 2,
+        drain_timeout: Span::minutes(15),
+        max_pod_grace_period: None,
+    };
+    let spec = NodeRepairSpec {
+        node_name: "old".into(),
+        node_uid: "old".into(),
+        provider_id: "aws:///z/i-old".into(),
+        ordinal: 1,
+        policy: "p".into(),
+        fault: "f".into(),
+        fault_since: at(0),
+        evidence: Vec::new(),
+        plan,
+        epoch: 1,
+        quarantine: intent("r", Step::Quarantine, 1, "old".into(), 1, at(0)),
+    };
+    let mut repair = NodeRepair::new("r", spec);
+    repair.metadata.uid = Some("uid".into());
+    repair
+}
+
+/// All is as it should be.
+fn seen() -> Observed {
+    let mut old = node("old");
+    old.unschedulable = true;
+    let owner = (QUARANTINE_ANNOTATION.to_owned(), "r=false".to_owned());
+    old.annotations = [owner].into();
+    Observed {
+        node: Some(old),
+        old: Some(instance("i-old", InstanceState::Running)),
+        launched: Some(instance("i-new", InstanceState::Running)),
+        replacement: None,
+        fault: Truth::True,
+        recovered: false,
+        abort: false,
+        orphaned: false,
+        reborn: false,
+        current: true,
+        paused: None,
+    }
+}
+
+fn joined() -> Observed {
+    Observed {
+        replacement: Some(node("new")),
+        ..seen()
+    }
+}
+
+fn done(detail: &str, second: i64) -> Change {
+    Change::Conclude(Outcome {
+        at: at(second),
+        done: true,
+        detail: detail.into(),
+    })
+}
+
+/// Writes these changes, one a second.
+fn after(changes: Vec<Change>) -> NodeRepair {
+    let mut repair = fresh();
+    for (second, change) in (1..).zip(changes) {
+        apply(&mut repair, change, 1, at(second));
+    }
+    repair
+}
+
+fn intend(step: Step, target: &str, phase: Phase) -> Change {
+    Change::Intend(step, 1, target.into(), phase)
+}
+
+fn quarantined() -> Vec<Change> {
+    vec![done("", 1), Change::Enter(Phase::Quarantined)]
+}
+
+fn launching() -> Vec<Change> {
+    let mut changes = quarantined();
+    changes.push(intend(Step::Launch, "token", Phase::Launching));
+    changes
+}
+
+fn launched() -> Vec<Change> {
+    let mut changes = launching();
+    changes.push(done("i-new", 4));
+    changes
+}
+
+fn draining() -> Vec<Change> {
+    let mut changes = launched();
+    changes.push(Change::Joined("new".into()));
+    changes.push(intend(Step::Drain, "old", Phase::Draining));
+    changes
+}
+
+fn drained() -> Vec<Change> {
+    let mut changes = draining();
+    changes.push(done("", 7));
+    changes
+}
+
+fn terminating() -> Vec<Change> {
+    let mut changes = drained();
+    changes.push(intend(Step::Terminate, "i-old", Phase::Terminating));
+    changes
+}
+
+/// What it came to, in one word.
+fn word(next: &Next) -> String {
+    match next {
+        Next::Write(Change::GiveUp(reason, _)) => format!("{reason:?}"),
+        Next::Write(Change::Intend(step, ..)) => format!("intend {step:?}"),
+        Next::Write(Change::Enter(phase)) => format!("enter {phase:?}"),
+        Next::Write(Change::Conclude(outcome)) => format!("conclude {}", outcome.done),
+        Next::Write(change) => format!("{change:?}"),
+        Next::Act(command) => format!("{command:?}")
+            .split(['(', ' '])
+            .next()
+            .unwrap_or_default()
+            .into(),
+        Next::Wait(..) => "wait".into(),
+        Next::Finished => "finished".into(),
+    }
+}
+
+fn check(changes: Vec<Change>, observed: &Observed, second: i64, expect: &str) {
+    let repair = after(changes);
+    let found = word(&next(&repair, observed, at(second)));
+    assert_eq!(
+        found,
+        expect,
+        "{:?} at {second}: {observed:#?}",
+        repair.phase()
+    );
+}
+
+#[test]
+fn a_repair_goes_its_way() {
+    check(vec![], &seen(), 10, "Cordon");
+    check(quarantined(), &seen(), 10, "intend Launch");
+    check(launching(), &seen(), 10, "Launch");
+    check(launched(), &seen(), 10, "wait");
+    check(launched(), &joined(), 10, "Joined(\"new\")");
+    check(draining(), &joined(), 10, "Drain");
+    check(drained(), &joined(), 10, "intend Terminate");
+    check(terminating(), &joined(), 10, "Terminate");
+    let gone = Observed {
+        old: Some(instance("i-old", InstanceState::Terminated)),
+        ..joined()
+    };
+    check(terminating(), &gone, 10, "conclude true");
+}
+
+#[test]
+fn h79_from_the_drain_on_the_fault_is_latched() {
+    let recovered = Observed {
+        recovered: true,
+        fault: Truth::False,
+        ..joined()
+    };
+    check(vec![], &recovered, 10, "Recovered");
+    check(quarantined(), &recovered, 10, "Recovered");
+    check(draining(), &recovered, 10, "Drain");
+    check(drained(), &recovered, 10, "intend Terminate");
+}
+
+#[test]
+fn unknown_evidence_or_a_pause_holds_every_disruptive_step_before_the_latch() {
+    for observed in [
+        Observed {
+            fault: Truth::Unknown,
+            ..joined()
+        },
+        Observed {
+            paused: Some(Reason::Paused),
+            ..joined()
+        },
+    ] {
+        check(vec![], &observed, 10, "wait");
+        check(quarantined(), &observed, 10, "wait");
+        let mut ready = launched();
+        ready.push(Change::Joined("new".into()));
+        check(ready, &observed, 10, "wait");
+    }
+}
+
+#[test]
+fn a_pause_holds_the_drain_and_the_end_but_not_the_recovery() {
+    let paused = Observed {
+        paused: Some(Reason::ClusterBreaker),
+        ..joined()
+    };
+    check(draining(), &paused, 10, "wait");
+    check(drained(), &paused, 10, "wait");
+    check(terminating(), &paused, 10, "wait");
+    let mut giving_up = launched();
+    giving_up.push(Change::GiveUp(GaveUp::Recovered, String::new()));
+    check(giving_up, &paused, 10, "intend ReturnReplacement");
+}
+
+#[test]
+fn a_replacement_that_was_ready_is_never_returned() {
+    let mut changes = launched();
+    changes.push(Change::Joined("new".into()));
+    // A blip long after the ready timeout, and one in the list of nodes.
+    check(changes.clone(), &seen(), 100_000, "wait");
+    changes.push(Change::GiveUp(GaveUp::AbortRequested, String::new()));
+    check(changes, &joined(), 100, "intend Release");
+    let mut aborted = draining();
+    aborted.push(Change::GiveUp(GaveUp::AbortRequested, String::new()));
+    check(aborted, &joined(), 100, "intend Release");
+}
+
+#[test]
+fn h45_a_replacement_that_never_joins_is_returned_by_a_young_list_only() {
+    check(launched(), &seen(), 100_000, "intend ReturnReplacement");
+    let stale = Observed {
+        current: false,
+        ..seen()
+    };
+    check(launched(), &stale, 100_000, "wait");
+    let sick = Observed {
+        replacement: Some(NodeView {
+            conditions: Vec::new(),
+            ..node("new")
+        }),
+        ..seen()
+    };
+    check(drained(), &sick, 10, "wait");
+    check(drained(), &sick, 100_000, "ReplacementNotReady");
+}
+
+#[test]
+fn h35_a_node_that_goes_or_comes_back_as_another_stops_the_repair() {
+    let gone = Observed {
+        node: None,
+        ..joined()
+    };
+    check(vec![], &gone, 10, "NodeGone");
+    check(quarantined(), &gone, 10, "NodeGone");
+    check(draining(), &gone, 10, "conclude true");
+    check(drained(), &gone, 10, "intend Terminate");
+    let reborn = Observed {
+        reborn: true,
+        ..gone
+    };
+    check(draining(), &reborn, 10, "NodeReborn");
+    check(drained(), &reborn, 10, "NodeReborn");
+    check(terminating(), &reborn, 10, "NodeReborn");
+}
+
+#[test]
+fn a_cordon_that_somebody_took_off_stops_the_repair() {
+    let mut lifted = joined();
+    if let Some(node) = &mut lifted.node {
+        node.unschedulable = false;
+    }
+    check(draining(), &lifted, 10, "QuarantineLifted");
+    check(drained(), &lifted, 10, "QuarantineLifted");
+    check(terminating(), &lifted, 10, "QuarantineLifted");
+}
+
+#[test]
+fn a_launch_that_is_not_wanted_any_more_is_settled_before_it_is_given_up() {
+    let unwanted = Observed {
+        orphaned: true,
+        ..seen()
+    };
+    check(launching(), &unwanted, 10, "wait");
+    check(launching(), &unwanted, 3 + 301, "Settle");
+    // Nor does one go on for ever.
+    check(launching(), &seen(), 3 + 901, "Settle");
+    let mut nothing = launching();
+    nothing.push(Change::Conclude(Outcome {
+        at: at(4),
+        done: false,
+        detail: String::new(),
+    }));
+    check(nothing.clone(), &unwanted, 10, "PolicyGone");
+    check(nothing, &seen(), 10, "intend Launch");
+}
+
+#[test]
+fn h40_only_an_observed_end_is_an_end() {
+    let unknown = Observed {
+        old: None,
+        ..joined()
+    };
+    check(terminating(), &unknown, 10, "wait");
+    check(terminating(), &unknown, 100_000, "NotVerified");
+    let stopping = Observed {
+        old: Some(instance("i-old", InstanceState::ShuttingDown)),
+        ..joined()
+    };
+    check(terminating(), &stopping, 100_000, "wait");
+}
+
+#[test]
+fn what_asks_for_a_person_keeps_its_quarantine() {
+    let mut changes = draining();
+    changes.push(Change::GiveUp(GaveUp::DrainTimeout, String::new()));
+    check(changes, &joined(), 10, "enter NeedsHuman");
+}
+
+#[test]
+fn a_repair_made_again_under_the_same_name_has_tokens_of_its_own() {
+    let token = |uid: &str| {
+        let mut repair = after(quarantined());
+        repair.metadata.uid = Some(uid.into());
+        match next(&repair, &seen(), at(10)) {
+            Next::Write(Change::Intend(_, _, token, _)) => token,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_ne!(token("one"), token("two"));
+    assert_eq!(token("one"), token("one"));
+}
