@@ -99,6 +99,10 @@ pub trait Clock {
 
 /// What the controller knows beside the journal.
 #[derive(Clone, Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, none excludes another"
+)]
 pub struct Context<'a, T> {
     /// The time.
     pub clock: &'a T,

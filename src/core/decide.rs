@@ -490,3 +490,6 @@ pub fn admit(
     }
     admitted
 }
+
+#[cfg(test)]
+mod tests;

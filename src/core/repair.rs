@@ -20,6 +20,10 @@ const PATIENCE: Span = Span::minutes(15);
 
 /// What is seen of the world, read live.
 #[derive(Clone, Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, none excludes another"
+)]
 pub struct Observed {
     /// The node with the journalled UID; none once it is gone.
     pub node: Option<NodeView>,
