@@ -23,7 +23,7 @@ fn admitted(node: &str, start: i64) -> NodeRepair {
     let uid = format!("uid-{node}");
     let name = repair::object_name(node, &uid, 1);
     serde_json::from_value(json!({
-        "apiVersion": "nodemend.dev/v1alpha1", "kind": "NodeRepair", "metadata": {"name": name},
+        "apiVersion": "nodemend.dev/v1alpha1", "kind": "NodeRepair", "metadata": {"name": name, "uid": name},
         "spec": {
             "nodeName": node, "nodeUid": uid, "providerId": "aws:///a/i-old", "ordinal": 1,
             "policy": "general", "fault": "DiskFailing", "faultSince": t(start - 600), "epoch": 1,

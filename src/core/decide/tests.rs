@@ -8,7 +8,6 @@ use crate::api::{
 use crate::config::Fault;
 use crate::evidence::Input;
 use crate::model::{Condition, Span};
-use crate::repair::intent;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + second).unwrap()
@@ -153,7 +152,14 @@ fn repair(node: &str, started: i64, phase: Phase) -> NodeRepair {
         evidence: Vec::new(),
         plan,
         epoch: 1,
-        quarantine: intent(node, Step::Quarantine, 1, node.into(), 1, at(started)),
+        quarantine: Intent {
+            step: Step::Quarantine,
+            attempt: 1,
+            at: at(started),
+            epoch: 1,
+            nonce: String::new(),
+            target: node.into(),
+        },
     };
     let mut repair = NodeRepair::new(&format!("r-{node}"), spec);
     repair.status = Some(NodeRepairStatus {

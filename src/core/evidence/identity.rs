@@ -37,60 +37,102 @@ pub fn is_identity_label(name: &str) -> bool {
     NAME_LABELS.contains(&name) || ["provider_id", "instance_id", "instance", "job"].contains(&name)
 }
 
-/// The one node that the labels speak of.
-pub fn resolve<'a>(labels: &Labels, nodes: &[&'a NodeView]) -> Result<&'a NodeView, Unresolved> {
-    let mut found: BTreeMap<&str, &'a NodeView> = BTreeMap::new();
-    let mut named = false;
-    let mut take = |matches: Vec<&'a NodeView>| -> Result<(), Unresolved> {
-        match matches.as_slice() {
-            [] => Err(Unresolved::Unknown),
-            [node] => {
-                found.insert(&node.uid, node);
-                Ok(())
+/// Every node by each way to speak of it. Two nodes that share one are ambiguous there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Index {
+    names: BTreeMap<String, BTreeSet<String>>,
+    provider_ids: BTreeMap<String, BTreeSet<String>>,
+    instance_ids: BTreeMap<String, BTreeSet<String>>,
+    addresses: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Index {
+    /// Of these nodes.
+    pub fn of<'a>(nodes: impl IntoIterator<Item = &'a NodeView>) -> Self {
+        let mut index = Self::default();
+        for node in nodes {
+            let note = |map: &mut BTreeMap<String, BTreeSet<String>>, key: &str| {
+                if !key.is_empty() {
+                    map.entry(key.to_owned())
+                        .or_default()
+                        .insert(node.name.clone());
+                }
+            };
+            note(&mut index.names, &node.name);
+            note(&mut index.provider_ids, &node.provider_id);
+            note(
+                &mut index.instance_ids,
+                node.instance_id().unwrap_or_default(),
+            );
+            for address in &node.addresses {
+                note(&mut index.addresses, address);
             }
-            _ => Err(Unresolved::Ambiguous),
         }
-    };
-    let matching = |fits: &dyn Fn(&NodeView) -> bool| -> Vec<&'a NodeView> {
-        nodes.iter().copied().filter(|node| fits(node)).collect()
-    };
-    let given = |label: &str| labels.get(label).filter(|value| !value.is_empty());
-    for label in NAME_LABELS {
-        if let Some(value) = given(label) {
-            named = true;
-            take(matching(&|node| node.name == *value))?;
+        index
+    }
+
+    /// The name of the one node that the labels speak of.
+    pub fn resolve(&self, labels: &Labels) -> Result<&str, Unresolved> {
+        let given = |label: &str| labels.get(label).filter(|value| !value.is_empty());
+        let named = NAME_LABELS.iter().map(|label| (&self.names, *label));
+        let ids = [
+            (&self.provider_ids, "provider_id"),
+            (&self.instance_ids, "instance_id"),
+        ];
+        let mut found: Vec<&str> = Vec::new();
+        for (map, label) in named.chain(ids) {
+            if let Some(value) = given(label) {
+                found.push(only(map.get(value).into_iter().flatten())?);
+            }
+        }
+        let speaks_for_others = labels
+            .get("job")
+            .is_some_and(|job| SPEAK_FOR_OTHERS.contains(&job.as_str()));
+        if let Some(value) = given("instance").filter(|_| !speaks_for_others) {
+            let host = without_port(value);
+            let keys = [
+                (&self.names, host),
+                (&self.names, value),
+                (&self.addresses, host),
+            ];
+            let matches = keys
+                .into_iter()
+                .filter_map(|(map, key)| map.get(key))
+                .flatten();
+            match only(matches) {
+                // Beside a name, an instance that is nobody's address is the exporter's own.
+                Err(Unresolved::Unknown) if !found.is_empty() => {}
+                one => found.push(one?),
+            }
+        }
+        match found.split_first() {
+            None => Err(Unresolved::Missing),
+            Some((first, others)) if others.iter().all(|other| other == first) => Ok(first),
+            Some(_) => Err(Unresolved::Conflicting),
         }
     }
-    if let Some(value) = given("provider_id") {
-        named = true;
-        take(matching(&|node| node.provider_id == *value))?;
+}
+
+fn only<'a>(matches: impl Iterator<Item = &'a String>) -> Result<&'a str, Unresolved> {
+    let distinct: BTreeSet<&String> = matches.collect();
+    match distinct.len() {
+        0 => Err(Unresolved::Unknown),
+        1 => distinct
+            .first()
+            .map(|name| name.as_str())
+            .ok_or(Unresolved::Unknown),
+        _ => Err(Unresolved::Ambiguous),
     }
-    if let Some(value) = given("instance_id") {
-        named = true;
-        take(matching(&|node| node.instance_id() == Some(value)))?;
-    }
-    let speaks_for_others = labels
-        .get("job")
-        .is_some_and(|job| SPEAK_FOR_OTHERS.contains(&job.as_str()));
-    if let Some(value) = given("instance").filter(|_| !speaks_for_others) {
-        let host = without_port(value);
-        let matches = matching(&|node| {
-            node.name == host
-                || node.name == *value
-                || node.addresses.iter().any(|address| address == host)
-        });
-        // Beside a name, an instance that is nobody's address is the exporter's own.
-        if !(named && matches.is_empty()) {
-            named = true;
-            take(matches)?;
-        }
-    }
-    let distinct: BTreeSet<&str> = found.keys().copied().collect();
-    match (named, distinct.len()) {
-        (false, _) => Err(Unresolved::Missing),
-        (true, 1) => found.into_values().next().ok_or(Unresolved::Unknown),
-        (true, _) => Err(Unresolved::Conflicting),
-    }
+}
+
+/// The one node that the labels speak of; for many labels make the index once.
+pub fn resolve<'a>(labels: &Labels, nodes: &[&'a NodeView]) -> Result<&'a NodeView, Unresolved> {
+    let index = Index::of(nodes.iter().copied());
+    let name = index.resolve(labels)?;
+    let mut nodes = nodes.iter().copied();
+    nodes
+        .find(|node| node.name == name)
+        .ok_or(Unresolved::Unknown)
 }
 
 fn without_port(instance: &str) -> &str {
