@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::api::{
-    ConditionLeaf, ConditionStatus, LaunchPlan, LaunchTemplate, Leaf, NodeRepairSpec,
+    ConditionLeaf, ConditionStatus, Intent, LaunchPlan, LaunchTemplate, Leaf, NodeRepairSpec,
     NodeRepairStatus, Plan, Step, Strategy, When,
 };
 use crate::config::Fault;
