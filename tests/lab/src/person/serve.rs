@@ -98,7 +98,7 @@ Run nodemend against it:
 Break something, and watch what comes of it:
 
   {kubectl} --kubeconfig {kubeconfig} label node node-1 {not_ready}=true
-  {kubectl} --kubeconfig {kubeconfig} get nodemend --watch
+  {kubectl} --kubeconfig {kubeconfig} get noderepairs --watch
   curl -X PUT {exporter}/nodes/node-2/node_filesystem_readonly -d 1
   curl {ec2}/lab/faults -H 'content-type: application/json' \\
     -d '{{\"action\": \"RunInstances\", \"fault\": {{\"error\": {{\"status\": 503, \"code\": \"RequestLimitExceeded\"}}}}, \"times\": 2}}'
