@@ -2,6 +2,7 @@
 //! reads the records afresh, so that nothing rests on having seen an edge.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 
 use jiff::Timestamp;
 use nodemend_core::api::{
@@ -47,6 +48,16 @@ pub trait Groups: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<AlertGroup>, CallError>> + Send;
     /// Creates it, or replaces what was read.
     fn put_group(&self, group: &AlertGroup) -> impl Future<Output = Result<(), CallError>> + Send;
+}
+
+/// Who holds a token, as the Kubernetes API says. Any replica asks.
+pub trait TokenReviews: std::fmt::Debug + Send + Sync {
+    /// The user of a token that is valid and meant for this audience; none for any other token.
+    fn review<'a>(
+        &'a self,
+        token: &'a str,
+        audience: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<Option<String>, CallError>> + Send + 'a>>;
 }
 
 /// Why a pass ended early.
