@@ -256,6 +256,23 @@ mod tests {
     }
 
     #[test]
+    fn certificates_and_passwords_that_cannot_be_used_are_mistakes() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = "cluster: c\nlisten: {tls: {certFile: none.crt, keyFile: none.key}}\nalertmanager: {webhookAuth: {basic: {username: a, passwordFile: none.txt}}}\n";
+        let config = write(directory.path(), &[("nodemend.yaml", text)]);
+        let Err(error) = load(&config) else {
+            panic!("nothing was found")
+        };
+        let text = error.to_string();
+        for part in [
+            "basic.passwordFile: none.txt cannot be read",
+            "listen.tls: none.crt cannot be read",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+    }
+
+    #[test]
     fn what_is_shipped_loads() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let directory = tempfile::tempdir().unwrap();
