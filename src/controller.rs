@@ -3,6 +3,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::pin::Pin;
 
 use jiff::Timestamp;
 use nodemend_core::api::{
@@ -48,6 +49,16 @@ pub trait Groups: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<AlertGroup>, CallError>> + Send;
     /// Creates it, or replaces what was read.
     fn put_group(&self, group: &AlertGroup) -> impl Future<Output = Result<(), CallError>> + Send;
+}
+
+/// Who holds a token, as the Kubernetes API says. Any replica asks.
+pub trait TokenReviews: std::fmt::Debug + Send + Sync {
+    /// The user of a token that is valid and meant for this audience; none for any other token.
+    fn review<'a>(
+        &'a self,
+        token: &'a str,
+        audience: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<Option<String>, CallError>> + Send + 'a>>;
 }
 
 /// Why a pass ended early.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use nodemend::alertmanager::Intake;
 use nodemend::controller::Groups;
 use nodemend::exec::CallError;
-use nodemend::http::{Auth, Bounds, Limits, serve, webhook};
+use nodemend::http::{Auth, Bounds, Limits, Method, serve, webhook};
 use nodemend_core::api::AlertGroup;
 
 /// A store that takes everything and remembers nothing.
@@ -33,13 +33,13 @@ async fn a_client_is_answered_and_a_stranger_refused() {
         max_body: 1 << 20,
         max_requests: 4,
     };
-    let auth = Auth::TokenFile(token.path().into());
+    let auth = Auth::AnyOf(vec![Method::TokenFile(token.path().into())]);
     let router = webhook(
         Intake::new(Sink),
         auth,
         limits,
         || Timestamp::UNIX_EPOCH,
-        |_| (),
+        |_, _| (),
     );
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let shutdown = async move {
@@ -54,5 +54,5 @@ async fn a_client_is_answered_and_a_stranger_refused() {
         assert_eq!(request.send().await.unwrap().status(), status);
     }
     stop.send(()).unwrap();
-    server.await.unwrap().unwrap();
+    server.await.unwrap();
 }

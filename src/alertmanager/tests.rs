@@ -34,6 +34,14 @@ impl Memory {
     pub(crate) fn writes(&self) -> usize {
         self.0.lock().unwrap().writes
     }
+    pub(crate) fn specs(&self) -> Vec<AlertGroupSpec> {
+        let inner = self.0.lock().unwrap();
+        inner
+            .groups
+            .values()
+            .map(|group| group.spec.clone())
+            .collect()
+    }
     fn only(&self) -> AlertGroup {
         let inner = self.0.lock().unwrap();
         assert_eq!(inner.groups.len(), 1);
@@ -99,23 +107,23 @@ fn resolved(ends: i64) -> String {
     payload(&alert("resolved", ends))
 }
 
-/// What the leader makes of what is stored.
-fn signal(store: &Memory, now: Timestamp) -> SignalState {
-    let node = NodeView {
-        name: "a".into(),
-        uid: "u".into(),
-        created: at(-1000),
-        ..NodeView::default()
-    };
-    let group = store.only();
-    let mut evidence = Evidence::default();
-    evidence.fold(Input::Nodes(vec![node.clone()]), now);
-    let input = Input::Alerts {
-        object: group.metadata.name.unwrap(),
-        group: group.spec,
-    };
-    evidence.fold(input, now);
-    evidence.signal(&node, "A", &[], now).state
+impl Memory {
+    /// What the leader makes of what is stored about the alert `A` of the node `a`.
+    pub(crate) fn signal(&self, now: Timestamp) -> SignalState {
+        let node = NodeView {
+            name: "a".into(),
+            uid: "u".into(),
+            created: at(-1000),
+            ..NodeView::default()
+        };
+        let mut evidence = Evidence::default();
+        evidence.fold(Input::Nodes(vec![node.clone()]), now);
+        for (object, stored) in &self.0.lock().unwrap().groups {
+            let (object, group) = (object.clone(), stored.spec.clone());
+            evidence.fold(Input::Alerts { object, group }, now);
+        }
+        evidence.signal(&node, "A", &[], now).state
+    }
 }
 
 #[test]
@@ -415,14 +423,11 @@ fn a_resend_refreshes_the_record_once_in_a_third_of_its_life() {
         if written {
             last = now;
         }
-        assert_eq!(signal(&store, at(now)), SignalState::Firing);
+        assert_eq!(store.signal(at(now)), SignalState::Firing);
     }
+    assert_eq!(store.signal(ALERT_TTL.after(at(last))), SignalState::Firing);
     assert_eq!(
-        signal(&store, ALERT_TTL.after(at(last))),
-        SignalState::Firing
-    );
-    assert_eq!(
-        signal(&store, at(last + ALERT_TTL.as_seconds() + 1)),
+        store.signal(at(last + ALERT_TTL.as_seconds() + 1)),
         SignalState::Unknown
     );
 }
@@ -439,7 +444,7 @@ fn check_history(deliveries: &[(i64, Option<i64>)], expect: SignalState) {
         .map(|(received, _)| *received)
         .max()
         .unwrap());
-    assert_eq!(signal(&store, now), expect, "{deliveries:?}");
+    assert_eq!(store.signal(now), expect, "{deliveries:?}");
 }
 
 #[test]

@@ -8,6 +8,8 @@ use std::path::Path;
 use nodemend_core::api::Mode;
 use nodemend_core::config::{self, Document, Policy, Problem, Rule, Settings};
 
+use crate::http::{Tls, TlsFiles};
+
 /// Everything that the service is configured by.
 #[derive(Clone, Debug)]
 pub struct Loaded {
@@ -64,9 +66,7 @@ pub fn load(file: &Path) -> Result<Loaded, Error> {
         config::rules(&documents(&rules)),
         config::policies(&documents(&policies)),
     );
-    if let Some(token) = &settings.webhook_token_file {
-        problems.extend(check_token(&name, token));
-    }
+    problems.extend(check_webhook(&name, &settings));
     match (rules, policies) {
         (Ok(rules), Ok(policies)) => {
             problems.extend(policies.iter().filter_map(without_cloud));
@@ -158,18 +158,45 @@ fn texts(
     found.into_values().collect()
 }
 
-fn check_token(config: &str, file: &str) -> Option<Problem> {
+/// Where the webhook's certificates are.
+pub fn tls_files(settings: &Settings) -> Option<TlsFiles> {
+    let ours = settings.webhook_tls.as_ref()?;
+    let auth = &settings.webhook_auth;
+    let clients = auth.client_certificate.as_ref();
+    let others =
+        auth.bearer_token_file.is_some() || auth.basic.is_some() || auth.token_review.is_some();
+    Some(TlsFiles {
+        cert: (&ours.cert_file).into(),
+        key: (&ours.key_file).into(),
+        client_ca: clients.map(|clients| (&clients.ca_file).into()),
+        client_required: clients.is_some() && !others,
+    })
+}
+
+fn check_webhook(config: &str, settings: &Settings) -> Vec<Problem> {
+    const AUTH: &str = "alertmanager.webhookAuth";
+    let auth = &settings.webhook_auth;
+    let token = auth
+        .bearer_token_file
+        .as_ref()
+        .and_then(|file| check_secret(config, &format!("{AUTH}.bearerTokenFile"), file));
+    let password = auth.basic.as_ref().map(|basic| &basic.password_file);
+    let password =
+        password.and_then(|file| check_secret(config, &format!("{AUTH}.basic.passwordFile"), file));
+    let tls = tls_files(settings)
+        .and_then(|files| Tls::open(files, |_| ()).err())
+        .map(|error| problem(config, format!("listen.tls: {error}"), ""));
+    [token, password, tls].into_iter().flatten().collect()
+}
+
+fn check_secret(config: &str, field: &str, file: &str) -> Option<Problem> {
     let message = match fs::read_to_string(file) {
         Ok(text) if text.trim().is_empty() => "is empty".to_owned(),
         Ok(_) => return None,
         Err(error) => format!("cannot be read: {error}"),
     };
-    let message = format!("alertmanager.webhookAuth.bearerTokenFile: {file} {message}");
-    Some(problem(
-        config,
-        message,
-        "the token is what Alertmanager sends",
-    ))
+    let message = format!("{field}: {file} {message}");
+    Some(problem(config, message, "it is what Alertmanager sends"))
 }
 
 #[cfg(test)]
@@ -226,6 +253,23 @@ mod tests {
         assert!(load(&config).is_err_and(|error| error.to_string().contains("is empty")));
         fs::write(&token, "secret").unwrap();
         assert!(load(&config).is_ok());
+    }
+
+    #[test]
+    fn certificates_and_passwords_that_cannot_be_used_are_mistakes() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = "cluster: c\nlisten: {tls: {certFile: none.crt, keyFile: none.key}}\nalertmanager: {webhookAuth: {basic: {username: a, passwordFile: none.txt}}}\n";
+        let config = write(directory.path(), &[("nodemend.yaml", text)]);
+        let Err(error) = load(&config) else {
+            panic!("nothing was found")
+        };
+        let text = error.to_string();
+        for part in [
+            "basic.passwordFile: none.txt cannot be read",
+            "listen.tls: none.crt cannot be read",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ use crate::cluster::{
 };
 use crate::controller::{self, Controller, Setup};
 use crate::exec::{CallError, Clock, Cloud};
-use crate::http::{self, Auth, Bounds, Limits, Readiness};
+use crate::http::{self, Auth, Bounds, Limits, Method, Readiness, Refusal, Reviews, Socket, Tls};
 use crate::prometheus;
 use crate::telemetry::{CallResult, Pass, Source, System, Telemetry};
 
@@ -66,6 +66,9 @@ pub enum Error {
     /// The operating system.
     #[error("{0}: {1}")]
     System(&'static str, std::io::Error),
+    /// The webhook's certificates.
+    #[error("the webhook's certificates cannot be used")]
+    Tls(#[source] http::TlsError),
     /// The Kubernetes API.
     #[error(transparent)]
     Kubernetes(#[from] crate::cluster::Error),
@@ -154,10 +157,7 @@ async fn listen(
     stop: &watch::Receiver<bool>,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), Error> {
-    let auth = settings
-        .webhook_token_file
-        .as_ref()
-        .map_or(Auth::Anonymous, |file| Auth::TokenFile(file.into()));
+    let auth = auth(settings, cluster);
     let limits = Limits {
         max_body: settings.max_body,
         max_requests: MAX_DELIVERIES,
@@ -168,32 +168,73 @@ async fn listen(
         auth,
         limits,
         now,
-        move |done| match done {
+        move |done, cause| match done {
             Ok(delivered) => {
                 let (stored, skipped) = (delivered.stored as u64, delivered.skipped as u64);
                 counted.webhook(200, "Ok", stored, skipped);
+                if let Some(cause) = cause.filter(|_| delivered.written) {
+                    counted.delivery(&cause, stored, now());
+                }
             }
-            Err(refusal) => counted.webhook(refusal.status().as_u16(), refusal.label(), 0, 0),
+            Err(refusal) => refused(&counted, refusal),
         },
     );
     let shown = telemetry.clone();
     let service = http::service(readiness.clone(), move || shown.encode());
-    for (what, address, router) in [
-        ("webhook", settings.listen_webhook, webhook),
-        ("metrics", settings.listen_metrics, service),
+    let told = telemetry.clone();
+    let heard = move |usable| told.certificates_changed(usable);
+    let tls = load::tls_files(settings)
+        .map(|files| Tls::open(files, heard))
+        .transpose()
+        .map_err(Error::Tls)?;
+    for (what, address, router, tls) in [
+        ("webhook", settings.listen_webhook, webhook, tls),
+        ("metrics", settings.listen_metrics, service, None),
     ] {
         let listener = TcpListener::bind(address)
             .await
             .map_err(|error| Error::Listen(address, error))?;
-        tracing::info!(%address, what, "listening");
-        let stopped = stopped(stop.clone());
-        tasks.spawn(async move {
-            if let Err(error) = http::serve(listener, router, Bounds::default(), stopped).await {
-                tracing::error!(what, %error, "a listener ended");
+        tracing::info!(%address, what, tls = tls.is_some(), "listening");
+        let counted = (what == "webhook").then(|| telemetry.clone());
+        let cut = move |refusal| {
+            if let Some(telemetry) = &counted {
+                refused(telemetry, refusal);
             }
-        });
+        };
+        let socket = Socket::new(listener, tls, cut);
+        let stopped = stopped(stop.clone());
+        tasks.spawn(http::serve(socket, router, Bounds::default(), stopped));
     }
     Ok(())
+}
+
+fn refused(telemetry: &Telemetry, refusal: Refusal) {
+    telemetry.webhook(refusal.status().as_u16(), refusal.label(), 0, 0);
+}
+
+/// The ways to authenticate, the cheapest first: the API is asked only of a token that
+/// nothing else knows.
+fn auth(settings: &Settings, cluster: &Kubernetes) -> Auth {
+    let wanted = settings.webhook_auth.clone();
+    if !wanted.guards() {
+        tracing::warn!(
+            address = %settings.listen_webhook,
+            "the webhook asks for no authentication: whoever reaches it can deliver alerts"
+        );
+        return Auth::Anonymous;
+    }
+    let certificate = wanted.client_certificate;
+    let certificate = certificate.map(|wanted| Method::Certificate(wanted.subject_alt_names));
+    let token = wanted.bearer_token_file;
+    let token = token.map(|file| Method::TokenFile(file.into()));
+    let basic = wanted.basic;
+    let basic = basic.map(|basic| Method::Basic(basic.username, basic.password_file.into()));
+    let review = wanted.token_review.map(|review| {
+        let api = Arc::new(cluster.clone());
+        Method::Review(Reviews::new(api, review.audience, &review.service_accounts))
+    });
+    let methods = [certificate, token, basic, review];
+    Auth::AnyOf(methods.into_iter().flatten().collect())
 }
 
 /// Says whether the API can be used, for ever.

@@ -13,9 +13,11 @@ pub use views::node as node_view;
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::pin::Pin;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{ListParams, Patch, PatchParams, PostParams, Preconditions};
@@ -28,7 +30,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::controller::{Groups, Records};
+use crate::controller::{Groups, Records, TokenReviews};
 use crate::exec::{CallError, Cluster, NodePatch};
 use crate::telemetry::{CallResult, Notice, System, Telemetry};
 
@@ -467,9 +469,78 @@ impl Groups for Kubernetes {
     }
 }
 
+impl TokenReviews for Kubernetes {
+    fn review<'a>(
+        &'a self,
+        token: &'a str,
+        audience: &'a str,
+    ) -> Pin<Box<dyn Future<Output = Result<Option<String>, CallError>> + Send + 'a>> {
+        let question = TokenReview {
+            spec: TokenReviewSpec {
+                token: token.to_owned(),
+                audiences: Some(vec![audience.to_owned()]),
+            },
+            ..TokenReview::default()
+        };
+        Box::pin(async move {
+            let api = self.api::<TokenReview>();
+            let answer = self.call(api.create(&written(), &question)).await?;
+            Ok(answer.status.and_then(|status| user(status, audience)))
+        })
+    }
+}
+
+/// Whose token it is. An API server that knows nothing of audiences answers with none: its
+/// word on the token does not count.
+fn user(status: TokenReviewStatus, audience: &str) -> Option<String> {
+    let ours = status
+        .audiences
+        .is_some_and(|audiences| audiences.iter().any(|known| known == audience));
+    let user = status.user?.username.filter(|name| !name.is_empty())?;
+    (status.authenticated == Some(true) && ours).then_some(user)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn h66_a_token_counts_only_if_it_is_valid_and_for_us() {
+        let check = |answer: Value, expect: Option<&str>| {
+            let status = serde_json::from_value(answer.clone()).unwrap();
+            assert_eq!(user(status, "nodemend").as_deref(), expect, "{answer}");
+        };
+        let am = json!({"username": "system:serviceaccount:monitoring:am"});
+        check(
+            json!({"authenticated": true, "audiences": ["x", "nodemend"], "user": am}),
+            Some("system:serviceaccount:monitoring:am"),
+        );
+        check(json!({}), None);
+        check(
+            json!({"authenticated": false, "error": "token has expired"}),
+            None,
+        );
+        check(
+            json!({"authenticated": false, "audiences": ["nodemend"], "user": am}),
+            None,
+        );
+        check(json!({"audiences": ["nodemend"], "user": am}), None);
+        check(json!({"authenticated": true, "user": am}), None);
+        check(
+            json!({"authenticated": true, "audiences": [], "user": am}),
+            None,
+        );
+        check(
+            json!({"authenticated": true, "audiences": ["https://kubernetes"], "user": am}),
+            None,
+        );
+        let audiences = json!(["nodemend"]);
+        check(json!({"authenticated": true, "audiences": audiences}), None);
+        check(
+            json!({"authenticated": true, "audiences": audiences, "user": {"username": ""}}),
+            None,
+        );
+    }
 
     fn patch() -> NodePatch {
         NodePatch {

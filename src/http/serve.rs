@@ -1,13 +1,17 @@
 //! Serving within bounds: so many connections, so long each. A connection carries
-//! one request and is closed, so that one deadline holds for slow heads, slow bodies
-//! and idle clients alike.
+//! one request and is closed, so that deadlines hold for slow handshakes, heads and
+//! bodies and for idle clients alike.
+//!
+//! Where every place is taken, a newcomer displaces the oldest connection that still owes
+//! its head, of the address that holds the most of them. So a flood of idle clients only
+//! displaces itself, and a sender that asks at once is served at once.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::future::Future;
-use std::io;
-use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -15,28 +19,42 @@ use axum::extract::Request;
 use axum::http::header::{CONNECTION, HeaderValue};
 use axum::middleware::{Next, from_fn};
 use axum::response::IntoResponse;
-use axum::serve::Listener;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tower::ServiceExt as _;
 
+use super::tls::{ClientNames, Tls};
 use super::webhook::{Refusal, Refused};
+
+/// The largest head of a request, in bytes.
+const MAX_HEAD: usize = 32 * 1024;
+/// How long to wait after the system refused to hand out a connection.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// What a listener allows.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
+    /// For a TLS handshake, and again for a request's head.
+    pub head: Duration,
     /// From a request's head to its answer.
     pub request: Duration,
     /// From a connection's start to its end; longer than `request`.
     pub connection: Duration,
-    /// The most connections at the same time; more wait in the system's queue.
+    /// The most connections at the same time.
     pub connections: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
         Self {
+            head: Duration::from_secs(10),
             request: Duration::from_secs(30),
             connection: Duration::from_secs(40),
             connections: 256,
@@ -44,108 +62,252 @@ impl Default for Bounds {
     }
 }
 
-/// Serves until `shutdown`, then finishes the requests under way.
-pub async fn serve<S>(
+/// Where to listen, and how.
+pub struct Socket {
     listener: TcpListener,
-    router: Router,
-    bounds: Bounds,
-    shutdown: S,
-) -> io::Result<()>
+    tls: Option<Tls>,
+    cut: Box<dyn Fn(Refusal) + Send + Sync>,
+}
+
+impl std::fmt::Debug for Socket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Socket")
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Socket {
+    /// Plain, or by TLS. `cut` is told of each connection that ended before its request began.
+    pub fn new<C>(listener: TcpListener, tls: Option<Tls>, cut: C) -> Self
+    where
+        C: Fn(Refusal) + Send + Sync + 'static,
+    {
+        Self {
+            listener,
+            tls,
+            cut: Box::new(cut),
+        }
+    }
+}
+
+impl From<TcpListener> for Socket {
+    fn from(listener: TcpListener) -> Self {
+        Self::new(listener, None, |_| ())
+    }
+}
+
+/// Serves until `shutdown`, then finishes the requests under way.
+pub async fn serve<S>(socket: impl Into<Socket>, router: Router, bounds: Bounds, shutdown: S)
 where
-    S: Future<Output = ()> + Send + 'static,
+    S: Future<Output = ()> + Send,
 {
-    let within = bounds.request;
-    let router = router.layer(from_fn(move |request: Request, next: Next| async move {
-        let answer = timeout(within, next.run(request)).await;
+    let Socket { listener, tls, cut } = socket.into();
+    let server = Arc::new(Server {
+        router: within(router, bounds.request),
+        bounds,
+        tls,
+        cut,
+        places: Mutex::default(),
+    });
+    let (stop, stopped) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.as_mut() => break,
+            Some(_) = tasks.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => server.admit(stream, peer, &stopped, &mut tasks),
+                Err(error) => {
+                    tracing::debug!(%error, "a connection could not be accepted");
+                    sleep(PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    stop.send_replace(true);
+    while tasks.join_next().await.is_some() {}
+}
+
+fn within(router: Router, deadline: Duration) -> Router {
+    router.layer(from_fn(move |request: Request, next: Next| async move {
+        let answer = timeout(deadline, next.run(request)).await;
         let mut response = answer.unwrap_or_else(|_| {
             Refused::new(Refusal::Aborted, "this took too long").into_response()
         });
         let close = HeaderValue::from_static("close");
         response.headers_mut().insert(CONNECTION, close);
         response
-    }));
-    let listener = BoundedListener {
-        listener,
-        places: Arc::new(Semaphore::new(bounds.connections)),
-        within: bounds.connection,
-    };
-    axum::serve(listener, router)
-        .with_graceful_shutdown(shutdown)
-        .await
+    }))
 }
 
-struct BoundedListener {
-    listener: TcpListener,
-    places: Arc<Semaphore>,
-    within: Duration,
+struct Server {
+    router: Router,
+    bounds: Bounds,
+    tls: Option<Tls>,
+    cut: Box<dyn Fn(Refusal) + Send + Sync>,
+    places: Mutex<Places>,
 }
 
-impl Listener for BoundedListener {
-    type Io = Connection;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
-        let place = Arc::clone(&self.places).acquire_owned().await;
-        let (stream, peer) = Listener::accept(&mut self.listener).await;
-        let connection = Connection {
-            stream,
-            end: Box::pin(sleep(self.within)),
-            _place: place.expect("the semaphore is never closed"),
+impl Server {
+    fn admit(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        peer: SocketAddr,
+        stopped: &watch::Receiver<bool>,
+        tasks: &mut JoinSet<()>,
+    ) {
+        let most = self.bounds.connections;
+        let Some((id, displaced)) = self.places().enter(peer.ip().to_canonical(), most) else {
+            (self.cut)(Refusal::Overloaded);
+            return;
         };
-        (connection, peer)
+        let seat = Seat {
+            server: Arc::clone(self),
+            id,
+        };
+        let stopped = stopped.clone();
+        tasks.spawn(async move {
+            let server = &seat.server;
+            tokio::select! {
+                biased;
+                () = displaced.notified() => (server.cut)(Refusal::Displaced),
+                ended = timeout(server.bounds.connection, seat.talk(stream, stopped)) => {
+                    // What a request came to is told by whoever handled it.
+                    let refused = ended.unwrap_or(Err(Refusal::Head)).err();
+                    if let Some(refusal) = refused && server.places().is_waiting(id) {
+                        (server.cut)(refusal);
+                    }
+                }
+            }
+        });
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A connection that fails once its time is up.
-struct Connection {
-    stream: TcpStream,
-    end: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
+/// A connection's place; it goes with this.
+struct Seat {
+    server: Arc<Server>,
+    id: u64,
 }
 
-impl Connection {
-    fn check(&mut self, context: &mut Context<'_>) -> io::Result<Pin<&mut TcpStream>> {
-        match self.end.as_mut().poll(context) {
-            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
-            Poll::Pending => Ok(Pin::new(&mut self.stream)),
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.server.places().open.remove(&self.id);
+    }
+}
+
+impl Seat {
+    async fn talk(&self, stream: TcpStream, stopped: watch::Receiver<bool>) -> Result<(), Refusal> {
+        let Some(tls) = &self.server.tls else {
+            return self.answer(stream, None, stopped).await;
+        };
+        let handshake = TlsAcceptor::from(tls.config()).accept(stream);
+        let stream = match timeout(self.server.bounds.head, handshake).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a TLS handshake failed");
+                return Err(Refusal::Handshake);
+            }
+            Err(_) => return Err(Refusal::Handshake),
+        };
+        let names = ClientNames::of(stream.get_ref().1);
+        self.answer(stream, names, stopped).await
+    }
+
+    async fn answer<I>(
+        &self,
+        stream: I,
+        names: Option<ClientNames>,
+        mut stopped: watch::Receiver<bool>,
+    ) -> Result<(), Refusal>
+    where
+        I: AsyncRead + AsyncWrite + Unpin,
+    {
+        let service = service_fn(|mut request: hyper::Request<hyper::body::Incoming>| {
+            self.server.places().begin(self.id);
+            if let Some(names) = &names {
+                request.extensions_mut().insert(names.clone());
+            }
+            self.server.router.clone().oneshot(request)
+        });
+        let mut connection = pin!(
+            http1::Builder::new()
+                .keep_alive(false)
+                .timer(TokioTimer::new())
+                .header_read_timeout(self.server.bounds.head)
+                .max_buf_size(MAX_HEAD)
+                .serve_connection(TokioIo::new(stream), service)
+        );
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = stop(&mut stopped) => {
+                connection.as_mut().graceful_shutdown();
+                connection.as_mut().await
+            }
+        };
+        ended.map_err(|_| Refusal::Head)
+    }
+}
+
+async fn stop(stopped: &mut watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// The connections that are open, in the order in which they came.
+#[derive(Default)]
+struct Places {
+    next: u64,
+    open: BTreeMap<u64, Place>,
+}
+
+struct Place {
+    peer: IpAddr,
+    /// Whether its request has not begun.
+    waiting: bool,
+    displaced: Arc<Notify>,
+}
+
+impl Places {
+    /// A place, and what tells that it is lost again; none if all are in use.
+    fn enter(&mut self, peer: IpAddr, most: usize) -> Option<(u64, Arc<Notify>)> {
+        if self.open.len() >= most {
+            let lost = self.least_deserved()?;
+            self.open.remove(&lost)?.displaced.notify_one();
+        }
+        let displaced = Arc::new(Notify::new());
+        let place = Place {
+            peer,
+            waiting: true,
+            displaced: Arc::clone(&displaced),
+        };
+        self.next += 1;
+        self.open.insert(self.next, place);
+        Some((self.next, displaced))
+    }
+
+    fn least_deserved(&self) -> Option<u64> {
+        let mut waiting: BTreeMap<IpAddr, (usize, Reverse<u64>)> = BTreeMap::new();
+        for (id, place) in self.open.iter().filter(|(_, place)| place.waiting) {
+            waiting.entry(place.peer).or_insert((0, Reverse(*id))).0 += 1;
+        }
+        let (_, Reverse(oldest)) = waiting.into_values().max()?;
+        Some(oldest)
+    }
+
+    fn begin(&mut self, id: u64) {
+        if let Some(place) = self.open.get_mut(&id) {
+            place.waiting = false;
         }
     }
-}
 
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.check(context) {
-            Ok(stream) => stream.poll_read(context, buffer),
-            Err(error) => Poll::Ready(Err(error)),
-        }
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.check(context) {
-            Ok(stream) => stream.poll_write(context, bytes),
-            Err(error) => Poll::Ready(Err(error)),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+    fn is_waiting(&self, id: u64) -> bool {
+        self.open.get(&id).is_some_and(|place| place.waiting)
     }
 }

@@ -2,22 +2,28 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Method, Request, Response, StatusCode};
+use axum::http::{Method as Verb, Request, Response, StatusCode};
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use nodemend_core::model::SignalState;
 use tower::ServiceExt;
 
 use super::*;
 use crate::alertmanager::tests::{Memory, PAYLOAD, at, firing};
 use crate::alertmanager::{Delivered, Intake};
+use crate::controller::TokenReviews;
 use crate::exec::CallError;
+use crate::telemetry::Traceparent;
+
+mod secured;
+mod tls;
+mod wire;
 
 const LIMITS: Limits = Limits {
     max_body: 32 << 20,
@@ -25,24 +31,47 @@ const LIMITS: Limits = Limits {
 };
 
 type Seen = Arc<Mutex<Vec<Result<Delivered, Refusal>>>>;
+type Causes = Arc<Mutex<Vec<Option<Traceparent>>>>;
 
 /// A webhook over a store in memory, and what it reported.
 struct Hook {
     store: Memory,
     seen: Seen,
+    causes: Causes,
+    /// In seconds.
+    clock: Arc<AtomicI64>,
     router: Router,
 }
 
 fn hook(auth: Auth, limits: Limits) -> Hook {
-    let (store, seen) = (Memory::default(), Seen::default());
-    let sink = Arc::clone(&seen);
-    let observe = move |outcome| sink.lock().unwrap().push(outcome);
-    let router = webhook(Intake::new(store.clone()), auth, limits, || at(0), observe);
+    let (store, seen, causes) = (Memory::default(), Seen::default(), Causes::default());
+    let (sink, linked) = (Arc::clone(&seen), Arc::clone(&causes));
+    let observe = move |outcome, cause| {
+        sink.lock().unwrap().push(outcome);
+        linked.lock().unwrap().push(cause);
+    };
+    let clock = Arc::new(AtomicI64::new(0));
+    let time = Arc::clone(&clock);
+    let now = move || at(time.load(Ordering::Relaxed));
+    let router = webhook(Intake::new(store.clone()), auth, limits, now, observe);
     Hook {
         store,
         seen,
+        causes,
+        clock,
         router,
     }
+}
+
+impl Hook {
+    /// What became of the requests since it was last asked.
+    fn seen(&self) -> Vec<Result<Delivered, Refusal>> {
+        std::mem::take(&mut self.seen.lock().unwrap())
+    }
+}
+
+fn by_token_file(path: impl Into<std::path::PathBuf>) -> Auth {
+    Auth::AnyOf(vec![Method::TokenFile(path.into())])
 }
 
 struct Answer {
@@ -133,7 +162,7 @@ fn a_delivery_is_stored_and_acknowledged() {
 #[test]
 fn a_wrong_method_or_type_is_refused() {
     let hook = hook(Auth::Anonymous, LIMITS);
-    for method in [Method::GET, Method::PUT, Method::DELETE] {
+    for method in [Verb::GET, Verb::PUT, Verb::DELETE] {
         let mut request = post(PAYLOAD, &[]);
         *request.method_mut() = method;
         check_refused(&hook, request, 405, Refusal::Method);
@@ -175,7 +204,7 @@ fn h9_bad_bodies_are_refused_with_a_reason() {
         check_refused(&hook, post(body, &[]), 400, Refusal::NotJson);
     }
     check_refused(&hook, post("4", &[]), 400, Refusal::Shape);
-    for encoding in ["gzip", "deflate", "gzip, identity", ""] {
+    for encoding in ["br", "deflate", "gzip, identity", ""] {
         let request = post(PAYLOAD, &[("content-encoding", encoding)]);
         check_refused(&hook, request, 415, Refusal::ContentEncoding);
     }
@@ -201,6 +230,132 @@ fn h9_bad_bodies_are_refused_with_a_reason() {
     );
 }
 
+fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[test]
+fn a_compressed_delivery_is_read() {
+    let hook = hook(Auth::Anonymous, LIMITS);
+    let body = gzip(PAYLOAD.as_bytes());
+    let cut = body
+        .chunks(7)
+        .map(|part| Ok::<_, std::io::Error>(part.to_vec()));
+    let cut = Body::from_stream(futures_util::stream::iter(cut.collect::<Vec<_>>()));
+    for body in [Body::from(body.clone()), cut] {
+        let request = post(body, &[("content-encoding", "GZIP")]);
+        assert_eq!(ask(&hook.router, request).status, StatusCode::OK);
+    }
+    assert_eq!(hook.store.writes(), 1);
+}
+
+#[test]
+fn h9_a_compressed_body_is_bounded_by_what_it_becomes() {
+    let limits = Limits {
+        max_body: 100_000,
+        max_requests: 4,
+    };
+    let hook = hook(Auth::Anonymous, limits);
+    let post = |body: Vec<u8>| post(body, &[("content-encoding", "gzip")]);
+    // A thousandfold bomb, alone and as the body of a delivery.
+    let bomb = gzip(&vec![b' '; 100 << 20]);
+    assert!(bomb.len() > limits.max_body);
+    check_refused(
+        &hook,
+        post(bomb[..90_000].into()),
+        413,
+        Refusal::BodyTooLarge,
+    );
+    let small = gzip(&vec![b' '; limits.max_body + 1]);
+    assert!(small.len() < 1000);
+    check_refused(&hook, post(small), 413, Refusal::BodyTooLarge);
+    let fits = gzip(&vec![b' '; limits.max_body]);
+    check_refused(&hook, post(fits), 400, Refusal::NotJson);
+    // What is no gzip, is cut off, is damaged, or goes on behind its end.
+    let good = gzip(PAYLOAD.as_bytes());
+    let mut damaged = good.clone();
+    let last = damaged.len() - 5;
+    damaged[last] ^= 1;
+    let cut = good[..good.len() - 9].to_vec();
+    let longer = [&good[..], b"more"].concat();
+    for body in [PAYLOAD.into(), vec![], cut, damaged, longer] {
+        check_refused(&hook, post(body), 400, Refusal::BodyBroken);
+    }
+}
+
+#[test]
+fn h9_what_a_body_becomes_takes_room_from_the_others() {
+    let limits = Limits {
+        max_body: 100_000,
+        max_requests: 4,
+    };
+    let hook = hook(Auth::Anonymous, limits);
+    let large = vec![b' '; limits.max_body];
+    let waiting = |body: Vec<u8>, headers: &[(&str, &str)]| {
+        let stream = futures_util::stream::iter([Ok::<_, std::io::Error>(body)]);
+        let never = futures_util::StreamExt::chain(stream, futures_util::stream::pending());
+        let request = post(Body::from_stream(never), headers);
+        let mut answer = Box::pin(hook.router.clone().oneshot(request));
+        assert!(answer.as_mut().now_or_never().is_none());
+        answer
+    };
+    let plain = [(); 3].map(|()| waiting(large.clone(), &[("content-length", "100000")]));
+    let one = gzip(&large);
+    let inflating = waiting(one.clone(), &[("content-encoding", "gzip")]);
+    let request = post(one, &[("content-encoding", "gzip")]);
+    check_refused(&hook, request, 503, Refusal::Overloaded);
+    drop((plain, inflating));
+    hook.seen();
+    assert_eq!(ask(&hook.router, post(PAYLOAD, &[])).status, StatusCode::OK);
+}
+
+#[test]
+fn h70_no_url_of_a_delivery_is_fetched_or_kept() {
+    let trap = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    trap.set_nonblocking(true).unwrap();
+    let url = format!("http://{}/latest/meta-data", trap.local_addr().unwrap());
+    let mut payload: serde_json::Value = serde_json::from_str(PAYLOAD).unwrap();
+    payload["externalURL"] = url.clone().into();
+    for alert in payload["alerts"].as_array_mut().unwrap() {
+        alert["generatorURL"] = url.clone().into();
+        alert["labels"]["url"] = url.clone().into();
+        for name in ["runbook_url", "dashboard", "image"] {
+            alert["annotations"][name] = url.clone().into();
+        }
+    }
+    payload["commonAnnotations"] = serde_json::json!({"runbook_url": url});
+    let hook = hook(Auth::Anonymous, LIMITS);
+    let answer = ask(&hook.router, post(payload.to_string(), &[]));
+    assert_eq!(answer.status, StatusCode::OK);
+    let stored = serde_json::to_string(&hook.store.specs()).unwrap();
+    assert!(
+        stored.contains("NodeDiskIOErrors") && !stored.contains("http"),
+        "{stored}"
+    );
+    assert_eq!(
+        trap.accept().unwrap_err().kind(),
+        std::io::ErrorKind::WouldBlock
+    );
+}
+
+#[test]
+fn a_traceparent_is_handed_on_if_it_is_valid() {
+    let hook = hook(Auth::Anonymous, LIMITS);
+    let valid = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let mut twice = post(PAYLOAD, &[("traceparent", valid)]);
+    twice
+        .headers_mut()
+        .append("traceparent", valid.parse().unwrap());
+    ask(&hook.router, post(PAYLOAD, &[("traceparent", valid)]));
+    ask(&hook.router, post(PAYLOAD, &[("traceparent", "00-0-0-01")]));
+    ask(&hook.router, twice);
+    let expect = [Traceparent::parse(valid), None, None];
+    assert!(expect[0].is_some());
+    assert_eq!(*hook.causes.lock().unwrap(), expect);
+}
+
 #[test]
 fn h2_a_store_that_fails_is_a_503() {
     let hook = hook(Auth::Anonymous, LIMITS);
@@ -212,7 +367,7 @@ fn h2_a_store_that_fails_is_a_503() {
 #[test]
 fn h66_a_missing_or_wrong_token_lets_nobody_in() {
     let file = token_file("s3cret\n");
-    let hook = hook(Auth::TokenFile(file.path().into()), LIMITS);
+    let hook = hook(by_token_file(file.path()), LIMITS);
     check_refused(&hook, post(PAYLOAD, &[]), 401, Refusal::Unauthorized);
     for header in [
         "",
@@ -238,20 +393,20 @@ fn h66_a_missing_or_wrong_token_lets_nobody_in() {
 fn h66_without_a_usable_token_file_it_is_closed() {
     for text in ["", " \n", &"x".repeat(5000)] {
         let file = token_file(text);
-        let hook = hook(Auth::TokenFile(file.path().into()), LIMITS);
+        let hook = hook(by_token_file(file.path()), LIMITS);
         for header in ["Bearer ", "Bearer x"] {
             let request = post(PAYLOAD, &[("authorization", header)]);
             check_refused(&hook, request, 503, Refusal::NoToken);
         }
     }
-    let hook = hook(Auth::TokenFile("/nonexistent/token".into()), LIMITS);
+    let hook = hook(by_token_file("/nonexistent/token"), LIMITS);
     check_refused(&hook, post(PAYLOAD, &[]), 503, Refusal::NoToken);
 }
 
 #[test]
 fn a_new_token_counts_at_once() {
     let file = token_file("old");
-    let hook = hook(Auth::TokenFile(file.path().into()), LIMITS);
+    let hook = hook(by_token_file(file.path()), LIMITS);
     let status = |token: &str| {
         let header = format!("Bearer {token}");
         ask(&hook.router, post(PAYLOAD, &[("authorization", &header)])).status
@@ -334,78 +489,4 @@ fn readiness_names_what_is_missing() {
         metrics.headers["content-type"],
         "application/openmetrics-text; version=1.0.0; charset=utf-8"
     );
-}
-
-/// Serves a webhook on a socket, hands its address to `client`, and shuts down after.
-async fn over_tcp<F: Future<Output = ()>>(
-    bounds: Bounds,
-    client: impl FnOnce(std::net::SocketAddr, Hook) -> F,
-) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let hook = hook(Auth::Anonymous, LIMITS);
-    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let shutdown = async move {
-        let _ = stopped.await;
-    };
-    let server = tokio::spawn(serve(listener, hook.router.clone(), bounds, shutdown));
-    client(address, hook).await;
-    stop.send(()).unwrap();
-    server.await.unwrap().unwrap();
-}
-
-async fn talk(address: std::net::SocketAddr, text: &str) -> String {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(text.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    // A reset is an end, too.
-    let _ = stream.read_to_end(&mut answer).await;
-    String::from_utf8(answer).unwrap()
-}
-
-fn head(length: usize) -> String {
-    format!(
-        "POST /webhook/alertmanager HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
-    )
-}
-
-#[tokio::test]
-async fn over_a_socket_each_connection_carries_one_request() {
-    over_tcp(Bounds::default(), |address, hook| async move {
-        let request = head(firing().len()) + &firing();
-        let answer = talk(address, &request.repeat(2)).await;
-        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-        assert!(answer.contains("connection: close\r\n"), "{answer}");
-        assert_eq!(answer.matches("HTTP/1.1").count(), 1);
-        assert_eq!(hook.store.writes(), 1);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn h68_slow_heads_slow_bodies_and_idle_clients_are_cut_off() {
-    let bounds = Bounds {
-        request: Duration::from_millis(50),
-        connection: Duration::from_millis(200),
-        connections: 4,
-    };
-    over_tcp(bounds, |address, hook| async move {
-        let body = firing();
-        assert_eq!(talk(address, "").await, "");
-        assert_eq!(talk(address, "POST /webhook/alertmanager HT").await, "");
-        let slow = talk(address, &(head(body.len()) + &body[..10])).await;
-        assert!(slow.starts_with("HTTP/1.1 503"), "{slow}");
-        assert_eq!(*hook.seen.lock().unwrap(), [Err(Refusal::Aborted)]);
-        // As many idle clients as there are places do not keep others out for long.
-        let idle: Vec<TcpStream> =
-            futures_util::future::join_all((0..4).map(|_| TcpStream::connect(address)))
-                .await
-                .into_iter()
-                .map(Result::unwrap)
-                .collect();
-        let answer = talk(address, &(head(body.len()) + &body)).await;
-        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        drop(idle);
-    })
-    .await;
 }

@@ -1,39 +1,25 @@
 //! The webhook: who may deliver what, and what is answered. A refusal has a reason,
 //! which is also its metric label.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use jiff::Timestamp;
-use subtle::ConstantTimeEq;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::auth::Auth;
+use super::body::{self, PIECE};
 use super::local::WEBHOOK_PATH;
 use crate::alertmanager::{self, Delivered, Intake};
 use crate::controller::Groups;
+use crate::telemetry::Traceparent;
 
-/// A token is shorter than this, in bytes.
-const MAX_TOKEN: u64 = 4096;
 /// Bodies under way may together take this many times the largest one.
 const BODIES: usize = 4;
-
-/// Who may deliver.
-#[derive(Clone, Debug)]
-pub enum Auth {
-    /// Anyone; for loopback only.
-    Anonymous,
-    /// Who has the token that this file holds. It is read for each request, so a
-    /// new token counts at once; no file or an empty one lets nobody in.
-    TokenFile(PathBuf),
-}
 
 /// What the webhook takes at once.
 #[derive(Clone, Copy, Debug)]
@@ -51,12 +37,16 @@ pub enum Refusal {
     Method,
     /// Not `application/json`.
     ContentType,
-    /// A compressed body.
+    /// Compressed by anything but gzip.
     ContentEncoding,
-    /// No token, or a wrong one.
+    /// No token, password or certificate, or a wrong one.
     Unauthorized,
-    /// The file with the token is missing or empty.
+    /// A client certificate without any of the wanted names.
+    Certificate,
+    /// The file with the token or password is missing or empty.
     NoToken,
+    /// The Kubernetes API could not say whose token it is.
+    Review,
     /// Too many requests or bytes at once.
     Overloaded,
     /// The body is too large.
@@ -77,16 +67,24 @@ pub enum Refusal {
     Store,
     /// The client left, or the deadline passed.
     Aborted,
+    /// No TLS, too old a version of it, or a client certificate of another authority or none.
+    Handshake,
+    /// What should be the head of a request is none, too large or too slow.
+    Head,
+    /// The connection owed its head while others waited for a place.
+    Displaced,
 }
 
 impl Refusal {
     /// Every refusal, for metrics that show zeros.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 20] = [
         Self::Method,
         Self::ContentType,
         Self::ContentEncoding,
         Self::Unauthorized,
+        Self::Certificate,
         Self::NoToken,
+        Self::Review,
         Self::Overloaded,
         Self::BodyTooLarge,
         Self::BodyBroken,
@@ -97,6 +95,9 @@ impl Refusal {
         Self::GroupTooLarge,
         Self::Store,
         Self::Aborted,
+        Self::Handshake,
+        Self::Head,
+        Self::Displaced,
     ];
 
     /// The metric label.
@@ -106,7 +107,9 @@ impl Refusal {
             Self::ContentType => "ContentType",
             Self::ContentEncoding => "ContentEncoding",
             Self::Unauthorized => "Unauthorized",
+            Self::Certificate => "Certificate",
             Self::NoToken => "NoToken",
+            Self::Review => "Review",
             Self::Overloaded => "Overloaded",
             Self::BodyTooLarge => "BodyTooLarge",
             Self::BodyBroken => "BodyBroken",
@@ -117,23 +120,33 @@ impl Refusal {
             Self::GroupTooLarge => "GroupTooLarge",
             Self::Store => "Store",
             Self::Aborted => "Aborted",
+            Self::Handshake => "Handshake",
+            Self::Head => "Head",
+            Self::Displaced => "Displaced",
         }
     }
 
     /// What is answered. Alertmanager tries again after a 5xx and gives up after a 4xx;
-    /// a 429 it would take for the latter.
+    /// a 429 it would take for the latter. Of the last three it sees a closed connection.
     pub const fn status(self) -> StatusCode {
         match self {
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::ContentType | Self::ContentEncoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Unauthorized | Self::Certificate => StatusCode::UNAUTHORIZED,
             Self::BodyTooLarge | Self::GroupTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyBroken | Self::NotJson | Self::Shape | Self::Version | Self::TooMuch => {
-                StatusCode::BAD_REQUEST
-            }
-            Self::NoToken | Self::Overloaded | Self::Store | Self::Aborted => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::BodyBroken
+            | Self::NotJson
+            | Self::Shape
+            | Self::Version
+            | Self::TooMuch
+            | Self::Handshake
+            | Self::Head => StatusCode::BAD_REQUEST,
+            Self::NoToken
+            | Self::Review
+            | Self::Overloaded
+            | Self::Store
+            | Self::Aborted
+            | Self::Displaced => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -153,7 +166,7 @@ impl From<&alertmanager::Error> for Refusal {
 }
 
 /// The router of `POST /webhook/alertmanager`. `clock` says when a body was received;
-/// `observe` is told what became of each request, once.
+/// `observe` is told what became of each request, once, and which span it says it comes from.
 pub fn webhook<G, C, O>(
     intake: Intake<G>,
     auth: Auth,
@@ -164,9 +177,9 @@ pub fn webhook<G, C, O>(
 where
     G: Groups,
     C: Fn() -> Timestamp + Clone + Send + Sync + 'static,
-    O: Fn(Result<Delivered, Refusal>) + Clone + Send + Sync + 'static,
+    O: Fn(Result<Delivered, Refusal>, Option<Traceparent>) + Clone + Send + Sync + 'static,
 {
-    let room = limits.max_body.saturating_mul(BODIES).div_ceil(1024);
+    let room = limits.max_body.saturating_mul(BODIES).div_ceil(PIECE);
     let room = room.clamp(limits.max_requests, Semaphore::MAX_PERMITS);
     let door = Door {
         intake,
@@ -198,11 +211,12 @@ async fn receive<G, C, O>(State(door): State<Arc<Door<G, C, O>>>, request: Reque
 where
     G: Groups,
     C: Fn() -> Timestamp + Send + Sync,
-    O: Fn(Result<Delivered, Refusal>) + Clone,
+    O: Fn(Result<Delivered, Refusal>, Option<Traceparent>) + Clone,
 {
     let mut report = Report {
         observe: door.observe.clone(),
         outcome: Err(Refusal::Aborted),
+        cause: cause(request.headers()),
     };
     match door.take(request).await {
         Ok(delivered) => {
@@ -217,15 +231,24 @@ where
 }
 
 /// Tells the outcome when it goes, which is also when the request is dropped halfway.
-struct Report<O: Fn(Result<Delivered, Refusal>)> {
+struct Report<O: Fn(Result<Delivered, Refusal>, Option<Traceparent>)> {
     observe: O,
     outcome: Result<Delivered, Refusal>,
+    cause: Option<Traceparent>,
 }
 
-impl<O: Fn(Result<Delivered, Refusal>)> Drop for Report<O> {
+impl<O: Fn(Result<Delivered, Refusal>, Option<Traceparent>)> Drop for Report<O> {
     fn drop(&mut self) {
-        (self.observe)(self.outcome);
+        (self.observe)(self.outcome, self.cause.take());
     }
+}
+
+fn cause(headers: &HeaderMap) -> Option<Traceparent> {
+    let mut given = headers.get_all("traceparent").iter();
+    let (only, None) = (given.next()?, given.next()) else {
+        return None;
+    };
+    Traceparent::parse(only.to_str().ok()?)
 }
 
 impl<G: Groups, C: Fn() -> Timestamp, O> Door<G, C, O> {
@@ -233,82 +256,44 @@ impl<G: Groups, C: Fn() -> Timestamp, O> Door<G, C, O> {
         if request.method() != Method::POST {
             return Err(Refused::new(Refusal::Method, "only POST is taken"));
         }
-        let headers = request.headers();
-        let sender = self.auth.sender(headers)?;
-        check_type(headers)?;
-        let _room = self.room(headers)?;
-        let body = self.body(request.into_body()).await?;
+        let (head, body) = request.into_parts();
+        let sender = self.auth.sender(&head, (self.clock)()).await?;
+        check_type(&head.headers)?;
+        let gzip = gzip(&head.headers)?;
+        let place = self.place(&head.headers, gzip)?;
+        let most = self.limits.max_body;
+        let (body, _place) = body::read(body, gzip, most, &self.room, place)
+            .await
+            .map_err(|reason| self.refuse(reason))?;
         let now = (self.clock)();
-        let delivered = self.intake.deliver(&body, sender, now).await;
+        let delivered = self.intake.deliver(&body, &sender, now).await;
         delivered.map_err(|error| Refused::from(&error))
     }
 
-    /// A place among the requests under way, as large as the body says it is.
-    fn room(&self, headers: &HeaderMap) -> Result<SemaphorePermit<'_>, Refused> {
+    /// A place among the requests under way, as large as the body says it is. What a
+    /// compressed one becomes takes more as it does.
+    fn place(&self, headers: &HeaderMap, gzip: bool) -> Result<SemaphorePermit<'_>, Refused> {
         let length = headers
             .get(header::CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok()?.parse().ok())
-            .unwrap_or(self.limits.max_body);
+            .and_then(|value| value.to_str().ok()?.parse().ok());
+        let length = length.unwrap_or(if gzip { 0 } else { self.limits.max_body });
         if length > self.limits.max_body {
-            return Err(self.too_large());
+            return Err(self.refuse(Refusal::BodyTooLarge));
         }
-        let wanted = u32::try_from(length.div_ceil(1024).max(self.least)).unwrap_or(u32::MAX);
+        let wanted = u32::try_from(length.div_ceil(PIECE).max(self.least)).unwrap_or(u32::MAX);
         self.room
             .try_acquire_many(wanted)
-            .map_err(|_| Refused::new(Refusal::Overloaded, "too many deliveries at once"))
+            .map_err(|_| self.refuse(Refusal::Overloaded))
     }
 
-    async fn body(&self, body: Body) -> Result<axum::body::Bytes, Refused> {
-        let whole = Limited::new(body, self.limits.max_body).collect().await;
-        match whole {
-            Ok(body) => Ok(body.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(self.too_large()),
-            Err(_) => Err(Refused::new(
-                Refusal::BodyBroken,
-                "the body did not arrive whole",
-            )),
-        }
-    }
-
-    fn too_large(&self) -> Refused {
-        let most = self.limits.max_body;
-        Refused::new(
-            Refusal::BodyTooLarge,
-            format!("at most {most} bytes are taken"),
-        )
-    }
-}
-
-impl Auth {
-    /// The identity under which a delivery is stored.
-    fn sender(&self, headers: &HeaderMap) -> Result<&'static str, Refused> {
-        let Self::TokenFile(path) = self else {
-            return Ok("anonymous");
+    fn refuse(&self, reason: Refusal) -> Refused {
+        let text = match reason {
+            Refusal::BodyTooLarge => format!("at most {} bytes are taken", self.limits.max_body),
+            Refusal::Overloaded => "too many deliveries at once".into(),
+            _ => "the body did not arrive whole".into(),
         };
-        let wanted = read_token(path)
-            .ok_or_else(|| Refused::new(Refusal::NoToken, "no token is configured"))?;
-        let given = headers
-            .get(header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok()?.split_once(' '))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-            .map_or("", |(_, token)| token.trim());
-        if bool::from(given.as_bytes().ct_eq(wanted.as_bytes())) {
-            Ok("token")
-        } else {
-            let text = "the bearer token is missing or wrong";
-            Err(Refused::new(Refusal::Unauthorized, text))
-        }
+        Refused::new(reason, text)
     }
-}
-
-/// The token of a file; none if there is none, or none that could be one. A small
-/// blocking read of a mounted secret: the router may need no runtime.
-fn read_token(path: &Path) -> Option<String> {
-    let mut text = String::new();
-    let file = std::fs::File::open(path).ok()?;
-    let length = file.take(MAX_TOKEN).read_to_string(&mut text).ok()?;
-    let token = text.trim();
-    (!token.is_empty() && (length as u64) < MAX_TOKEN).then(|| token.to_owned())
 }
 
 fn check_type(headers: &HeaderMap) -> Result<(), Refused> {
@@ -320,14 +305,25 @@ fn check_type(headers: &HeaderMap) -> Result<(), Refused> {
         let hint = "send application/json";
         return Err(Refused::new(Refusal::ContentType, hint));
     }
-    let plain = |value: &str| value.trim().eq_ignore_ascii_case("identity");
-    if headers.contains_key(header::CONTENT_ENCODING)
-        && !text(header::CONTENT_ENCODING).is_some_and(plain)
-    {
-        let hint = "send the body uncompressed";
-        return Err(Refused::new(Refusal::ContentEncoding, hint));
-    }
     Ok(())
+}
+
+/// Whether the body is compressed.
+fn gzip(headers: &HeaderMap) -> Result<bool, Refused> {
+    let given: Vec<&[u8]> = headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .map(|value| value.as_bytes().trim_ascii())
+        .collect();
+    match given[..] {
+        [] => Ok(false),
+        [one] if one.eq_ignore_ascii_case(b"identity") => Ok(false),
+        [one] if one.eq_ignore_ascii_case(b"gzip") => Ok(true),
+        _ => {
+            let hint = "send the body uncompressed or as gzip";
+            Err(Refused::new(Refusal::ContentEncoding, hint))
+        }
+    }
 }
 
 /// A refusal with what the sender is told.
@@ -343,6 +339,11 @@ impl Refused {
             reason,
             error: error.into(),
         }
+    }
+
+    /// Whether trying again may help.
+    pub(super) fn is_ours(&self) -> bool {
+        self.reason.status().is_server_error()
     }
 }
 
@@ -364,7 +365,9 @@ impl IntoResponse for Refused {
         let mut response = (status, axum::Json(body)).into_response();
         let hint = match status {
             StatusCode::METHOD_NOT_ALLOWED => Some((header::ALLOW, "POST")),
-            StatusCode::UNAUTHORIZED => Some((header::WWW_AUTHENTICATE, "Bearer")),
+            StatusCode::UNAUTHORIZED => {
+                Some((header::WWW_AUTHENTICATE, "Bearer, Basic realm=\"nodemend\""))
+            }
             StatusCode::SERVICE_UNAVAILABLE => Some((header::RETRY_AFTER, "5")),
             _ => None,
         };

@@ -36,6 +36,7 @@ pub(super) struct Metrics {
     pub(super) repair_info: Gauges,
     pub(super) webhook_requests: Counters,
     pub(super) webhook_alerts: Counters,
+    pub(super) webhook_certificates: Counters,
     pub(super) unresolved_signals: Counters,
     pub(super) rule_evaluations: Counters,
     pub(super) rule_evaluation_duration: Histogram,
@@ -87,6 +88,11 @@ impl Metrics {
             ),
             webhook_requests: plain(r, "webhook_requests", "Webhook requests by answer"),
             webhook_alerts: plain(r, "webhook_alerts", "Alerts received by webhook"),
+            webhook_certificates: plain(
+                r,
+                "webhook_certificates",
+                "Changes of the webhook's certificates, by whether they could be used",
+            ),
             unresolved_signals: plain(
                 r,
                 "unresolved_signals",
@@ -141,6 +147,7 @@ impl Metrics {
         }
         for result in ["Ok", "Error"] {
             counted(&self.rule_evaluations, text_label("result", result));
+            counted(&self.webhook_certificates, text_label("result", result));
         }
         for result in ["Stored", "Unresolved"] {
             counted(&self.webhook_alerts, text_label("result", result));

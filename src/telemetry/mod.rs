@@ -10,6 +10,7 @@ mod spans;
 mod tests;
 
 pub use logs::logs;
+pub use spans::Traceparent;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -253,6 +254,22 @@ impl Telemetry {
             let labels = text_label("result", result);
             metrics.webhook_alerts.get_or_create(&labels).inc_by(count);
         }
+    }
+
+    /// A delivery was stored that says which span it comes from. Never waits for a collector.
+    pub fn delivery(&self, cause: &Traceparent, alerts: u64, at: Timestamp) {
+        if let Some(exporter) = &self.0.exporter
+            && let Some(span) = spans::delivery_span(cause, alerts, at)
+        {
+            exporter.send(span);
+        }
+    }
+
+    /// The webhook's certificates changed, and could be used or not.
+    pub fn certificates_changed(&self, usable: bool) {
+        let labels = text_label("result", if usable { "Ok" } else { "Error" });
+        let counter = self.0.metrics.webhook_certificates.get_or_create(&labels);
+        counter.inc();
     }
 
     /// A rule was evaluated.

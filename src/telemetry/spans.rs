@@ -10,7 +10,7 @@ use nodemend_core::api::{NodeHealth, NodeRepair, Phase, SignalRecord, Step};
 use nodemend_core::evidence::identity::Unresolved;
 use nodemend_core::model::{VerdictKind, digest};
 use opentelemetry::trace::{
-    Event, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
+    Event, Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{Array, InstrumentationScope, KeyValue, StringValue, Value};
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
@@ -242,6 +242,54 @@ pub(super) fn unresolved_span(
         text("nodemend.reason", &why),
         KeyValue::new("nodemend.count", i64::try_from(count).unwrap_or(i64::MAX)),
     ];
+    Some(span)
+}
+
+/// The span of another service that made a request, by its W3C `traceparent` header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traceparent(SpanContext);
+
+impl Traceparent {
+    /// None if the header is not valid.
+    pub fn parse(header: &str) -> Option<Self> {
+        let mut parts = header.trim().split('-');
+        let mut hex = |length| {
+            let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+            let part = parts.next()?;
+            (part.len() == length && part.bytes().all(lower)).then_some(part)
+        };
+        let (version, trace, span, flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
+        // A later version may say more, the first may not.
+        if version == "ff" || version == "00" && parts.next().is_some() {
+            return None;
+        }
+        let context = SpanContext::new(
+            TraceId::from_hex(trace).ok()?,
+            SpanId::from_hex(span).ok()?,
+            TraceFlags::new(u8::from_str_radix(flags, 16).ok()?) & TraceFlags::SAMPLED,
+            true,
+            TraceState::NONE,
+        );
+        context.is_valid().then_some(Self(context))
+    }
+}
+
+/// The span of a delivery that was stored, linked to the span that it came from.
+pub(super) fn delivery_span(cause: &Traceparent, alerts: u64, at: Timestamp) -> Option<SpanData> {
+    let from = cause.0.span_id().to_string();
+    let parts = [
+        "delivery",
+        &cause.0.trace_id().to_string(),
+        &from,
+        &at.to_string(),
+    ];
+    let trace_id = digest(&parts, 32);
+    let trace = Trace::of(&trace_id)?;
+    let id = trace.id(&["delivery"]);
+    let mut span = trace.span("delivery", id, SpanId::INVALID, (at, at));
+    let alerts = i64::try_from(alerts).unwrap_or(i64::MAX);
+    span.attributes = vec![KeyValue::new("nodemend.alerts", alerts)];
+    span.links.links = vec![Link::with_context(cause.0.clone())];
     Some(span)
 }
 

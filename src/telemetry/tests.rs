@@ -154,6 +154,47 @@ fn names(telemetry: &Telemetry, spans: &Receiver<Vec<SpanData>>) -> Vec<String> 
 // ---- spans
 
 #[test]
+fn a_delivery_is_linked_to_the_span_that_it_came_from() {
+    let (telemetry, spans) = collecting();
+    let trace = "0af7651916cd43dd8448eb211c80319c";
+    let cause = format!("00-{trace}-b7ad6b7169203331-01");
+    telemetry.delivery(&Traceparent::parse(&cause).unwrap(), 3, t(0));
+    assert!(telemetry.flush(PATIENCE));
+    let sent: Vec<SpanData> = spans.try_iter().flatten().collect();
+    let [span] = &sent[..] else {
+        panic!("{sent:?}")
+    };
+    assert_eq!(span.name, "delivery");
+    let link = &span.links.links[0].span_context;
+    assert_eq!(link.trace_id().to_string(), trace);
+    assert!(link.is_remote() && link.is_sampled());
+    // A link only: the sender is neither the parent nor chooses the trace.
+    assert_eq!(span.parent_span_id, opentelemetry::trace::SpanId::INVALID);
+    assert_ne!(span.span_context.trace_id(), link.trace_id());
+}
+
+#[test]
+fn a_traceparent_is_read_as_the_w3c_says() {
+    let (trace, span) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
+    let valid = |text: &str| Traceparent::parse(text).is_some();
+    assert!(valid(&format!("00-{trace}-{span}-00")));
+    assert!(valid(&format!("cc-{trace}-{span}-01-later")));
+    for wrong in [
+        String::new(),
+        format!("ff-{trace}-{span}-01"),
+        format!("00-{trace}-{span}"),
+        format!("00-{trace}-{span}-1"),
+        format!("00-{trace}-{span}-01-more"),
+        format!("00-{}-{span}-01", "0".repeat(32)),
+        format!("00-{trace}-{}-01", "0".repeat(16)),
+        format!("00-{}-{span}-01", trace.to_uppercase()),
+        format!("00-{trace}é-{span}-01"),
+    ] {
+        assert!(!valid(&wrong), "{wrong}");
+    }
+}
+
+#[test]
 fn a_repair_has_a_span_for_each_stage_and_a_root() {
     let times = |span: &SpanData| {
         let seconds = |at: std::time::SystemTime| {

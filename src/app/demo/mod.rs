@@ -141,7 +141,7 @@ impl Webhook {
         let now = move || {
             Timestamp::from_second(time.load(Ordering::Relaxed)).unwrap_or(Timestamp::UNIX_EPOCH)
         };
-        let observe = move |outcome| {
+        let observe = move |outcome, _| {
             sink.lock()
                 .unwrap_or_else(PoisonError::into_inner)
                 .push(outcome);

@@ -12,7 +12,7 @@ mod yaml;
 
 pub use policy::{policies, policy};
 pub use rule::{check_signals, rules};
-pub use settings::settings;
+pub use settings::{Basic, ClientCertificate, TlsFiles, TokenReview, WebhookAuth, settings};
 
 use std::fmt;
 
@@ -197,8 +197,11 @@ pub struct Settings {
     pub listen_webhook: std::net::SocketAddr,
     /// Where metrics and probes listen.
     pub listen_metrics: std::net::SocketAddr,
-    /// The file that holds the webhook's bearer token.
-    pub webhook_token_file: Option<String>,
+    /// Who may deliver to the webhook. If it neither guards nor says anonymous, the
+    /// webhook listens on loopback only.
+    pub webhook_auth: WebhookAuth,
+    /// The webhook's certificate; none for plain HTTP.
+    pub webhook_tls: Option<TlsFiles>,
     /// The largest webhook body in bytes, uncompressed.
     pub max_body: usize,
     /// Prometheus' base URLs, http or https.

@@ -47,7 +47,21 @@ struct Listen {
     #[serde(default)]
     metrics: Option<String>,
     #[serde(default)]
+    tls: Option<TlsFiles>,
+    #[serde(default)]
     page: Option<Value>,
+}
+
+/// The certificate that the webhook shows.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The file of its chain, in PEM, its own first.
+    #[schemars(length(min = 1))]
+    pub cert_file: String,
+    /// The file of its private key, in PEM.
+    #[schemars(length(min = 1))]
+    pub key_file: String,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -67,11 +81,77 @@ struct Alertmanager {
     webhook_auth: Option<WebhookAuth>,
 }
 
-#[derive(Deserialize, JsonSchema)]
+/// Who may deliver to the webhook: whoever one of these accepts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct WebhookAuth {
+pub struct WebhookAuth {
+    /// Anyone, on any address; excludes the others.
+    #[serde(default)]
+    pub anonymous: bool,
+    /// Who has the token of this file.
+    #[serde(default)]
     #[schemars(length(min = 1))]
-    bearer_token_file: String,
+    pub bearer_token_file: Option<String>,
+    /// Who has a name and a password.
+    #[serde(default)]
+    pub basic: Option<Basic>,
+    /// Service accounts of this cluster.
+    #[serde(default)]
+    pub token_review: Option<TokenReview>,
+    /// Who shows a certificate.
+    #[serde(default)]
+    pub client_certificate: Option<ClientCertificate>,
+}
+
+impl WebhookAuth {
+    /// Whether it asks for anything at all.
+    pub const fn guards(&self) -> bool {
+        self.bearer_token_file.is_some()
+            || self.basic.is_some()
+            || self.token_review.is_some()
+            || self.client_certificate.is_some()
+    }
+}
+
+/// HTTP basic authentication.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Basic {
+    /// The name, without a colon.
+    #[schemars(length(min = 1))]
+    pub username: String,
+    /// The file of the password.
+    #[schemars(length(min = 1))]
+    pub password_file: String,
+}
+
+/// Tokens that the Kubernetes API knows.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TokenReview {
+    /// Whom the tokens must be for.
+    #[serde(default = "audience")]
+    #[schemars(length(min = 1))]
+    pub audience: String,
+    /// Whose tokens they may be, `namespace/name`: any pod can get a token for any audience.
+    #[schemars(length(min = 1))]
+    pub service_accounts: Vec<String>,
+}
+
+fn audience() -> String {
+    "nodemend".to_owned()
+}
+
+/// Mutual TLS.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClientCertificate {
+    /// The file of the authorities, in PEM.
+    #[schemars(length(min = 1))]
+    pub ca_file: String,
+    /// DNS names or URIs; the certificate must have one of them, letter by letter.
+    #[schemars(length(min = 1))]
+    pub subject_alt_names: Vec<String>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -160,11 +240,9 @@ fn read(raw: Raw, findings: &mut Findings<'_>) -> Settings {
     if raw.pool_labels.is_some() {
         findings.not_supported("/poolLabels", "poolLabels", "leave it out");
     }
-    let webhook_token_file = raw
-        .alertmanager
-        .webhook_auth
-        .map(|auth| auth.bearer_token_file);
-    let guarded = webhook_token_file.is_some();
+    let webhook_auth = raw.alertmanager.webhook_auth.unwrap_or_default();
+    let webhook_tls = raw.listen.tls;
+    let guarded = webhook_auth.guards();
     let default_webhook = SocketAddr::from(if guarded {
         ([0, 0, 0, 0], 9095)
     } else {
@@ -178,11 +256,13 @@ fn read(raw: Raw, findings: &mut Findings<'_>) -> Settings {
     );
     if !listen_webhook.ip().is_loopback()
         && !guarded
+        && !webhook_auth.anonymous
         && findings.is_free("/alertmanager/webhookAuth")
     {
-        let hint = "give alertmanager.webhookAuth.bearerTokenFile, or listen on 127.0.0.1";
+        let hint = "give alertmanager.webhookAuth, or listen on 127.0.0.1";
         findings.add("/listen/webhook", "the webhook is open to anyone", hint);
     }
+    check_auth(&webhook_auth, webhook_tls.is_some(), findings);
     check_prometheus(&raw.prometheus, !raw.rules.is_empty(), findings);
     let default_metrics = SocketAddr::from(([0, 0, 0, 0], 9096));
     Settings {
@@ -194,7 +274,8 @@ fn read(raw: Raw, findings: &mut Findings<'_>) -> Settings {
             "/listen/metrics",
             findings,
         ),
-        webhook_token_file,
+        webhook_auth,
+        webhook_tls,
         max_body: raw.webhook.max_body_bytes.unwrap_or(DEFAULT_MAX_BODY),
         prometheus_urls: raw.prometheus.urls,
         prometheus_timeout: raw.prometheus.timeout.unwrap_or(Span::seconds(10)),
@@ -216,6 +297,47 @@ fn address(
         findings.add(pointer, format!("`{text}` is not an address"), &hint);
         default
     })
+}
+
+fn check_auth(auth: &WebhookAuth, tls: bool, findings: &mut Findings<'_>) {
+    const AUTH: &str = "/alertmanager/webhookAuth";
+    if auth.anonymous && auth.guards() {
+        let hint = "leave one of them out";
+        findings.add(
+            &format!("{AUTH}/anonymous"),
+            "asks for nothing, the others do",
+            hint,
+        );
+    }
+    if auth
+        .basic
+        .as_ref()
+        .is_some_and(|basic| basic.username.contains(':'))
+    {
+        let message = "a username holds no colon";
+        findings.add(&format!("{AUTH}/basic/username"), message, "");
+    }
+    let accounts = auth
+        .token_review
+        .iter()
+        .flat_map(|review| &review.service_accounts);
+    for (index, account) in accounts.enumerate() {
+        let parts: Vec<&str> = account.split('/').collect();
+        if parts.len() != 2 || parts.iter().any(|part| part.is_empty()) {
+            findings.add(
+                &format!("{AUTH}/tokenReview/serviceAccounts/{index}"),
+                format!("`{account}` is not a service account"),
+                "write namespace/name",
+            );
+        }
+    }
+    if auth.client_certificate.is_some() && !tls && findings.is_free("/listen/tls") {
+        findings.add_at_key(
+            &format!("{AUTH}/clientCertificate"),
+            "there are no client certificates without TLS",
+            "give listen.tls",
+        );
+    }
 }
 
 fn check_prometheus(prometheus: &Prometheus, has_rules: bool, findings: &mut Findings<'_>) {

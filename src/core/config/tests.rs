@@ -543,9 +543,14 @@ fn pool_labels_are_refused_until_something_reads_them() {
 fn settings_are_read_whole() {
     let text = "\
 cluster: prod-eu-1
-listen: {webhook: '[::]:1', metrics: '127.0.0.1:2'}
+listen: {webhook: '[::]:1', metrics: '127.0.0.1:2', tls: {certFile: c, keyFile: k}}
 webhook: {maxBodyBytes: 2048}
-alertmanager: {webhookAuth: {bearerTokenFile: /etc/nodemend/token}}
+alertmanager:
+  webhookAuth:
+    bearerTokenFile: /etc/nodemend/token
+    basic: {username: am, passwordFile: p}
+    tokenReview: {serviceAccounts: [monitoring/alertmanager]}
+    clientCertificate: {caFile: ca, subjectAltNames: [am.example]}
 prometheus: {urls: ['http://prometheus:9090'], timeout: 5s}
 rules: [rules/*.yaml]
 policies: [rules/policies/*.yaml]
@@ -564,7 +569,26 @@ limits:
         cluster: "prod-eu-1".into(),
         listen_webhook: "[::]:1".parse().unwrap(),
         listen_metrics: "127.0.0.1:2".parse().unwrap(),
-        webhook_token_file: Some("/etc/nodemend/token".into()),
+        webhook_auth: WebhookAuth {
+            anonymous: false,
+            bearer_token_file: Some("/etc/nodemend/token".into()),
+            basic: Some(Basic {
+                username: "am".into(),
+                password_file: "p".into(),
+            }),
+            token_review: Some(TokenReview {
+                audience: "nodemend".into(),
+                service_accounts: vec!["monitoring/alertmanager".into()],
+            }),
+            client_certificate: Some(ClientCertificate {
+                ca_file: "ca".into(),
+                subject_alt_names: vec!["am.example".into()],
+            }),
+        },
+        webhook_tls: Some(TlsFiles {
+            cert_file: "c".into(),
+            key_file: "k".into(),
+        }),
         max_body: 2048,
         prometheus_urls: vec!["http://prometheus:9090".into()],
         prometheus_timeout: Span::seconds(5),
@@ -582,6 +606,8 @@ limits:
     ))
     .unwrap();
     assert_eq!(guarded.listen_webhook.to_string(), "0.0.0.0:9095");
+    let open = "cluster: a\nlisten: {webhook: '0.0.0.0:1'}\nalertmanager: {webhookAuth: {anonymous: true}}";
+    assert!(settings(&document(open)).unwrap().webhook_auth.anonymous);
 }
 
 #[test]
@@ -601,6 +627,35 @@ fn mistakes_in_settings() {
     check(
         "cluster: a\nlisten: {webhook: '0.0.0.0:9095'}",
         &["2:19 the webhook is open to anyone"],
+    );
+    let auth = |auth: &str| format!("cluster: a\nalertmanager: {{webhookAuth: {{{auth}}}}}");
+    for (text, expect) in [
+        (
+            "anonymous: true, bearerTokenFile: t",
+            "2:41 asks for nothing, the others do",
+        ),
+        (
+            "basic: {username: 'a:b', passwordFile: p}",
+            "2:48 a username holds no colon",
+        ),
+        (
+            "tokenReview: {serviceAccounts: [alertmanager]}",
+            "2:62 `alertmanager` is not a service account",
+        ),
+        (
+            "tokenReview: {serviceAccounts: []}",
+            "2:61 has fewer than 1 items",
+        ),
+        (
+            "clientCertificate: {caFile: c, subjectAltNames: [a]}",
+            "2:30 there are no client certificates without TLS",
+        ),
+    ] {
+        check(&auth(text), &[expect]);
+    }
+    check(
+        &(auth("anonymous: false") + "\nlisten: {webhook: '0.0.0.0:1'}"),
+        &["3:19 the webhook is open to anyone"],
     );
     check(
         "cluster: a\nlisten: {metrics: ':9096'}",
