@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use nodemend_core::api::{
-    AlertGroup, FINALIZER, FaultRecord, FleetState, FleetStateSpec, NodeHealth, NodeHealthSpec,
-    NodeHealthStatus, NodeRepair, NodeRepairSpec, Reservation, SourceDown, Step,
+    AlertGroup, AlertGroupSpec, FINALIZER, FaultRecord, FleetState, FleetStateSpec, NodeHealth,
+    NodeHealthSpec, NodeHealthStatus, NodeRepair, NodeRepairSpec, Reservation, SourceDown, Step,
 };
 use nodemend_core::config::{Limits, Policy, Rule};
 use nodemend_core::decide::{self, Pause, Scopes, Verdict, World};
-use nodemend_core::evidence::{Evidence, Input};
+use nodemend_core::evidence::{self, Evidence, Input};
 use nodemend_core::model::{NodeView, SignalState, Truth, VerdictKind, digest};
 use nodemend_core::repair;
 
@@ -36,6 +36,13 @@ pub trait Records {
     async fn put_health(&self, health: &NodeHealth) -> Result<NodeHealth, CallError>;
     /// Deletes one, if it is still the one that was read.
     async fn delete_health(&self, health: &NodeHealth) -> Result<(), CallError>;
+    /// Deletes the alert group of this name if, read now, it is `past`, and if it is still
+    /// the one that was read. One that is gone or not past is left alone.
+    async fn collect_group(
+        &self,
+        name: &str,
+        past: impl Fn(&AlertGroupSpec) -> bool,
+    ) -> Result<(), CallError>;
 }
 
 /// The alerts that any replica remembers. A write carries the resourceVersion that was read.
@@ -48,6 +55,9 @@ pub trait Groups: Clone + Send + Sync + 'static {
     /// Creates it, or replaces what was read.
     fn put_group(&self, group: &AlertGroup) -> impl Future<Output = Result<(), CallError>> + Send;
 }
+
+/// The alert groups that one pass deletes.
+const MAX_COLLECTED: usize = 20;
 
 /// Why a pass ended early.
 #[derive(Debug, thiserror::Error)]
@@ -178,6 +188,7 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
         }
         let healths = self.record(&verdicts, now).await?;
         let (wake, stuck) = self.advance(&mut repairs, pauses, &scopes, now).await;
+        self.collect(now).await;
         Ok(Report {
             verdicts,
             repairs,
@@ -186,6 +197,18 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
             stuck,
             wake,
         })
+    }
+
+    /// Deletes alert groups of which every alert is forgotten. One to which a delivery was
+    /// faster is left, and whatever fails is for a later pass.
+    async fn collect(&self, now: Timestamp) {
+        let past = |group: &AlertGroupSpec| evidence::is_forgotten(group, now);
+        for name in self.evidence.forgotten(now).take(MAX_COLLECTED) {
+            match self.cluster.collect_group(name, past).await {
+                Ok(()) | Err(CallError::Conflict(_)) => {}
+                Err(_) => return,
+            }
+        }
     }
 
     fn world<'a>(&'a self, repairs: &'a [NodeRepair], pauses: &'a [Pause]) -> World<'a> {
@@ -235,6 +258,11 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
             let Some(status) = health.status else {
                 continue;
             };
+            let silenced = Input::Silenced {
+                uid: health.spec.node_uid.clone(),
+                silences: status.silences,
+            };
+            self.evidence.fold(silenced, now);
             let restore = Input::Restore {
                 uid: health.spec.node_uid,
                 signals: status.signals,
@@ -256,13 +284,19 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
     }
 
     fn sources_down(&self) -> Vec<SourceDown> {
-        self.evidence
-            .failing_rules()
-            .map(|(rule, since, message)| SourceDown {
-                source: format!("rule/{rule}"),
-                since,
-                message: message.chars().take(200).collect(),
-            })
+        let down = |source: String, since: Timestamp, message: &str| SourceDown {
+            source,
+            since,
+            message: message.chars().take(200).collect(),
+        };
+        let asking = self.evidence.asking_failed().into_iter();
+        asking
+            .map(|(since, message)| down("alertmanager".into(), since, message))
+            .chain(
+                self.evidence
+                    .failing_rules()
+                    .map(|(rule, since, message)| down(format!("rule/{rule}"), since, message)),
+            )
             .collect()
     }
 
@@ -419,6 +453,7 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
             since,
             signals: signals.collect(),
             faults: faults.collect(),
+            silences: verdict.silences.clone(),
             trace_id: digest(
                 &[
                     "decision",

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::api::{Mode, NodeRepair, NodeSelector, Phase, Reservation, Severity, SignalRecord};
-use crate::config::{Limits, Policy, Rule};
+use crate::api::{
+    Mode, NodeRepair, NodeSelector, Phase, Reservation, Severity, SignalRecord, SilenceRecord,
+};
+use crate::config::{Fault, Limits, Policy, Rule};
 use crate::evidence::Evidence;
 use crate::model::{
     DO_NOT_REPAIR_ANNOTATION, NodeView, QUARANTINE_ANNOTATION, Reason, Truth, VerdictKind,
@@ -92,6 +94,8 @@ pub struct Verdict {
     pub since: Option<Timestamp>,
     /// What the policy's signals say.
     pub signals: Vec<SignalRecord>,
+    /// The silences that hold the leading fault.
+    pub silences: Vec<SilenceRecord>,
 }
 
 /// Counts what guards count.
@@ -235,6 +239,7 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
         severity: Severity::Warning,
         since: None,
         signals: Vec::new(),
+        silences: Vec::new(),
     };
     let policies = policies_for(world, node);
     let Some(policy) = policies.first() else {
@@ -258,6 +263,10 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
     lead(&mut verdict, node, policy, world, now);
     if verdict.kind == VerdictKind::Due {
         verdict.reasons = standing(node, &policies, world, now);
+        if !verdict.silences.is_empty() {
+            verdict.reasons.push(Reason::Silenced);
+            verdict.reasons.sort();
+        }
         if !verdict.reasons.is_empty() {
             verdict.kind = VerdictKind::Held;
         }
@@ -265,7 +274,8 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
     verdict
 }
 
-/// Finds the leading fault: a due one before a pending one, the severe and the old first.
+/// Finds the leading fault: a due one before a pending one, one that no silence holds
+/// before one that is held, the severe and the old first.
 fn lead(
     verdict: &mut Verdict,
     node: &NodeView,
@@ -274,7 +284,7 @@ fn lead(
     now: Timestamp,
 ) {
     verdict.kind = VerdictKind::Healthy;
-    let mut best = None;
+    let mut best: Option<(_, &Fault, Vec<SilenceRecord>)> = None;
     for fault in policy.faults.iter().filter(|fault| fault.replaces) {
         let (truth, since) = world
             .evidence
@@ -296,19 +306,26 @@ fn lead(
             Truth::True => {
                 let since = since.unwrap_or(now).min(now);
                 let due = fault.for_.after(since) <= now;
+                let silences = if due {
+                    let evidence = world.evidence;
+                    evidence.silences(node, policy, &fault.name, world.rules, now)
+                } else {
+                    Vec::new()
+                };
                 let rank = (
                     !due,
+                    !silences.is_empty(),
                     std::cmp::Reverse(fault.severity),
                     since,
                     fault.name.clone(),
                 );
-                if best.as_ref().is_none_or(|(known, _)| rank < *known) {
-                    best = Some((rank, fault));
+                if best.as_ref().is_none_or(|(known, ..)| rank < *known) {
+                    best = Some((rank, fault, silences));
                 }
             }
         }
     }
-    if let Some(((pending, _, since, name), fault)) = best {
+    if let Some(((pending, _, _, since, name), fault, silences)) = best {
         verdict.kind = if pending {
             VerdictKind::Pending
         } else {
@@ -318,6 +335,7 @@ fn lead(
         verdict.fault = name;
         verdict.severity = fault.severity;
         verdict.since = Some(since);
+        verdict.silences = silences;
     }
 }
 
@@ -411,7 +429,13 @@ pub fn pause_reason(
                 .any(|pause| covers(pause, node, policy, now))
         })
     };
-    node.is_some_and(paused).then_some(Reason::Paused)
+    if node.is_some_and(paused) {
+        return Some(Reason::Paused);
+    }
+    let silences = world
+        .evidence
+        .silences(node?, policy?, &repair.spec.fault, world.rules, now);
+    (!silences.is_empty()).then_some(Reason::Silenced)
 }
 
 /// Lets the first of the due nodes start, and holds the others with their reason.

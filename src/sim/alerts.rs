@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nodemend_core::api::AlertGroup;
+use nodemend_core::api::{AlertGroup, AlertGroupSpec};
 
 use crate::controller::Groups;
 use crate::exec::CallError;
@@ -17,6 +17,14 @@ impl Alerts {
     /// All groups.
     pub fn list(&self) -> Vec<AlertGroup> {
         self.lock().values().cloned().collect()
+    }
+
+    /// Drops the group of this name if it is past.
+    pub(super) fn collect(&self, name: &str, past: impl Fn(&AlertGroupSpec) -> bool) {
+        let mut groups = self.lock();
+        if groups.get(name).is_some_and(|group| past(&group.spec)) {
+            groups.remove(name);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, AlertGroup>> {

@@ -31,13 +31,17 @@ pub(super) fn verdict_changed(
         policy = verdict.policy,
         "verdict changed"
     );
+    let mut note = format!("{} is not repaired: {}", verdict.fault, reasons.join(", "));
+    for silence in &verdict.silences {
+        note += &format!("; silence {} by {}", silence.id, silence.created_by);
+    }
     (verdict.kind == VerdictKind::Held).then(|| Notice {
         about: About::Node {
             name: verdict.node.clone(),
             uid: verdict.uid.clone(),
         },
         reason: "RepairHeld",
-        note: format!("{} is not repaired: {}", verdict.fault, reasons.join(", ")),
+        note,
         warning: true,
     })
 }

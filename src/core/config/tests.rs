@@ -407,6 +407,7 @@ fn a_rule_is_read_whole() {
         keep_firing_for: Span::minutes(15),
         presence: Some("node_uname_info".into()),
         interval: Span::seconds(30),
+        labels: BTreeMap::new(),
     };
     assert_eq!(rules(&[document(RULES)]).unwrap(), [expect]);
     let plain = rules(&[document(
@@ -542,7 +543,7 @@ fn settings_are_read_whole() {
 cluster: prod-eu-1
 listen: {webhook: '[::]:1', metrics: '127.0.0.1:2'}
 webhook: {maxBodyBytes: 2048}
-alertmanager: {webhookAuth: {bearerTokenFile: /etc/nodemend/token}}
+alertmanager: {urls: ['http://alertmanager:9093'], webhookAuth: {bearerTokenFile: /etc/nodemend/token}}
 prometheus: {urls: ['http://prometheus:9090'], timeout: 5s}
 rules: [rules/*.yaml]
 policies: [rules/policies/*.yaml]
@@ -564,6 +565,7 @@ limits:
         listen_metrics: "127.0.0.1:2".parse().unwrap(),
         webhook_token_file: Some("/etc/nodemend/token".into()),
         max_body: 2048,
+        alertmanager_urls: vec!["http://alertmanager:9093".into()],
         prometheus_urls: vec!["http://prometheus:9090".into()],
         prometheus_timeout: Span::seconds(5),
         rules: vec!["rules/*.yaml".into()],
@@ -592,10 +594,6 @@ fn mistakes_in_settings() {
     check(
         "cluster: a\nlisten: {page: '127.0.0.1:9097'}",
         &["2:10 NotSupportedYet: listen.page"],
-    );
-    check(
-        "cluster: a\nalertmanager: {urls: []}",
-        &["2:16 NotSupportedYet: alertmanager.urls"],
     );
     check(
         "cluster: a\nlisten: {webhook: '0.0.0.0:9095'}",
@@ -634,6 +632,10 @@ fn mistakes_in_settings() {
         check(
             &format!("cluster: a\nprometheus: {{urls: ['{url}']}}"),
             &[&format!("2:21 {message}")],
+        );
+        check(
+            &format!("cluster: a\nalertmanager: {{urls: ['{url}']}}"),
+            &[&format!("2:23 {message}")],
         );
     }
 }

@@ -31,6 +31,7 @@ fn rule(for_: u32) -> Rule {
         keep_firing_for: Span::minutes(15),
         presence: Some("p".into()),
         interval: Span::seconds(30),
+        labels: BTreeMap::new(),
     }
 }
 

@@ -1,0 +1,1 @@
+//! Tables of silences, and of what Alertmanager lists.
