@@ -262,3 +262,162 @@ fn cause(error: &reqwest::Error) -> String {
     }
     inner.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nodemend_lab::{Double, Reply};
+
+    const STATUS: &str = r#"{"uptime":"2026-11-24T09:00:00.000Z","versionInfo":{},"cluster":{}}"#;
+    const ALERTS: &str = r#"[{"annotations":{},"endsAt":"2026-11-24T10:04:00Z","fingerprint":"f","receivers":[{"name":"r"}],
+        "startsAt":"2026-11-24T09:30:00Z","updatedAt":"2026-11-24T10:00:00Z","generatorURL":"",
+        "status":{"inhibitedBy":["e"],"mutedBy":[],"silencedBy":["s"],"state":"suppressed"},
+        "labels":{"alertname":"A","node":"a"}}]"#;
+    const SILENCES: &str = r#"[{"id":"s","status":{"state":"active"},"updatedAt":"2026-11-24T09:00:00Z","comment":"c","createdBy":"ann",
+        "startsAt":"2026-11-24T09:00:00Z","endsAt":"2026-11-24T11:00:00Z",
+        "matchers":[{"isEqual":false,"isRegex":true,"name":"node","value":"b.*"},{"isRegex":false,"name":"alertname","value":"A"}]}]"#;
+
+    fn sound(line: &str) -> Reply {
+        let body = match line {
+            line if line.contains("/alerts") => ALERTS,
+            line if line.contains("/silences") => SILENCES,
+            _ => STATUS,
+        };
+        Reply::Answer(200, body.into())
+    }
+
+    fn at() -> Timestamp {
+        "2026-11-24T10:00:30Z".parse().unwrap()
+    }
+
+    fn client(doubles: &[&Double]) -> Client {
+        let urls: Vec<String> = doubles.iter().map(|double| double.url.clone()).collect();
+        Client::with_deadline(&urls, Duration::from_secs(20)).unwrap()
+    }
+
+    async fn answering(reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Double {
+        Double::start(move |sent| reply(&sent.line)).await.unwrap()
+    }
+
+    async fn check_failed(client: &Client, expect: &str) {
+        match client.ask(at).await {
+            Input::AskFailed(message) if message.contains(expect) => {}
+            other => panic!("{other:?}, not {expect}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn h85_alerts_of_every_state_are_asked_for_and_inhibited_ones_fire() {
+        let double = answering(sound).await;
+        let Input::Asked(asked) = client(&[&double]).ask(at).await else {
+            panic!("it answers");
+        };
+        assert_eq!(asked.at, at());
+        assert_eq!(asked.running_since, "2026-11-24T09:00:00Z".parse().unwrap());
+        let [alert] = &asked.alerts[..] else {
+            panic!("one alert");
+        };
+        assert_eq!(
+            (alert.fingerprint.as_str(), alert.labels["node"].as_str()),
+            ("f", "a")
+        );
+        assert_eq!(alert.updated_at, "2026-11-24T10:00:00Z".parse().unwrap());
+        let expect = Silence {
+            id: "s".into(),
+            created_by: "ann".into(),
+            starts_at: "2026-11-24T09:00:00Z".parse().unwrap(),
+            ends_at: "2026-11-24T11:00:00Z".parse().unwrap(),
+            matchers: vec![
+                Matcher::new("node", "b.*", true, false),
+                Matcher::new("alertname", "A", false, true),
+            ],
+        };
+        assert_eq!(asked.silences, [expect]);
+        let mut lines: Vec<String> = double.sent().into_iter().map(|sent| sent.line).collect();
+        lines.sort();
+        assert_eq!(
+            lines,
+            [
+                "GET /api/v2/alerts?active=true&silenced=true&inhibited=true&unprocessed=true",
+                "GET /api/v2/silences",
+                "GET /api/v2/status",
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn each_member_is_asked_until_one_answers_and_that_one_first_next_time() {
+        let broken = answering(|_| Reply::Answer(503, String::new())).await;
+        let sound = answering(sound).await;
+        let client = client(&[&broken, &sound]);
+        for _ in 0..2 {
+            assert!(matches!(client.clone().ask(at).await, Input::Asked(_)));
+        }
+        assert_eq!(sound.sent().len(), 6);
+        assert!(broken.sent().len() <= 3, "it was asked once");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_whole_answer_is_failed() {
+        for (reply, expect) in [
+            (Reply::Answer(500, String::new()), "HTTP status 500"),
+            (
+                Reply::Answer(200, "<html>log in</html>".into()),
+                "not an answer",
+            ),
+            (Reply::Answer(200, "[{}]".into()), "not an answer"),
+            (
+                Reply::Redirect("http://127.0.0.1:1".into()),
+                "HTTP status 302",
+            ),
+        ] {
+            // One of the three is enough.
+            for part in ["/status", "/alerts", "/silences"] {
+                let reply = reply.clone();
+                let double = answering(move |line| {
+                    if line.contains(part) {
+                        reply.clone()
+                    } else {
+                        sound(line)
+                    }
+                });
+                check_failed(&client(&[&double.await]), expect).await;
+            }
+        }
+        let double = answering(sound).await;
+        let mut short = client(&[&double]);
+        short.max_body = 20;
+        check_failed(&short, "more than 20 bytes").await;
+        let silent = answering(|_| Reply::Hang).await;
+        let urls = [silent.url.clone()];
+        let hasty = Client::with_deadline(&urls, Duration::from_millis(100)).unwrap();
+        check_failed(&hasty, "no answer: timed out").await;
+    }
+
+    #[tokio::test]
+    async fn it_is_asked_at_once() {
+        let client = Client::new(&["http://127.0.0.1:1".into()]).unwrap();
+        let (send, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        tokio::select! {
+            () = poll(client, at, |input| send.send(input).unwrap()) => panic!("it ended"),
+            input = heard.recv() => assert!(matches!(input, Some(Input::AskFailed(_)))),
+        }
+    }
+
+    #[test]
+    fn urls_are_checked_and_never_shown() {
+        for (urls, expect) in [
+            (vec![], "no Alertmanager"),
+            (vec!["alertmanager"], "is none"),
+            (vec!["ftp://alertmanager"], "not an http"),
+            (vec!["http://user:secret@alertmanager"], "holds credentials"),
+        ] {
+            let urls: Vec<String> = urls.into_iter().map(str::to_owned).collect();
+            let error = Client::new(&urls).unwrap_err().to_string();
+            assert!(
+                error.contains(expect) && !error.contains("secret"),
+                "{error}"
+            );
+        }
+    }
+}

@@ -499,3 +499,6 @@ pub fn admit(
     }
     admitted
 }
+
+#[cfg(test)]
+mod tests;

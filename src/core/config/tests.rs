@@ -400,6 +400,7 @@ fn check_rules(from: &str, to: &str, expect: &[&str]) {
 
 #[test]
 fn a_rule_is_read_whole() {
+    let labels = |severity: &str| BTreeMap::from([("severity".into(), severity.into())]);
     let expect = Rule {
         name: "NodeDiskIOErrors".into(),
         expr: "rate(errors[5m]) > 0".into(),
@@ -407,7 +408,7 @@ fn a_rule_is_read_whole() {
         keep_firing_for: Span::minutes(15),
         presence: Some("node_uname_info".into()),
         interval: Span::seconds(30),
-        labels: BTreeMap::new(),
+        labels: labels("critical"),
     };
     assert_eq!(rules(&[document(RULES)]).unwrap(), [expect]);
     let plain = rules(&[document(
@@ -415,6 +416,11 @@ fn a_rule_is_read_whole() {
     )])
     .unwrap();
     assert_eq!(plain[0].interval, Span::minutes(1));
+    let group = "  labels: {severity: info, team: nodes}\n  interval";
+    let both = rules(&[document(&RULES.replace("  interval", group))]).unwrap();
+    let mut expect = labels("critical");
+    expect.insert("team".into(), "nodes".into());
+    assert_eq!(both[0].labels, expect, "the rule's own comes first");
 }
 
 #[test]
