@@ -258,7 +258,7 @@ impl Leader {
         let mut sources = Sources::start(self);
         // A pass without a list of nodes would decide on nothing, one before Alertmanager
         // answered or failed would decide without the silences.
-        while !(sources.nodes.listed() && sources.asked()) && !*stop.borrow() {
+        while !sources.begun() && !*stop.borrow() {
             tokio::select! {
                 biased;
                 () = stopped(stop.clone()) => {}
@@ -495,8 +495,8 @@ impl Sources {
         sources
     }
 
-    fn asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
+    fn begun(&self) -> bool {
+        self.nodes.listed() && self.asked.load(Ordering::Relaxed)
     }
 
     /// What happened since the last pass.

@@ -262,14 +262,15 @@ impl Alertmanager {
         node: &NodeView,
         now: Timestamp,
     ) -> SignalState {
-        let fresh = self.fresh(now);
+        // Then what is not listed does not fire.
+        let whole = self.fresh(now) && self.complete;
         let (mut states, mut later) = (Vec::new(), BTreeSet::new());
         for (fingerprint, alert) in stored {
             let state = alert_state(alert, node, now);
             if self.at.is_none() || alert.last_firing.max(alert.last_resolved) > self.at {
                 later.insert(*fingerprint);
                 states.push(state);
-            } else if !self.listed.contains_key(*fingerprint) && !(fresh && self.complete) {
+            } else if !whole && !self.listed.contains_key(*fingerprint) {
                 // Delivered, then not listed, by a list that is old or from a new member.
                 states.push(match state {
                     SignalState::Firing => SignalState::Unknown,
@@ -283,7 +284,7 @@ impl Alertmanager {
             .filter(|(fingerprint, alert)| !later.contains(fingerprint) && about(alert));
         states.extend(listed.map(|(_, alert)| self.listed_state(alert, node, now)));
         // One firing is enough; a clear needs every alert of the name to be clear.
-        let silent = if fresh && self.complete {
+        let silent = if whole {
             SignalState::Clear
         } else {
             SignalState::Unknown
