@@ -94,7 +94,7 @@ pub struct Verdict {
     pub since: Option<Timestamp>,
     /// What the policy's signals say.
     pub signals: Vec<SignalRecord>,
-    /// The silences that hold the leading fault.
+    /// The silences that hold the leading fault, be it due or not.
     pub silences: Vec<SilenceRecord>,
 }
 
@@ -258,6 +258,7 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
         verdict.kind = VerdictKind::Repairing;
         verdict.fault.clone_from(&open.spec.fault);
         verdict.since = Some(open.spec.fault_since);
+        verdict.silences = silences(node, open, world, now);
         return verdict;
     }
     lead(&mut verdict, node, policy, world, now);
@@ -306,12 +307,9 @@ fn lead(
             Truth::True => {
                 let since = since.unwrap_or(now).min(now);
                 let due = fault.for_.after(since) <= now;
-                let silences = if due {
-                    let evidence = world.evidence;
-                    evidence.silences(node, policy, &fault.name, world.rules, now)
-                } else {
-                    Vec::new()
-                };
+                let silences = world
+                    .evidence
+                    .silences(node, policy, &fault.name, world.rules, now);
                 let rank = (
                     !due,
                     !silences.is_empty(),
@@ -432,10 +430,23 @@ pub fn pause_reason(
     if node.is_some_and(paused) {
         return Some(Reason::Paused);
     }
-    let silences = world
-        .evidence
-        .silences(node?, policy?, &repair.spec.fault, world.rules, now);
-    (!silences.is_empty()).then_some(Reason::Silenced)
+    (!silences(node?, repair, world, now).is_empty()).then_some(Reason::Silenced)
+}
+
+/// The silences that hold the fault of a repair.
+fn silences(
+    node: &NodeView,
+    repair: &NodeRepair,
+    world: &World<'_>,
+    now: Timestamp,
+) -> Vec<SilenceRecord> {
+    let spec = &repair.spec;
+    let mut policies = world.policies.iter();
+    let policy = policies.find(|policy| policy.name == spec.policy);
+    policy.map_or_else(Vec::new, |policy| {
+        let evidence = world.evidence;
+        evidence.silences(node, policy, &spec.fault, world.rules, now)
+    })
 }
 
 /// Lets the first of the due nodes start, and holds the others with their reason.

@@ -55,3 +55,70 @@ impl Groups for Alerts {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::{Controller, Setup};
+    use crate::sim::World;
+    use futures_util::FutureExt;
+    use jiff::Timestamp;
+    use nodemend_core::api::StoredAlert;
+    use nodemend_core::config::Limits;
+    use nodemend_core::evidence::{FORGET_AFTER, Input};
+
+    fn group(received: Timestamp) -> AlertGroup {
+        let alert = StoredAlert {
+            name: "A".into(),
+            labels: BTreeMap::new(),
+            severity: String::new(),
+            starts_at: received,
+            last_firing: Some(received),
+            last_resolved: None,
+            ends_at: None,
+        };
+        let spec = AlertGroupSpec {
+            alerts: BTreeMap::from([("f".into(), alert)]),
+            ..AlertGroupSpec::default()
+        };
+        AlertGroup::new("g", spec)
+    }
+
+    /// The leader knows the group of `known`, stored is what was received last.
+    fn collected(known: Timestamp, stored: Timestamp, now: Timestamp) -> bool {
+        let world = World::new(now, &[]);
+        let alerts = world.alerts();
+        alerts
+            .put_group(&group(stored))
+            .now_or_never()
+            .unwrap()
+            .unwrap();
+        let setup = Setup {
+            cluster_tag: String::new(),
+            rules: vec![],
+            policies: vec![],
+            limits: Limits::default(),
+        };
+        let mut controller = Controller::new(world.clone(), world, setup, None);
+        let input = Input::Alerts {
+            object: "g".into(),
+            group: group(known).spec,
+        };
+        let passed = controller.pass(vec![input], &[], now).now_or_never();
+        passed.expect("needs no runtime").expect("nothing fails");
+        alerts.list().is_empty()
+    }
+
+    #[test]
+    fn a_forgotten_group_is_collected_unless_a_delivery_was_faster() {
+        let old = Timestamp::UNIX_EPOCH;
+        let now = FORGET_AFTER.after(old);
+        let later = nodemend_core::model::Span::seconds(1).after(now);
+        assert!(!collected(old, old, now), "not yet");
+        assert!(collected(old, old, later));
+        assert!(
+            !collected(old, later, later),
+            "the leader has not seen it yet"
+        );
+    }
+}

@@ -504,7 +504,9 @@ impl Evidence {
     fn alerted(&self, node: &NodeView, name: &str, now: Timestamp) -> SignalState {
         let nodes: Vec<&NodeView> = self.nodes.values().collect();
         let about = |alert: &StoredAlert| {
+            // The first is cheap, and true of few.
             alert.name == name
+                && identity::resolve(&alert.labels, &[node]).is_ok()
                 && identity::resolve(&alert.labels, &nodes).is_ok_and(|found| found.uid == node.uid)
         };
         let delivered: Vec<(&String, &StoredAlert)> = self
@@ -513,7 +515,7 @@ impl Evidence {
             .flat_map(|group| &group.alerts)
             .filter(|(_, alert)| about(alert))
             .collect();
-        self.alertmanager.state(&delivered, about, node, now)
+        self.alertmanager.state(name, &delivered, about, node, now)
     }
 
     /// The objects whose every alert is to be forgotten.

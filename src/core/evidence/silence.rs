@@ -177,8 +177,8 @@ pub(super) struct Alertmanager {
     at: Option<Timestamp>,
     /// Whether what it does not list does not fire.
     complete: bool,
-    /// By fingerprint, with all labels.
-    listed: BTreeMap<String, StoredAlert>,
+    /// By name and fingerprint, with all labels.
+    listed: BTreeMap<String, BTreeMap<String, StoredAlert>>,
     silences: Vec<Silence>,
     failed: Option<(Timestamp, String)>,
     /// By node UID, from the records of an earlier leader.
@@ -189,9 +189,11 @@ pub(super) struct Alertmanager {
 
 impl Alertmanager {
     pub(super) fn answered(&mut self, asked: Asked) {
-        let heard = |alert: AskedAlert| {
+        self.listed.clear();
+        for alert in asked.alerts {
+            let name = alert.labels.get("alertname").cloned().unwrap_or_default();
             let stored = StoredAlert {
-                name: alert.labels.get("alertname").cloned().unwrap_or_default(),
+                name: name.clone(),
                 labels: alert.labels,
                 severity: String::new(),
                 starts_at: alert.starts_at,
@@ -199,9 +201,9 @@ impl Alertmanager {
                 last_resolved: None,
                 ends_at: None,
             };
-            (alert.fingerprint, stored)
-        };
-        self.listed = asked.alerts.into_iter().map(heard).collect();
+            let named = self.listed.entry(name).or_default();
+            named.insert(alert.fingerprint, stored);
+        }
         self.silences = asked.silences;
         self.complete = SETTLED_AFTER.after(asked.running_since) <= asked.at;
         self.at = Some(asked.at);
@@ -253,10 +255,11 @@ impl Alertmanager {
         }
     }
 
-    /// What is said of a node by the alerts that were delivered about it, by fingerprint,
-    /// and by those that are listed: of each the later word counts.
+    /// What is said of a node by the alerts of one name that were delivered about it, by
+    /// fingerprint, and by those that are listed: of each the later word counts.
     pub(super) fn state(
         &self,
+        name: &str,
         stored: &[(&String, &StoredAlert)],
         about: impl Fn(&StoredAlert) -> bool,
         node: &NodeView,
@@ -264,13 +267,15 @@ impl Alertmanager {
     ) -> SignalState {
         // Then what is not listed does not fire.
         let whole = self.fresh(now) && self.complete;
+        let listed = self.listed.get(name);
+        let is_listed = |fingerprint| listed.is_some_and(|all| all.contains_key(fingerprint));
         let (mut states, mut later) = (Vec::new(), BTreeSet::new());
         for (fingerprint, alert) in stored {
             let state = alert_state(alert, node, now);
             if self.at.is_none() || alert.last_firing.max(alert.last_resolved) > self.at {
                 later.insert(*fingerprint);
                 states.push(state);
-            } else if !whole && !self.listed.contains_key(*fingerprint) {
+            } else if !whole && !is_listed(*fingerprint) {
                 // Delivered, then not listed, by a list that is old or from a new member.
                 states.push(match state {
                     SignalState::Firing => SignalState::Unknown,
@@ -278,9 +283,9 @@ impl Alertmanager {
                 });
             }
         }
-        let listed = self
-            .listed
-            .iter()
+        let listed = listed
+            .into_iter()
+            .flatten()
             .filter(|(fingerprint, alert)| !later.contains(fingerprint) && about(alert));
         states.extend(listed.map(|(_, alert)| self.listed_state(alert, node, now)));
         // One firing is enough; a clear needs every alert of the name to be clear.
@@ -407,7 +412,8 @@ impl Evidence {
         let about = |alert: &StoredAlert| {
             alert.name == name && identity::resolve(&alert.labels, &[asked.node]).is_ok()
         };
-        let listed = &self.alertmanager.listed;
+        let listed = self.alertmanager.listed.get(name);
+        let is_listed = |fingerprint| listed.is_some_and(|all| all.contains_key(fingerprint));
         let polled = asked.rules.iter().find(|rule| rule.name == name);
         let series = self
             .alertmanager
@@ -422,7 +428,8 @@ impl Evidence {
             labels
         };
         listed
-            .values()
+            .into_iter()
+            .flat_map(BTreeMap::values)
             .any(|alert| about(alert) && silence.matches(&alert.labels))
             || series
                 .into_iter()
@@ -432,7 +439,7 @@ impl Evidence {
                 .alerts
                 .values()
                 .flat_map(|group| &group.alerts)
-                .filter(|(fingerprint, alert)| !listed.contains_key(*fingerprint) && about(alert))
+                .filter(|(fingerprint, alert)| !is_listed(*fingerprint) && about(alert))
                 .filter(|(_, alert)| {
                     alert_state(alert, asked.node, asked.now) == SignalState::Firing
                 })
