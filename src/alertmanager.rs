@@ -1,10 +1,13 @@
 //! What Alertmanager sends: the decoding of its webhook's payload, and the intake
-//! that makes a delivery durable before it is acknowledged.
+//! that makes a delivery durable before it is acknowledged. And what it says when asked.
+
+pub mod ask;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use nodemend_core::api::{AlertGroup, AlertGroupSpec, StoredAlert};
 use nodemend_core::evidence::{self, identity};
@@ -26,6 +29,11 @@ const MAX_KEY: usize = 16 * 1024;
 /// The most bytes of a stored group as JSON: an object of the API holds about 1.5 MB,
 /// and the API server keeps who wrote which field beside it.
 pub const MAX_GROUP: usize = 512 * 1024;
+/// In how many objects a group is kept, by a digest of the fingerprint: 10,000 alerts of
+/// 700 bytes fit. Fixed, so that an alert is always in the same one. A hexadecimal digit says which.
+const BUCKETS: u8 = 16;
+/// The objects of one delivery that are written at once.
+const WRITES: usize = 4;
 /// How often a write that another replica was faster with is tried.
 const ATTEMPTS: usize = 5;
 /// The longest text of a payload that a message repeats.
@@ -70,19 +78,19 @@ pub struct Delivered {
     pub stored: usize,
     /// How many it had that can never match a signal, for want of a name.
     pub skipped: usize,
-    /// Whether that took a write.
+    /// Whether that took any write.
     pub written: bool,
 }
 
 /// A delivery as it is to be stored.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delivery {
-    /// The object's name.
-    pub object: String,
-    /// What it says.
-    pub group: AlertGroupSpec,
+    /// What it says, by object name.
+    pub groups: BTreeMap<String, AlertGroupSpec>,
     /// How many alerts have no name.
     pub skipped: usize,
+    /// How many alerts Alertmanager left out.
+    pub truncated: u64,
 }
 
 /// Takes deliveries, on every replica.
@@ -106,22 +114,41 @@ impl<G: Groups> Intake<G> {
         now: Timestamp,
     ) -> Result<Delivered, Error> {
         let delivery = decode(body, sender, now)?;
-        let mut done = Delivered {
-            stored: delivery.group.alerts.len(),
-            skipped: delivery.skipped,
-            written: false,
-        };
+        if delivery.truncated > 0 {
+            let left_out = delivery.truncated;
+            tracing::warn!(
+                left_out,
+                "Alertmanager leaves alerts out: raise max_alerts of its receiver, or group by more labels"
+            );
+        }
+        let stored = delivery.groups.values().map(|group| group.alerts.len());
+        let (stored, skipped) = (stored.sum(), delivery.skipped);
+        let writes = stream::iter(delivery.groups)
+            .map(|(object, group)| async move { self.store(&object, &group, now).await })
+            .buffer_unordered(WRITES);
+        let written: Vec<bool> = writes.try_collect().await?;
+        Ok(Delivered {
+            stored,
+            skipped,
+            written: written.contains(&true),
+        })
+    }
+
+    /// Whether it took a write.
+    async fn store(
+        &self,
+        object: &str,
+        delivered: &AlertGroupSpec,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
         for _ in 0..ATTEMPTS {
-            let stored = self.groups.group(&delivery.object).await;
+            let stored = self.groups.group(object).await;
             let stored = stored.map_err(Error::Store)?;
-            let Some(group) = merged(stored, &delivery, now)? else {
-                return Ok(done);
+            let Some(group) = merged(stored, object, delivered, now)? else {
+                return Ok(false);
             };
             match self.groups.put_group(&group).await {
-                Ok(()) => {
-                    done.written = true;
-                    return Ok(done);
-                }
+                Ok(()) => return Ok(true),
                 Err(CallError::Conflict(_)) => {}
                 Err(error) => return Err(Error::Store(error)),
             }
@@ -133,14 +160,15 @@ impl<G: Groups> Intake<G> {
 /// The object to write; none if the stored one says it all.
 fn merged(
     stored: Option<AlertGroup>,
-    delivery: &Delivery,
+    object: &str,
+    delivered: &AlertGroupSpec,
     now: Timestamp,
 ) -> Result<Option<AlertGroup>, Error> {
     let before = stored
         .as_ref()
         .map_or_else(AlertGroupSpec::default, |group| group.spec.clone());
     let mut spec = before.clone();
-    evidence::merge(&mut spec, &delivery.group);
+    evidence::merge(&mut spec, delivered);
     if !evidence::is_news(&before, &spec) {
         return Ok(None);
     }
@@ -152,12 +180,10 @@ fn merged(
     Ok(Some(match stored {
         Some(group) => AlertGroup { spec, ..group },
         None => AlertGroup::new(
-            &delivery.object,
+            object,
             AlertGroupSpec {
-                sender: delivery.group.sender.clone(),
-                receiver: delivery.group.receiver.clone(),
-                group_key: delivery.group.group_key.clone(),
-                ..spec
+                alerts: spec.alerts,
+                ..delivered.clone()
             },
         ),
     }))
@@ -185,24 +211,30 @@ pub fn decode(body: &[u8], sender: &str, now: Timestamp) -> Result<Delivery, Err
     if count > MAX_ALERTS {
         return Err(Error::TooManyAlerts(count));
     }
+    let part = |bucket| AlertGroupSpec {
+        sender: sender.to_owned(),
+        receiver: raw.receiver.clone(),
+        group_key: raw.group_key.clone(),
+        bucket,
+        truncated_at: (raw.truncated_alerts > 0).then_some(now),
+        alerts: BTreeMap::new(),
+    };
+    let name = object_name(sender, &raw.receiver, &raw.group_key);
     let mut delivery = Delivery {
-        object: object_name(sender, &raw.receiver, &raw.group_key),
-        group: AlertGroupSpec {
-            sender: sender.to_owned(),
-            receiver: raw.receiver,
-            group_key: raw.group_key,
-            incomplete: raw.truncated_alerts > 0,
-            alerts: BTreeMap::new(),
-        },
+        groups: BTreeMap::new(),
         skipped: 0,
+        truncated: raw.truncated_alerts,
     };
     for alert in raw.alerts.items {
         match alert.reduce(now)? {
             Some((fingerprint, alert)) => {
+                let bucket = bucket(&fingerprint);
+                let object = format!("{name}-{bucket:x}");
+                let group = delivery.groups.entry(object);
                 // The same alert twice in one delivery is merged like two deliveries.
                 let mut one = AlertGroupSpec::default();
                 one.alerts.insert(fingerprint, alert);
-                evidence::merge(&mut delivery.group, &one);
+                evidence::merge(group.or_insert_with(|| part(bucket)), &one);
             }
             None => delivery.skipped += 1,
         }
@@ -210,9 +242,14 @@ pub fn decode(body: &[u8], sender: &str, now: Timestamp) -> Result<Delivery, Err
     Ok(delivery)
 }
 
-/// The name of the object that holds a group.
+/// How the names of the objects begin that hold a group.
 fn object_name(sender: &str, receiver: &str, group_key: &str) -> String {
     format!("alerts-{}", digest(&[sender, receiver, group_key], 20))
+}
+
+/// A digest, since senders may choose fingerprints that begin or end alike.
+fn bucket(fingerprint: &str) -> u8 {
+    u8::from_str_radix(&digest(&[fingerprint], 2), 16).unwrap_or_default() % BUCKETS
 }
 
 fn quote(text: &str) -> String {

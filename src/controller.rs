@@ -7,12 +7,13 @@ use std::pin::Pin;
 
 use jiff::Timestamp;
 use nodemend_core::api::{
-    AlertGroup, FINALIZER, FaultRecord, FleetState, FleetStateSpec, NodeHealth, NodeHealthSpec,
-    NodeHealthStatus, NodeRepair, NodeRepairSpec, Plan, Reservation, SourceDown, Step,
+    AlertGroup, AlertGroupSpec, FINALIZER, FaultRecord, FleetState, FleetStateSpec, NodeHealth,
+    NodeHealthSpec, NodeHealthStatus, NodeRepair, NodeRepairSpec, Plan, Reservation, SourceDown,
+    Step,
 };
 use nodemend_core::config::{Limits, Policy, Rule};
 use nodemend_core::decide::{self, Pause, Scopes, Verdict, World};
-use nodemend_core::evidence::{Evidence, Input};
+use nodemend_core::evidence::{self, Evidence, Input};
 use nodemend_core::model::{NodeView, Reason, SignalState, Span, Truth, VerdictKind, digest};
 use nodemend_core::repair;
 
@@ -38,6 +39,13 @@ pub trait Records {
     async fn put_health(&self, health: &NodeHealth) -> Result<NodeHealth, CallError>;
     /// Deletes one, if it is still the one that was read.
     async fn delete_health(&self, health: &NodeHealth) -> Result<(), CallError>;
+    /// Deletes the alert group of this name if, read now, it is `past`, and if it is still
+    /// the one that was read. One that is gone or not past is left alone.
+    async fn collect_group(
+        &self,
+        name: &str,
+        past: impl Fn(&AlertGroupSpec) -> bool,
+    ) -> Result<(), CallError>;
 }
 
 /// The alerts that any replica remembers. A write carries the resourceVersion that was read.
@@ -60,6 +68,9 @@ pub trait TokenReviews: std::fmt::Debug + Send + Sync {
         audience: &'a str,
     ) -> Pin<Box<dyn Future<Output = Result<Option<String>, CallError>> + Send + 'a>>;
 }
+
+/// The alert groups that one pass deletes.
+const MAX_COLLECTED: usize = 20;
 
 /// Why a pass ended early.
 #[derive(Debug, thiserror::Error)]
@@ -199,6 +210,7 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
             Ok(healths) => (healths, None),
             Err(error) => (Vec::new(), Some(error)),
         };
+        self.collect(now).await;
         Ok(Report {
             now,
             verdicts,
@@ -209,6 +221,18 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
             unwritten: started.err().or(unrecorded),
             wake,
         })
+    }
+
+    /// Deletes alert groups of which every alert is forgotten. One to which a delivery was
+    /// faster is left, and whatever fails is for a later pass.
+    async fn collect(&self, now: Timestamp) {
+        let past = |group: &AlertGroupSpec| evidence::is_forgotten(group, now);
+        for name in self.evidence.forgotten(now).take(MAX_COLLECTED) {
+            match self.cluster.collect_group(name, past).await {
+                Ok(()) | Err(CallError::Conflict(_)) => {}
+                Err(_) => return,
+            }
+        }
     }
 
     fn judge(
@@ -389,6 +413,11 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
             let Some(status) = health.status else {
                 continue;
             };
+            let silenced = Input::Silenced {
+                uid: health.spec.node_uid.clone(),
+                silences: status.silences,
+            };
+            self.evidence.fold(silenced, now);
             let restore = Input::Restore {
                 uid: health.spec.node_uid,
                 signals: status.signals,
@@ -410,14 +439,20 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
     }
 
     fn sources_down(&self) -> Vec<SourceDown> {
-        self.evidence
-            .failing_rules()
+        let down = |source: String, since: Timestamp, message: &str| SourceDown {
+            source,
+            since,
+            message: message.chars().take(200).collect(),
+        };
+        let asking = self.evidence.asking_failed().into_iter();
+        asking
+            .map(|(since, message)| down("alertmanager".into(), since, message))
+            .chain(
+                self.evidence
+                    .failing_rules()
+                    .map(|(rule, since, message)| down(format!("rule/{rule}"), since, message)),
+            )
             .take(MAX_SOURCES)
-            .map(|(rule, since, message)| SourceDown {
-                source: format!("rule/{rule}"),
-                since,
-                message: message.chars().take(200).collect(),
-            })
             .collect()
     }
 
@@ -540,6 +575,7 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
             since,
             signals: signals.collect(),
             faults: faults.collect(),
+            silences: verdict.silences.clone(),
             trace_id: digest(
                 &[
                     "decision",

@@ -199,10 +199,18 @@ fn misplaced(table: &Table, module: &str, core: bool, krate: &str) -> Option<Str
             "`{module}` may not use tokio: it has to run in the simulator"
         ));
     }
-    let (owner, _) = table
+    let owners: Vec<String> = table
         .iter()
-        .find(|(_, row)| row.owned.iter().any(|owned| covers(owned, krate)))?;
-    (owner != module).then(|| format!("`{module}` may not use `{krate}`, only `{owner}` may"))
+        .filter(|(_, row)| row.owned.iter().any(|owned| covers(owned, krate)))
+        .map(|(owner, _)| format!("`{owner}`"))
+        .collect();
+    let owned_here = owners.contains(&format!("`{module}`"));
+    (!owners.is_empty() && !owned_here).then(|| {
+        format!(
+            "`{module}` may not use `{krate}`, only {} may",
+            owners.join(" and ")
+        )
+    })
 }
 
 /// Whether a name of the table, perhaps with a `*` at its end, means this crate.
@@ -466,6 +474,18 @@ mod the_checker {
             "aws_sdk_ec2::f();",
             &["f.rs:1: `exec` may not use `aws_sdk_ec2`, only `cluster` may"],
         );
+        let both = "| `a` | 1 | | `reqwest` |\n| `b` | 1 | | `reqwest` |\n| `c` | 1 | | |\n";
+        for (module, expect) in [
+            ("a", &[][..]),
+            ("b", &[]),
+            (
+                "c",
+                &["f.rs:1: `c` may not use `reqwest`, only `a` and `b` may"],
+            ),
+        ] {
+            let problems = check_source(&read_table(both), module, false, "f.rs", "reqwest::get()");
+            assert_eq!(problems, expect);
+        }
         let tokio = "may not use tokio: it has to run in the simulator";
         check(
             "exec",

@@ -25,11 +25,16 @@ struct Inner {
     version: u64,
     writes: usize,
     failures: Vec<CallError>,
+    failure: Option<(usize, CallError)>,
 }
 
 impl Memory {
     pub(crate) fn fail(&self, errors: &[CallError]) {
         self.0.lock().unwrap().failures = errors.to_vec();
+    }
+    /// Fails the write after so many.
+    fn fail_at(&self, writes: usize, error: CallError) {
+        self.0.lock().unwrap().failure = Some((writes, error));
     }
     pub(crate) fn writes(&self) -> usize {
         self.0.lock().unwrap().writes
@@ -41,6 +46,9 @@ impl Memory {
             .values()
             .map(|group| group.spec.clone())
             .collect()
+    }
+    fn all(&self) -> Vec<AlertGroup> {
+        self.0.lock().unwrap().groups.values().cloned().collect()
     }
     fn only(&self) -> AlertGroup {
         let inner = self.0.lock().unwrap();
@@ -56,6 +64,10 @@ impl Groups for Memory {
     async fn put_group(&self, group: &AlertGroup) -> Result<(), CallError> {
         let mut inner = self.0.lock().unwrap();
         if let Some(error) = inner.failures.pop() {
+            return Err(error);
+        }
+        let writes = inner.writes;
+        if let Some((_, error)) = inner.failure.take_if(|(at, _)| *at == writes) {
             return Err(error);
         }
         let name = group.metadata.name.clone().unwrap();
@@ -126,10 +138,16 @@ impl Memory {
     }
 }
 
+fn holding<'a>(delivery: &'a Delivery, fingerprint: &str) -> (&'a String, &'a AlertGroupSpec) {
+    let mut groups = delivery.groups.iter();
+    let found = groups.find(|(_, group)| group.alerts.contains_key(fingerprint));
+    found.expect("it is in one of them")
+}
+
 #[test]
 fn a_payload_of_alertmanager_0_34_is_read() {
     let delivery = decode(PAYLOAD.as_bytes(), "token", at(0)).unwrap();
-    let group = &delivery.group;
+    let (object, group) = holding(&delivery, "c0ffee0123456789");
     assert_eq!(
         (group.sender.as_str(), group.receiver.as_str()),
         ("token", "nodemend")
@@ -138,8 +156,9 @@ fn a_payload_of_alertmanager_0_34_is_read() {
         group.group_key,
         r#"{}/{team="nodes"}:{alertname="NodeDiskIOErrors"}"#
     );
-    assert!(!group.incomplete);
-    assert!(delivery.object.starts_with("alerts-") && delivery.object.len() == 27);
+    assert_eq!((group.truncated_at, delivery.truncated), (None, 0));
+    assert!(object.starts_with("alerts-") && object.len() == 29);
+    assert!(object.ends_with(&format!("-{:x}", group.bucket)));
     let alert = &group.alerts["c0ffee0123456789"];
     assert_eq!(alert.name, "NodeDiskIOErrors");
     assert_eq!(alert.severity, "critical");
@@ -154,7 +173,7 @@ fn a_payload_of_alertmanager_0_34_is_read() {
 #[test]
 fn h5_each_alert_counts_by_its_own_status() {
     let delivery = decode(PAYLOAD.as_bytes(), "token", at(0)).unwrap();
-    let alert = &delivery.group.alerts["deadbeef01234567"];
+    let alert = &holding(&delivery, "deadbeef01234567").1.alerts["deadbeef01234567"];
     assert_eq!(alert.last_firing, None);
     assert_eq!(alert.last_resolved, Some(at(0)));
     assert_eq!(
@@ -166,8 +185,9 @@ fn h5_each_alert_counts_by_its_own_status() {
 #[test]
 fn h6_an_end_of_zero_is_no_end() {
     let read = |body: &str| {
-        let group = decode(body.as_bytes(), "s", at(9)).unwrap().group;
-        group.alerts.into_values().next().unwrap()
+        let groups = decode(body.as_bytes(), "s", at(9)).unwrap().groups;
+        let mut alerts = groups.into_values().flat_map(|group| group.alerts);
+        alerts.next().unwrap().1
     };
     assert_eq!(read(&firing()).ends_at, None);
     assert_eq!(
@@ -341,8 +361,9 @@ fn a_sender_without_fingerprints_gets_our_own() {
         let body = firing()
             .replace("0123456789abcdef", fingerprint)
             .replace(r#""node":"a""#, &format!(r#""node":"{node}""#));
-        let group = decode(body.as_bytes(), "s", at(0)).unwrap().group;
-        group.alerts.into_keys().next().unwrap()
+        let groups = decode(body.as_bytes(), "s", at(0)).unwrap().groups;
+        let mut alerts = groups.into_values().flat_map(|group| group.alerts);
+        alerts.next().unwrap().0
     };
     let own = keys("", "a");
     assert_eq!(own.len(), 16);
@@ -502,8 +523,10 @@ fn a_clock_of_alertmanager_that_is_ahead_or_behind_does_no_harm() {
 #[test]
 fn a_group_forgets_alerts_after_a_day() {
     let store = Memory::default();
+    let same = |fingerprint: &String| bucket(fingerprint) == bucket("0123456789abcdef");
+    let other = (0..1000).map(|n| format!("{n:016x}")).find(same).unwrap();
     let other = firing()
-        .replace("0123456789abcdef", "00000000000000ff")
+        .replace("0123456789abcdef", &other)
         .replace(r#""node":"a""#, r#""node":"b""#);
     let day = 24 * 3600;
     deliver(&store, &other, at(0)).unwrap();
@@ -519,33 +542,97 @@ fn a_group_forgets_alerts_after_a_day() {
     assert_eq!(store.only().spec.alerts.len(), 1);
 }
 
-#[test]
-fn a_group_that_fits_no_object_is_refused() {
-    let store = Memory::default();
-    let alerts: Vec<String> = (0..5000)
-        .map(|n| {
-            alert("firing", 0)
-                .replace("0123456789abcdef", &format!("{n:016x}"))
-                .replace(
-                    r#""node":"a""#,
-                    &format!(r#""node":"ip-10-0-{n}.eu-central-1.compute.internal""#),
-                )
-        })
-        .collect();
-    let error = deliver(&store, &payload(&alerts.join(",")), at(0)).unwrap_err();
-    assert!(matches!(error, Error::GroupTooLarge(_)), "{error}");
-    assert_eq!(store.writes(), 0);
-    let fits = deliver(&store, &payload(&alerts[..2000].join(",")), at(0)).unwrap();
-    assert_eq!((fits.stored, fits.written), (2000, true));
+/// So many alerts of one group, each about a node with a long name.
+fn many(count: usize) -> String {
+    let one = |n| {
+        let name = format!(r#""node":"ip-10-0-{n}.eu-central-1.compute.internal""#);
+        alert("firing", 0)
+            .replace("0123456789abcdef", &format!("{n:016x}"))
+            .replace(r#""node":"a""#, &name)
+    };
+    let alerts: Vec<String> = (0..count).map(one).collect();
+    payload(&alerts.join(","))
 }
 
 #[test]
-fn a_delivery_that_leaves_alerts_out_marks_its_group() {
+fn ten_thousand_alerts_are_stored_in_buckets_and_their_resend_writes_nothing() {
+    let store = Memory::default();
+    let body = many(MAX_ALERTS);
+    let done = deliver(&store, &body, at(0)).unwrap();
+    assert_eq!((done.stored, done.written), (MAX_ALERTS, true));
+    let buckets = store.all();
+    assert_eq!((buckets.len(), store.writes()), (16, 16));
+    let mut seen = std::collections::BTreeSet::new();
+    for group in &buckets {
+        let name = group.metadata.name.as_deref().unwrap();
+        assert!(
+            name.ends_with(&format!("-{:x}", group.spec.bucket)),
+            "{name}"
+        );
+        let size = serde_json::to_vec(&group.spec).unwrap().len();
+        // So alerts may be three times as long as these.
+        assert!(size < MAX_GROUP / 3, "{name} has {size} bytes");
+        seen.extend(group.spec.alerts.keys().cloned());
+        assert_eq!(group.spec.receiver, "nodemend");
+    }
+    assert_eq!(seen.len(), MAX_ALERTS);
+    let again = deliver(&store, &body, at(60)).unwrap();
+    assert_eq!((again.stored, again.written), (MAX_ALERTS, false));
+    // News of one alert is one write.
+    deliver(&store, &resolved(60), at(61)).unwrap();
+    assert_eq!(store.writes(), 17);
+}
+
+#[test]
+fn h2_a_delivery_is_acknowledged_only_when_every_bucket_is_stored() {
+    let body = many(200);
+    for failing in 0..16 {
+        let store = Memory::default();
+        store.fail_at(failing, CallError::NoAnswer("timeout".into()));
+        let error = deliver(&store, &body, at(0)).unwrap_err();
+        assert!(matches!(error, Error::Store(_)), "{failing}: {error}");
+        // The next try stores what is missing, and only that.
+        deliver(&store, &body, at(1)).unwrap();
+        assert_eq!((store.all().len(), store.writes()), (16, 16));
+    }
+}
+
+#[test]
+fn a_group_that_fits_no_object_is_refused() {
+    let store = Memory::default();
+    let long = "x".repeat(900);
+    let body = many(MAX_ALERTS).replace(".eu-central-1", &long);
+    let error = deliver(&store, &body, at(0)).unwrap_err();
+    assert!(matches!(error, Error::GroupTooLarge(_)), "{error}");
+}
+
+#[test]
+fn h4_a_delivery_that_leaves_alerts_out_is_taken_and_marks_its_group() {
     let store = Memory::default();
     let body = firing().replace(
         r#""status":"firing","alerts""#,
         r#""truncatedAlerts":3,"alerts""#,
     );
-    deliver(&store, &body, at(0)).unwrap();
-    assert!(store.only().spec.incomplete);
+    let marked = || store.only().spec.truncated_at;
+    assert_eq!(deliver(&store, &body, at(0)).unwrap().stored, 1);
+    assert_eq!(marked(), Some(at(0)));
+    assert!(!deliver(&store, &body, at(60)).unwrap().written);
+    // Whole deliveries leave the mark until it is old.
+    for (now, expect) in [(300, Some(at(0))), (600, Some(at(0))), (901, None)] {
+        assert!(deliver(&store, &firing(), at(now)).unwrap().written);
+        assert_eq!(marked(), expect, "{now}");
+    }
+    deliver(&store, &body, at(960)).unwrap();
+    assert_eq!(marked(), Some(at(960)), "it is new again");
+}
+
+#[test]
+fn h77_a_resend_to_any_replica_refreshes_what_the_leader_reads() {
+    let store = Memory::default();
+    deliver(&store, &firing(), at(0)).unwrap();
+    // The leader hears of none of these; a follower stores them.
+    for now in (300..=7200).step_by(300) {
+        deliver(&store, &firing(), at(now)).unwrap();
+        assert_eq!(store.signal(at(now + 299)), SignalState::Firing, "{now}");
+    }
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::load::{self, Loaded};
-use crate::alertmanager::Intake;
+use crate::alertmanager::{Intake, ask};
 #[cfg(feature = "ec2")]
 use crate::cloud::Ec2;
 #[cfg(not(feature = "ec2"))]
@@ -75,6 +76,9 @@ pub enum Error {
     /// Prometheus' client.
     #[error("the Prometheus client cannot be made")]
     Prometheus(#[source] prometheus::Error),
+    /// Alertmanager's client.
+    #[error("the Alertmanager client cannot be made")]
+    Alertmanager(#[source] ask::Error),
     /// Traces.
     #[error("the exporter of traces cannot be made")]
     Telemetry(#[source] crate::telemetry::Error),
@@ -132,10 +136,15 @@ async fn serve(loaded: Loaded, telemetry: &Telemetry) -> Result<(), Error> {
         .then(|| prometheus::Client::new(&settings.prometheus_urls, settings.prometheus_timeout))
         .transpose()
         .map_err(Error::Prometheus)?;
+    let alertmanager = (!settings.alertmanager_urls.is_empty())
+        .then(|| ask::Client::new(&settings.alertmanager_urls))
+        .transpose()
+        .map_err(Error::Alertmanager)?;
     let leader = Leader {
         cluster,
         cloud,
         prometheus,
+        alertmanager,
         telemetry: telemetry.clone(),
         loaded,
     };
@@ -258,6 +267,7 @@ struct Leader {
     cluster: Kubernetes,
     cloud: Leased<Ec2>,
     prometheus: Option<prometheus::Client>,
+    alertmanager: Option<ask::Client>,
     telemetry: Telemetry,
     loaded: Loaded,
 }
@@ -291,8 +301,9 @@ impl Leader {
     async fn lead(&self, term: &Term, stop: &watch::Receiver<bool>) {
         tokio::time::sleep_until(term.act_from.into()).await;
         let mut sources = Sources::start(self);
-        // A pass before the first lists would not know of pauses, policies, alerts or nodes.
-        while !sources.heard() && !*stop.borrow() {
+        // A pass before the first lists would not know of pauses, policies, alerts or nodes,
+        // one before Alertmanager answered or failed would decide without the silences.
+        while !(sources.heard() && sources.asked()) && !*stop.borrow() {
             tokio::select! {
                 biased;
                 () = stopped(stop.clone()) => {}
@@ -478,6 +489,8 @@ struct Sources {
     pauses: Followed<RepairPause>,
     paused: Vec<Pause>,
     answers: mpsc::UnboundedReceiver<Input>,
+    /// Whether Alertmanager, if there is one, answered or failed.
+    asked: Arc<AtomicBool>,
     known: BTreeMap<String, AlertGroupSpec>,
     /// They end when this is dropped.
     tasks: JoinSet<()>,
@@ -495,6 +508,7 @@ impl Sources {
             pauses: Followed::default(),
             paused: Vec::new(),
             answers,
+            asked: Arc::new(AtomicBool::new(leader.alertmanager.is_none())),
             known: BTreeMap::new(),
             tasks: JoinSet::new(),
         };
@@ -521,6 +535,19 @@ impl Sources {
             pauses,
             Arc::clone(&wake),
         ));
+        if let Some(client) = leader.alertmanager.clone() {
+            let (telemetry, asked) = (leader.telemetry.clone(), Arc::clone(&sources.asked));
+            let (sender, wake) = (sender.clone(), Arc::clone(&wake));
+            let heard = move |input: Input| {
+                let ok = matches!(input, Input::Asked(_));
+                telemetry.source_up(Source::Alertmanager, ok);
+                // The receiver goes first only when the term is over.
+                let _ = sender.send(input);
+                asked.store(true, Ordering::Relaxed);
+                wake.notify_one();
+            };
+            tasks.spawn(ask::poll(client, now, heard));
+        }
         if let Some(client) = leader.prometheus.clone() {
             let telemetry = leader.telemetry.clone();
             let heard = move |rule: &Rule, answer: Answer, took: Duration| {
@@ -556,6 +583,11 @@ impl Sources {
         };
         let unknown = (!self.steered()).then_some(everything);
         self.paused.iter().cloned().chain(unknown).collect()
+    }
+
+    /// Whether Alertmanager, if there is one, answered or failed.
+    fn asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
     }
 
     /// What happened since the last pass.

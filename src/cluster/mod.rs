@@ -23,7 +23,8 @@ use k8s_openapi::api::events::v1::Event;
 use kube::api::{ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Config};
 use nodemend_core::api::{
-    AlertGroup, FINALIZER, FleetState, NodeHealth, NodeRepair, RepairPause, RepairPolicy,
+    AlertGroup, AlertGroupSpec, FINALIZER, FleetState, NodeHealth, NodeRepair, RepairPause,
+    RepairPolicy,
 };
 use nodemend_core::model::{NodeView, PodView, QUARANTINE_ANNOTATION};
 use serde::Serialize;
@@ -205,6 +206,23 @@ impl Kubernetes {
                 .await
         };
         Ok(stored?)
+    }
+
+    /// Deletes it, if it is still what was read. What is gone is deleted.
+    async fn delete<K>(&self, object: &K) -> Result<(), CallError>
+    where
+        K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
+    {
+        self.leading()?;
+        let this = kube::api::DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: object.meta().uid.clone(),
+                resource_version: object.meta().resource_version.clone(),
+            }),
+            ..kube::api::DeleteParams::default()
+        };
+        let api = self.api::<K>();
+        found(self.call(api.delete(&name_of(object), &this)).await).map(|_| ())
     }
 }
 
@@ -445,16 +463,18 @@ impl Records for Kubernetes {
     }
 
     async fn delete_health(&self, health: &NodeHealth) -> Result<(), CallError> {
-        self.leading()?;
-        let this = kube::api::DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: health.metadata.uid.clone(),
-                resource_version: health.metadata.resource_version.clone(),
-            }),
-            ..kube::api::DeleteParams::default()
-        };
-        let api = self.api::<NodeHealth>();
-        found(self.call(api.delete(&name_of(health), &this)).await).map(|_| ())
+        self.delete(health).await
+    }
+
+    async fn collect_group(
+        &self,
+        name: &str,
+        past: impl Fn(&AlertGroupSpec) -> bool,
+    ) -> Result<(), CallError> {
+        match self.group(name).await? {
+            Some(group) if past(&group.spec) => self.delete(&group).await,
+            _ => Ok(()),
+        }
     }
 }
 

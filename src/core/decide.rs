@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use crate::api::{Mode, NodeRepair, NodeSelector, Phase, Reservation, Severity, SignalRecord};
-use crate::config::{Limits, Policy, Rule};
+use crate::api::{
+    Mode, NodeRepair, NodeSelector, Phase, Reservation, Severity, SignalRecord, SilenceRecord,
+};
+use crate::config::{Fault, Limits, Policy, Rule};
 use crate::evidence::Evidence;
 use crate::model::{
     DO_NOT_REPAIR_ANNOTATION, NodeView, QUARANTINE_ANNOTATION, Reason, Truth, VerdictKind,
@@ -94,6 +96,8 @@ pub struct Verdict {
     pub since: Option<Timestamp>,
     /// What the policy's signals say.
     pub signals: Vec<SignalRecord>,
+    /// The silences that hold the leading fault, be it due or not.
+    pub silences: Vec<SilenceRecord>,
 }
 
 /// Counts what guards count.
@@ -247,6 +251,7 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
         severity: Severity::Warning,
         since: None,
         signals: Vec::new(),
+        silences: Vec::new(),
     };
     let policies = policies_for(world, node);
     let Some(policy) = policies.first() else {
@@ -269,11 +274,16 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
         verdict.kind = VerdictKind::Repairing;
         verdict.fault.clone_from(&open.spec.fault);
         verdict.since = Some(open.spec.fault_since);
+        verdict.silences = silences(node, open, world, now);
         return verdict;
     }
     lead(&mut verdict, node, policy, world, now);
     if verdict.kind == VerdictKind::Due {
         verdict.reasons = standing(node, &policies, world, now);
+        if !verdict.silences.is_empty() {
+            verdict.reasons.push(Reason::Silenced);
+            verdict.reasons.sort();
+        }
         if !verdict.reasons.is_empty() {
             verdict.kind = VerdictKind::Held;
         }
@@ -281,7 +291,8 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
     verdict
 }
 
-/// Finds the leading fault: a due one before a pending one, the severe and the old first.
+/// Finds the leading fault: a due one before a pending one, one that no silence holds
+/// before one that is held, the severe and the old first.
 fn lead(
     verdict: &mut Verdict,
     node: &NodeView,
@@ -290,7 +301,7 @@ fn lead(
     now: Timestamp,
 ) {
     verdict.kind = VerdictKind::Healthy;
-    let mut best = None;
+    let mut best: Option<(_, &Fault, Vec<SilenceRecord>)> = None;
     for fault in policy.faults.iter().filter(|fault| fault.replaces) {
         let (truth, since) = world
             .evidence
@@ -312,19 +323,23 @@ fn lead(
             Truth::True => {
                 let since = since.unwrap_or(now).min(now);
                 let due = fault.for_.after(since) <= now;
+                let silences = world
+                    .evidence
+                    .silences(node, policy, &fault.name, world.rules, now);
                 let rank = (
                     !due,
+                    !silences.is_empty(),
                     std::cmp::Reverse(fault.severity),
                     since,
                     fault.name.clone(),
                 );
-                if best.as_ref().is_none_or(|(known, _)| rank < *known) {
-                    best = Some((rank, fault));
+                if best.as_ref().is_none_or(|(known, ..)| rank < *known) {
+                    best = Some((rank, fault, silences));
                 }
             }
         }
     }
-    if let Some(((pending, _, since, name), fault)) = best {
+    if let Some(((pending, _, _, since, name), fault, silences)) = best {
         verdict.kind = if pending {
             VerdictKind::Pending
         } else {
@@ -334,6 +349,7 @@ fn lead(
         verdict.fault = name;
         verdict.severity = fault.severity;
         verdict.since = Some(since);
+        verdict.silences = silences;
     }
 }
 
@@ -426,7 +442,26 @@ pub fn pause_reason(
             && policy.is_none_or(|name| *name == repair.spec.policy)
             && node.is_none_or(|node| pause.selector.matches(&node.labels))
     };
-    world.pauses.iter().any(covers).then_some(Reason::Paused)
+    if world.pauses.iter().any(covers) {
+        return Some(Reason::Paused);
+    }
+    (!silences(node?, repair, world, now).is_empty()).then_some(Reason::Silenced)
+}
+
+/// The silences that hold the fault of a repair.
+fn silences(
+    node: &NodeView,
+    repair: &NodeRepair,
+    world: &World<'_>,
+    now: Timestamp,
+) -> Vec<SilenceRecord> {
+    let spec = &repair.spec;
+    let mut policies = world.policies.iter();
+    let policy = policies.find(|policy| policy.name == spec.policy);
+    policy.map_or_else(Vec::new, |policy| {
+        let evidence = world.evidence;
+        evidence.silences(node, policy, &spec.fault, world.rules, now)
+    })
 }
 
 /// Lets the first of the due nodes start, and holds the others with their reason.
@@ -491,5 +526,7 @@ pub fn admit(
     admitted
 }
 
+#[cfg(test)]
+mod silence_tests;
 #[cfg(test)]
 mod tests;

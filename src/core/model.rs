@@ -244,6 +244,8 @@ pub enum Reason {
     ObserveMode,
     /// The node carries the opt-out annotation.
     OptedOut,
+    /// A silence of Alertmanager covers a signal that the fault needs, or the node.
+    Silenced,
     /// Two policies of the same priority claim the node.
     PolicyConflict,
     /// What the fault rests on is not known.
@@ -278,10 +280,11 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics that show zeros.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Paused,
         Self::ObserveMode,
         Self::OptedOut,
+        Self::Silenced,
         Self::PolicyConflict,
         Self::EvidenceUnknown,
         Self::NodesStale,

@@ -156,7 +156,7 @@ fn a_delivery_is_stored_and_acknowledged() {
         })
     };
     assert_eq!(*hook.seen.lock().unwrap(), [outcome(true), outcome(false)]);
-    assert_eq!(hook.store.writes(), 1);
+    assert_eq!(hook.store.writes(), 2, "two alerts, two buckets, once each");
 }
 
 #[test]

@@ -166,6 +166,7 @@ mod tests {
             keep_firing_for: Span::default(),
             presence: presence.map(str::to_owned),
             interval: Span::minutes(1),
+            labels: std::collections::BTreeMap::new(),
         }
     }
 

@@ -69,6 +69,7 @@ mod tests {
             keep_firing_for: Span::default(),
             presence: None,
             interval: interval.parse().unwrap(),
+            labels: BTreeMap::new(),
         };
         (0..count).map(rule).collect()
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use nodemend_core::api::AlertGroup;
+use nodemend_core::api::{AlertGroup, AlertGroupSpec};
 
 use crate::controller::Groups;
 use crate::exec::CallError;
@@ -17,6 +17,14 @@ impl Alerts {
     /// All groups.
     pub fn list(&self) -> Vec<AlertGroup> {
         self.lock().values().cloned().collect()
+    }
+
+    /// Drops the group of this name if it is past.
+    pub(super) fn collect(&self, name: &str, past: impl Fn(&AlertGroupSpec) -> bool) {
+        let mut groups = self.lock();
+        if groups.get(name).is_some_and(|group| past(&group.spec)) {
+            groups.remove(name);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, AlertGroup>> {
@@ -45,5 +53,72 @@ impl Groups for Alerts {
         group.metadata.resource_version = Some(next.to_string());
         groups.insert(name, group);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::controller::{Controller, Setup};
+    use crate::sim::World;
+    use futures_util::FutureExt;
+    use jiff::Timestamp;
+    use nodemend_core::api::StoredAlert;
+    use nodemend_core::config::Limits;
+    use nodemend_core::evidence::{FORGET_AFTER, Input};
+
+    fn group(received: Timestamp) -> AlertGroup {
+        let alert = StoredAlert {
+            name: "A".into(),
+            labels: BTreeMap::new(),
+            severity: String::new(),
+            starts_at: received,
+            last_firing: Some(received),
+            last_resolved: None,
+            ends_at: None,
+        };
+        let spec = AlertGroupSpec {
+            alerts: BTreeMap::from([("f".into(), alert)]),
+            ..AlertGroupSpec::default()
+        };
+        AlertGroup::new("g", spec)
+    }
+
+    /// The leader knows the group of `known`, stored is what was received last.
+    fn collected(known: Timestamp, stored: Timestamp, now: Timestamp) -> bool {
+        let world = World::new(now, &[]);
+        let alerts = world.alerts();
+        alerts
+            .put_group(&group(stored))
+            .now_or_never()
+            .unwrap()
+            .unwrap();
+        let setup = Setup {
+            cluster_tag: String::new(),
+            rules: vec![],
+            policies: vec![],
+            limits: Limits::default(),
+        };
+        let mut controller = Controller::new(world.clone(), world.clone(), setup, None);
+        let input = Input::Alerts {
+            object: "g".into(),
+            group: group(known).spec,
+        };
+        let passed = controller.pass(vec![input], &[], &world).now_or_never();
+        passed.expect("needs no runtime").expect("nothing fails");
+        alerts.list().is_empty()
+    }
+
+    #[test]
+    fn a_forgotten_group_is_collected_unless_a_delivery_was_faster() {
+        let old = Timestamp::UNIX_EPOCH;
+        let now = FORGET_AFTER.after(old);
+        let later = nodemend_core::model::Span::seconds(1).after(now);
+        assert!(!collected(old, old, now), "not yet");
+        assert!(collected(old, old, later));
+        assert!(
+            !collected(old, later, later),
+            "the leader has not seen it yet"
+        );
     }
 }

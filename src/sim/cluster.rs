@@ -1,6 +1,6 @@
 //! The simulated Kubernetes API.
 
-use nodemend_core::api::{FleetState, NodeHealth, NodeRepair, Step};
+use nodemend_core::api::{AlertGroupSpec, FleetState, NodeHealth, NodeRepair, Step};
 use nodemend_core::model::{NodeView, PodView, QUARANTINE_ANNOTATION};
 
 use super::{Kill, State, World};
@@ -266,6 +266,19 @@ impl Records for World {
         let name = name_of(&health.metadata);
         self.mutate(format!("forget {name}"), |state| {
             state.healths.remove(&name);
+            Ok(())
+        })
+        .await
+    }
+
+    async fn collect_group(
+        &self,
+        name: &str,
+        past: impl Fn(&AlertGroupSpec) -> bool,
+    ) -> Result<(), CallError> {
+        let alerts = self.0.borrow().alerts.clone();
+        self.mutate(format!("collect {name}"), |_| {
+            alerts.collect(name, past);
             Ok(())
         })
         .await

@@ -68,6 +68,7 @@ pub struct State {
     faults: BTreeMap<String, BTreeSet<Fault>>,
     queries: BTreeMap<String, prometheus::Query>,
     alertmanager: alertmanager::Alertmanager,
+    alerts: Alerts,
     version: u64,
     calls: Vec<String>,
     kill: Option<Kill>,
@@ -95,6 +96,11 @@ impl World {
             queries: prometheus::queries(rules),
             ..State::default()
         })))
+    }
+
+    /// The alert groups of this world, for those who deliver and who read.
+    pub fn alerts(&self) -> Alerts {
+        self.0.borrow().alerts.clone()
     }
 
     /// Stops the leader at a call; none lets it live.

@@ -31,13 +31,16 @@ pub(super) fn verdict_changed(
         policy = verdict.policy,
         "verdict changed"
     );
+    let silences = verdict.silences.iter();
+    let silences = silences.map(|one| format!("silence {} by {}", one.id, one.created_by));
+    let why: Vec<String> = reasons.into_iter().chain(silences).collect();
     (verdict.kind == VerdictKind::Held).then(|| Notice {
         about: About::Node {
             name: verdict.node.clone(),
             uid: verdict.uid.clone(),
         },
         reason: "RepairHeld",
-        note: format!("{} is not repaired: {}", verdict.fault, reasons.join(", ")),
+        note: format!("{} is not repaired: {}", verdict.fault, why.join(", ")),
         warning: true,
     })
 }

@@ -105,9 +105,12 @@ pub enum Source {
     Prometheus,
     /// The watch of nodes.
     Kubernetes,
+    /// The members of an Alertmanager cluster, where they are asked.
+    Alertmanager,
 }
 
 impl Source {
+    /// Those that every site has.
     const ALL: [Self; 2] = [Self::Prometheus, Self::Kubernetes];
 }
 

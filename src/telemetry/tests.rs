@@ -91,6 +91,7 @@ fn verdict(node: &str, kind: VerdictKind, reasons: &[Reason]) -> Verdict {
         severity: Severity::Warning,
         since: Some(t(0)),
         signals: Vec::new(),
+        silences: Vec::new(),
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod audit;
 mod rights;
+mod silence;
 mod site;
 
 use std::collections::BTreeMap;

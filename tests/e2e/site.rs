@@ -71,9 +71,10 @@ impl Site {
         let config = format!(
             "cluster: lab\n\
              listen: {{webhook: \"127.0.0.1:{webhook}\", metrics: \"127.0.0.1:{metrics}\"}}\n\
-             alertmanager: {{webhookAuth: {{bearerTokenFile: {}}}}}\n\
+             alertmanager: {{urls: [\"{}\"], webhookAuth: {{bearerTokenFile: {}}}}}\n\
              prometheus: {{urls: [\"{}\"], timeout: 2s}}\n\
              rules: [rules/*.yaml]\npolicies: [policies/*.yaml]\n",
+            lab.alertmanager().url,
             files.token.display(),
             lab.prometheus().url,
         );

@@ -103,7 +103,14 @@ impl Leader {
                 inputs.push(poll(world, rule));
             }
         }
-        for group in alerts.list() {
+        let groups = alerts.list();
+        let gone = self.groups.extract_if(.., |object, _| {
+            !groups
+                .iter()
+                .any(|group| group.metadata.name.as_ref() == Some(object))
+        });
+        inputs.extend(gone.map(|(object, _)| Input::AlertsGone { object }));
+        for group in groups {
             let object = group.metadata.name.unwrap_or_default();
             let version = group.metadata.resource_version;
             if self.groups.get(&object) != Some(&version) {
@@ -133,8 +140,7 @@ struct Webhook {
 }
 
 impl Webhook {
-    fn new(start: Timestamp) -> Self {
-        let alerts = Alerts::default();
+    fn new(start: Timestamp, alerts: Alerts) -> Self {
         let clock = Arc::new(AtomicI64::new(start.as_second()));
         let outcomes = Arc::new(Mutex::new(Vec::new()));
         let (time, sink) = (Arc::clone(&clock), Arc::clone(&outcomes));
@@ -178,7 +184,7 @@ impl<F: FnMut(Told<'_>) -> io::Result<()>> Demo<F> {
         let world = World::new(start, &setup.rules);
         let plan = plan::populate(&world, seed, start);
         let leader = Leader::new(&world, &setup, None);
-        let webhook = Webhook::new(start);
+        let webhook = Webhook::new(start, world.alerts());
         Self {
             seed,
             step,

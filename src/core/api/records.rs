@@ -41,9 +41,13 @@ pub struct AlertGroupSpec {
     pub receiver: String,
     /// Alertmanager's group key.
     pub group_key: String,
-    /// Whether a delivery said that it left alerts out.
+    /// Which part of the group this is, by a digest of the fingerprint.
     #[serde(default)]
-    pub incomplete: bool,
+    #[schemars(range(max = 15))]
+    pub bucket: u8,
+    /// When a delivery last said that it left alerts out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub truncated_at: Option<Timestamp>,
     /// By fingerprint.
     #[schemars(length(max = 10_000))]
     pub alerts: BTreeMap<String, StoredAlert>,
@@ -123,9 +127,25 @@ pub struct NodeHealthStatus {
     /// Since when each fault is true.
     #[serde(default)]
     pub faults: Vec<FaultRecord>,
+    /// The silences that hold the fault, ten at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 10))]
+    pub silences: Vec<SilenceRecord>,
     /// The trace of the decision.
     #[serde(default)]
     pub trace_id: String,
+}
+
+/// A silence of Alertmanager as `NodeHealth` keeps it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SilenceRecord {
+    /// Its id.
+    pub id: String,
+    /// Who made it, as they said.
+    pub created_by: String,
+    /// When it ends by itself.
+    pub ends_at: Timestamp,
 }
 
 /// A signal as `NodeHealth` keeps it.

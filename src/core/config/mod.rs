@@ -14,6 +14,7 @@ pub use policy::{policies, policy};
 pub use rule::{check_signals, rules};
 pub use settings::{Basic, ClientCertificate, TlsFiles, TokenReview, WebhookAuth, settings};
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::api::{LaunchTemplate, Mode, NodeSelector, Severity, Strategy, When};
@@ -126,6 +127,8 @@ pub struct Rule {
     pub presence: Option<String>,
     /// How often to ask.
     pub interval: Span,
+    /// The labels that the rule and its group add, templates as they are written.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// The limits that bind all policies together.
@@ -204,6 +207,8 @@ pub struct Settings {
     pub webhook_tls: Option<TlsFiles>,
     /// The largest webhook body in bytes, uncompressed.
     pub max_body: usize,
+    /// The base URLs of the members of one Alertmanager cluster, http or https.
+    pub alertmanager_urls: Vec<String>,
     /// Prometheus' base URLs, http or https.
     pub prometheus_urls: Vec<String>,
     /// How long one query may take.

@@ -33,8 +33,8 @@ struct Group {
     interval: Option<Span>,
     #[serde(default, rename = "limit")]
     _limit: Option<u32>,
-    #[serde(default, rename = "labels")]
-    _labels: BTreeMap<String, String>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
     #[serde(default, rename = "query_offset")]
     _query_offset: Option<Span>,
     #[serde(default)]
@@ -53,14 +53,14 @@ struct RawRule {
     for_: Span,
     #[serde(default)]
     keep_firing_for: Span,
-    #[serde(default, rename = "labels")]
-    _labels: BTreeMap<String, String>,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
     #[serde(default)]
     annotations: BTreeMap<String, String>,
 }
 
 /// The alerting rules of some Prometheus rule files. Alert names are unique over all
-/// of them. Labels, `limit` and `query_offset` are accepted and not used.
+/// of them. `limit` and `query_offset` are accepted and not used.
 pub fn rules(documents: &[Document<'_>]) -> Result<Vec<Rule>, Vec<Problem>> {
     let (mut rules, mut problems) = (Vec::new(), Vec::new());
     let mut alerts = BTreeMap::new();
@@ -113,9 +113,13 @@ fn read_groups(
         }
         for (index, raw) in group.rules.into_iter().enumerate() {
             let at = format!("{at}/rules/{index}");
-            let Some(rule) = read_rule(raw, interval, &at, findings) else {
+            let Some(mut rule) = read_rule(raw, interval, &at, findings) else {
                 continue;
             };
+            for (name, value) in &group.labels {
+                let of_rule = rule.labels.entry(name.clone());
+                of_rule.or_insert_with(|| value.clone());
+            }
             let pointer = format!("{at}/alert");
             if let Some(first) = alerts.get(&rule.name) {
                 let hint = format!("the other is in {first}; join the expressions with `or`");
@@ -182,6 +186,7 @@ fn read_rule(
             keep_firing_for: raw.keep_firing_for,
             presence,
             interval,
+            labels: raw.labels,
         }),
         Some(_) => {
             findings.add(&format!("{at}/alert"), "is empty", "give the alert a name");

@@ -76,7 +76,7 @@ struct Webhook {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Alertmanager {
     #[serde(default)]
-    urls: Option<Value>,
+    urls: Vec<String>,
     #[serde(default)]
     webhook_auth: Option<WebhookAuth>,
 }
@@ -234,9 +234,7 @@ fn read(raw: Raw, findings: &mut Findings<'_>) -> Settings {
     if raw.listen.page.is_some() {
         findings.not_supported("/listen/page", "listen.page", "leave it out");
     }
-    if raw.alertmanager.urls.is_some() {
-        findings.not_supported("/alertmanager/urls", "alertmanager.urls", "leave it out");
-    }
+    check_urls(&raw.alertmanager.urls, "/alertmanager/urls", findings);
     if raw.pool_labels.is_some() {
         findings.not_supported("/poolLabels", "poolLabels", "leave it out");
     }
@@ -277,6 +275,7 @@ fn read(raw: Raw, findings: &mut Findings<'_>) -> Settings {
         webhook_auth,
         webhook_tls,
         max_body: raw.webhook.max_body_bytes.unwrap_or(DEFAULT_MAX_BODY),
+        alertmanager_urls: raw.alertmanager.urls,
         prometheus_urls: raw.prometheus.urls,
         prometheus_timeout: raw.prometheus.timeout.unwrap_or(Span::seconds(10)),
         rules: raw.rules,
@@ -341,11 +340,7 @@ fn check_auth(auth: &WebhookAuth, tls: bool, findings: &mut Findings<'_>) {
 }
 
 fn check_prometheus(prometheus: &Prometheus, has_rules: bool, findings: &mut Findings<'_>) {
-    for (index, url) in prometheus.urls.iter().enumerate() {
-        if let Some((message, hint)) = wrong_url(url) {
-            findings.add(&format!("/prometheus/urls/{index}"), message, hint);
-        }
-    }
+    check_urls(&prometheus.urls, "/prometheus/urls", findings);
     if has_rules && prometheus.urls.is_empty() && findings.is_free("/prometheus/urls") {
         findings.add_at_key(
             "/rules",
@@ -354,6 +349,14 @@ fn check_prometheus(prometheus: &Prometheus, has_rules: bool, findings: &mut Fin
         );
     }
     not_zero(prometheus.timeout, "/prometheus/timeout", findings);
+}
+
+fn check_urls(urls: &[String], pointer: &str, findings: &mut Findings<'_>) {
+    for (index, url) in urls.iter().enumerate() {
+        if let Some((message, hint)) = wrong_url(url) {
+            findings.add(&format!("{pointer}/{index}"), message, hint);
+        }
+    }
 }
 
 /// Never shows the URL: it may hold a password.

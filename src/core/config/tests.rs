@@ -400,6 +400,7 @@ fn check_rules(from: &str, to: &str, expect: &[&str]) {
 
 #[test]
 fn a_rule_is_read_whole() {
+    let labels = |severity: &str| BTreeMap::from([("severity".into(), severity.into())]);
     let expect = Rule {
         name: "NodeDiskIOErrors".into(),
         expr: "rate(errors[5m]) > 0".into(),
@@ -407,6 +408,7 @@ fn a_rule_is_read_whole() {
         keep_firing_for: Span::minutes(15),
         presence: Some("node_uname_info".into()),
         interval: Span::seconds(30),
+        labels: labels("critical"),
     };
     assert_eq!(rules(&[document(RULES)]).unwrap(), [expect]);
     let plain = rules(&[document(
@@ -414,6 +416,11 @@ fn a_rule_is_read_whole() {
     )])
     .unwrap();
     assert_eq!(plain[0].interval, Span::minutes(1));
+    let group = "  labels: {severity: info, team: nodes}\n  interval";
+    let both = rules(&[document(&RULES.replace("  interval", group))]).unwrap();
+    let mut expect = labels("critical");
+    expect.insert("team".into(), "nodes".into());
+    assert_eq!(both[0].labels, expect, "the rule's own comes first");
 }
 
 #[test]
@@ -546,6 +553,7 @@ cluster: prod-eu-1
 listen: {webhook: '[::]:1', metrics: '127.0.0.1:2', tls: {certFile: c, keyFile: k}}
 webhook: {maxBodyBytes: 2048}
 alertmanager:
+  urls: ['http://alertmanager:9093']
   webhookAuth:
     bearerTokenFile: /etc/nodemend/token
     basic: {username: am, passwordFile: p}
@@ -590,6 +598,7 @@ limits:
             key_file: "k".into(),
         }),
         max_body: 2048,
+        alertmanager_urls: vec!["http://alertmanager:9093".into()],
         prometheus_urls: vec!["http://prometheus:9090".into()],
         prometheus_timeout: Span::seconds(5),
         rules: vec!["rules/*.yaml".into()],
@@ -619,10 +628,6 @@ fn mistakes_in_settings() {
     check(
         "cluster: a\nlisten: {page: '127.0.0.1:9097'}",
         &["2:10 NotSupportedYet: listen.page"],
-    );
-    check(
-        "cluster: a\nalertmanager: {urls: []}",
-        &["2:16 NotSupportedYet: alertmanager.urls"],
     );
     check(
         "cluster: a\nlisten: {webhook: '0.0.0.0:9095'}",
@@ -690,6 +695,10 @@ fn mistakes_in_settings() {
         check(
             &format!("cluster: a\nprometheus: {{urls: ['{url}']}}"),
             &[&format!("2:21 {message}")],
+        );
+        check(
+            &format!("cluster: a\nalertmanager: {{urls: ['{url}']}}"),
+            &[&format!("2:23 {message}")],
         );
     }
 }

@@ -3,12 +3,15 @@
 //! A source that is silent, stale or in contradiction makes Unknown, never Clear.
 
 pub mod identity;
+pub mod silence;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::api::{AlertGroupSpec, FaultRecord, Leaf, SignalRecord, StoredAlert, When};
+use crate::api::{
+    AlertGroupSpec, FaultRecord, Leaf, SignalRecord, SilenceRecord, StoredAlert, When,
+};
 use crate::config::{Policy, Rule};
 use crate::model::{NodeView, SignalState, Span, Truth};
 use identity::Labels;
@@ -51,6 +54,17 @@ pub enum Input {
     AlertsGone {
         /// The object's name.
         object: String,
+    },
+    /// What Alertmanager said when asked.
+    Asked(silence::Asked),
+    /// No usable answer of Alertmanager, and why.
+    AskFailed(String),
+    /// The silences that an earlier leader knew for a node.
+    Silenced {
+        /// The node's UID.
+        uid: String,
+        /// Which.
+        silences: Vec<SilenceRecord>,
     },
     /// The clocks that an earlier leader kept for a node.
     Restore {
@@ -179,6 +193,7 @@ pub struct Evidence {
     nodes_at: Option<Timestamp>,
     rules: BTreeMap<String, RuleEvidence>,
     alerts: BTreeMap<String, AlertGroupSpec>,
+    alertmanager: silence::Alertmanager,
     /// By node UID and signal.
     signals: BTreeMap<(String, String), Clock>,
     /// By node UID, policy and fault.
@@ -209,6 +224,9 @@ impl Evidence {
             Input::AlertsGone { object } => {
                 self.alerts.remove(&object);
             }
+            Input::Asked(asked) => self.alertmanager.answered(asked),
+            Input::AskFailed(message) => self.alertmanager.failed(message, now),
+            Input::Silenced { uid, silences } => self.alertmanager.restore(uid, silences),
             Input::Restore {
                 uid,
                 signals,
@@ -252,6 +270,7 @@ impl Evidence {
             self.count_unresolved("Prometheus", labels);
         }
         let nodes: Vec<&NodeView> = self.nodes.values().collect();
+        self.alertmanager.fired(&name, &firing, &nodes);
         let join = |series: Vec<Labels>| -> BTreeSet<String> {
             series
                 .iter()
@@ -441,29 +460,7 @@ impl Evidence {
         rules: &[Rule],
         now: Timestamp,
     ) -> Truth {
-        let leaf = |leaf: &Leaf| self.leaf(node, policy, leaf, rules, now);
-        let mut parts = Vec::new();
-        if !when.all.is_empty() {
-            parts.push(Truth::all(when.all.iter().map(leaf)));
-        }
-        if !when.any.is_empty() {
-            parts.push(Truth::any(when.any.iter().map(leaf)));
-        }
-        if !when.none.is_empty() {
-            parts.push(!Truth::any(when.none.iter().map(leaf)));
-        }
-        if let Some(at_least) = &when.at_least {
-            parts.push(Truth::at_least(
-                at_least.count as usize,
-                at_least.of.iter().map(leaf),
-            ));
-        }
-        // An empty combination says nothing; it must not read as true.
-        if parts.is_empty() {
-            Truth::Unknown
-        } else {
-            Truth::all(parts)
-        }
+        combine(when, |leaf| self.leaf(node, policy, leaf, rules, now))
     }
 
     fn leaf(
@@ -544,23 +541,52 @@ impl Evidence {
 
     fn alerted(&self, node: &NodeView, name: &str, now: Timestamp) -> SignalState {
         let nodes: Vec<&NodeView> = self.nodes.values().collect();
-        let about = |alert: &&StoredAlert| {
+        let about = |alert: &StoredAlert| {
+            // The first is cheap, and true of few.
             alert.name == name
+                && identity::resolve(&alert.labels, &[node]).is_ok()
                 && identity::resolve(&alert.labels, &nodes).is_ok_and(|found| found.uid == node.uid)
         };
-        let states = self
+        let delivered: Vec<(&String, &StoredAlert)> = self
             .alerts
             .values()
-            .flat_map(|group| group.alerts.values())
-            .filter(about)
-            .filter_map(|alert| alert_state(alert, node, now));
-        // One firing is enough; a clear needs every alert of the name to be clear.
-        let rank = |state: &SignalState| match state {
-            SignalState::Firing => 0,
-            SignalState::Unknown => 1,
-            SignalState::Clear => 2,
-        };
-        states.min_by_key(rank).unwrap_or(SignalState::Unknown)
+            .flat_map(|group| &group.alerts)
+            .filter(|(_, alert)| about(alert))
+            .collect();
+        self.alertmanager.state(name, &delivered, about, node, now)
+    }
+
+    /// The objects whose every alert is to be forgotten.
+    pub fn forgotten(&self, now: Timestamp) -> impl Iterator<Item = &str> {
+        let groups = self.alerts.iter();
+        groups
+            .filter(move |(_, group)| is_forgotten(group, now))
+            .map(|(object, _)| object.as_str())
+    }
+}
+
+/// What a combination comes to; an empty one says nothing and must not read as true.
+fn combine(when: &When, leaf: impl Fn(&Leaf) -> Truth) -> Truth {
+    let mut parts = Vec::new();
+    if !when.all.is_empty() {
+        parts.push(Truth::all(when.all.iter().map(&leaf)));
+    }
+    if !when.any.is_empty() {
+        parts.push(Truth::any(when.any.iter().map(&leaf)));
+    }
+    if !when.none.is_empty() {
+        parts.push(!Truth::any(when.none.iter().map(&leaf)));
+    }
+    if let Some(at_least) = &when.at_least {
+        parts.push(Truth::at_least(
+            at_least.count as usize,
+            at_least.of.iter().map(&leaf),
+        ));
+    }
+    if parts.is_empty() {
+        Truth::Unknown
+    } else {
+        Truth::all(parts)
     }
 }
 
@@ -626,7 +652,7 @@ fn leaves(when: &When) -> impl Iterator<Item = &Leaf> {
 /// Merges a stored group with a delivery of the same group, per alert by maxima,
 /// so that any order and any repetition of deliveries gives the same.
 pub fn merge(stored: &mut AlertGroupSpec, delivered: &AlertGroupSpec) {
-    stored.incomplete |= delivered.incomplete;
+    stored.truncated_at = stored.truncated_at.max(delivered.truncated_at);
     for (fingerprint, alert) in &delivered.alerts {
         match stored.alerts.get_mut(fingerprint) {
             None => {
@@ -645,26 +671,40 @@ pub fn merge(stored: &mut AlertGroupSpec, delivered: &AlertGroupSpec) {
 /// Whether a merged group says something that the stored one does not. A later time of
 /// receipt alone is news only once in a third of `ALERT_TTL`, so that re-sends cost little.
 pub fn is_news(stored: &AlertGroupSpec, merged: &AlertGroupSpec) -> bool {
+    let later = |new: Option<Timestamp>, old: Option<Timestamp>| {
+        new.zip(old)
+            .is_some_and(|(new, old)| new.duration_since(old) >= ALERT_TTL.signed() / 3)
+    };
     let news = |(fingerprint, alert): (&String, &StoredAlert)| {
         stored.alerts.get(fingerprint).is_none_or(|known| {
-            let later = alert
-                .last_firing
-                .zip(known.last_firing)
-                .is_some_and(|(new, old)| new.duration_since(old) >= ALERT_TTL.signed() / 3);
-            later
+            later(alert.last_firing, known.last_firing)
                 || last_word(alert) != last_word(known)
                 || (alert.starts_at, alert.ends_at) != (known.starts_at, known.ends_at)
         })
     };
-    stored.incomplete != merged.incomplete || merged.alerts.iter().any(news)
+    later(merged.truncated_at, stored.truncated_at)
+        || merged.truncated_at.is_some() != stored.truncated_at.is_some()
+        || merged.alerts.iter().any(news)
 }
 
-/// Drops the alerts of which nothing was received for `FORGET_AFTER`.
+/// Drops the alerts of which nothing was received for `FORGET_AFTER`, and the mark of a
+/// truncated delivery that is older than any alert that counts.
 pub fn forget(group: &mut AlertGroupSpec, now: Timestamp) {
-    group.alerts.retain(|_, alert| {
-        let received = alert.last_firing.max(alert.last_resolved);
-        received.is_some_and(|at| FORGET_AFTER.after(at) >= now)
-    });
+    group.alerts.retain(|_, alert| !is_past(alert, now));
+    group.truncated_at = group.truncated_at.filter(|at| ALERT_TTL.after(*at) >= now);
+}
+
+/// Whether nothing would be left of a group.
+pub fn is_forgotten(group: &AlertGroupSpec, now: Timestamp) -> bool {
+    let truncated = group
+        .truncated_at
+        .is_some_and(|at| ALERT_TTL.after(at) >= now);
+    !truncated && group.alerts.values().all(|alert| is_past(alert, now))
+}
+
+fn is_past(alert: &StoredAlert, now: Timestamp) -> bool {
+    let received = alert.last_firing.max(alert.last_resolved);
+    received.is_none_or(|at| FORGET_AFTER.after(at) < now)
 }
 
 #[cfg(test)]

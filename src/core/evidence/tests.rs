@@ -5,11 +5,11 @@ use crate::api::{AlertGroupSpec, Mode};
 use crate::config::Fault;
 use crate::model::Condition;
 
-fn at(seconds: i64) -> Timestamp {
+pub(super) fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + seconds).expect("in range")
 }
 
-fn node(name: &str, ready: &str) -> NodeView {
+pub(super) fn node(name: &str, ready: &str) -> NodeView {
     NodeView {
         name: name.into(),
         uid: format!("uid-{name}"),
@@ -23,7 +23,7 @@ fn node(name: &str, ready: &str) -> NodeView {
     }
 }
 
-fn rule(for_: u32) -> Rule {
+pub(super) fn rule(for_: u32) -> Rule {
     Rule {
         name: "R".into(),
         expr: "e".into(),
@@ -31,10 +31,11 @@ fn rule(for_: u32) -> Rule {
         keep_firing_for: Span::minutes(15),
         presence: Some("p".into()),
         interval: Span::seconds(30),
+        labels: BTreeMap::new(),
     }
 }
 
-fn policy() -> Policy {
+pub(super) fn policy() -> Policy {
     let when = When {
         any: vec![Leaf {
             signal: Some("R".into()),
@@ -71,7 +72,7 @@ fn series(names: &[&str]) -> Vec<Labels> {
         .collect()
 }
 
-fn answer(firing: &[&str], present: Option<&[&str]>) -> Input {
+pub(super) fn answer(firing: &[&str], present: Option<&[&str]>) -> Input {
     Input::Rule {
         name: "R".into(),
         answer: Answer::Series {
@@ -284,7 +285,7 @@ fn h55_a_wall_clock_that_jumps_never_makes_a_fault_older() {
     assert!(age(&[(True, 0), (True, 30), (Unknown, 3630), (Unknown, 30)]) <= Some(30));
 }
 
-fn alert(starts: i64, firing: Option<i64>, ends: Option<i64>) -> StoredAlert {
+pub(super) fn alert(starts: i64, firing: Option<i64>, ends: Option<i64>) -> StoredAlert {
     StoredAlert {
         name: "A".into(),
         labels: Labels::from([("node".into(), "a".into())]),
@@ -404,6 +405,65 @@ fn h1_any_order_and_repetition_of_deliveries_gives_the_same() {
     for order in [&[2, 1, 0][..], &[1, 0, 2], &[0, 0, 2, 1, 1], &[2, 0, 1, 2]] {
         assert_eq!(merged(order), expect, "{order:?}");
     }
+}
+
+#[test]
+fn h4_what_a_delivery_left_out_is_not_clear() {
+    let node = node("a", "True");
+    let mut evidence = with_nodes("True");
+    let mut group = AlertGroupSpec {
+        truncated_at: Some(at(0)),
+        ..AlertGroupSpec::default()
+    };
+    let fold = |evidence: &mut Evidence, group: &AlertGroupSpec, now| {
+        let object = "o".into();
+        let group = group.clone();
+        evidence.fold(Input::Alerts { object, group }, at(now));
+        evidence.signal(&node, "A", &[], at(now)).state
+    };
+    assert_eq!(fold(&mut evidence, &group, 0), SignalState::Unknown);
+    group.alerts.insert("f".into(), alert(0, Some(0), None));
+    assert_eq!(fold(&mut evidence, &group, 0), SignalState::Firing);
+    // A later delivery that leaves it out says nothing of it.
+    let later = AlertGroupSpec {
+        truncated_at: Some(at(60)),
+        ..AlertGroupSpec::default()
+    };
+    merge(&mut group, &later);
+    assert_eq!(fold(&mut evidence, &group, 60), SignalState::Firing);
+    assert_eq!(group.truncated_at, Some(at(60)));
+    // The mark goes when every alert of that time has expired, and whole deliveries came.
+    forget(&mut group, at(60 + 900));
+    assert!(group.truncated_at.is_some());
+    forget(&mut group, at(60 + 901));
+    assert!(group.truncated_at.is_none());
+}
+
+#[test]
+fn a_group_is_forgotten_when_nothing_of_it_was_received_for_a_day() {
+    let day = 24 * 3600;
+    let mut group = AlertGroupSpec::default();
+    assert!(is_forgotten(&group, at(0)), "of nothing nothing is left");
+    group.alerts.insert("f".into(), alert(0, Some(0), None));
+    let resolved = StoredAlert {
+        last_resolved: Some(at(100)),
+        ..alert(0, None, Some(90))
+    };
+    group.alerts.insert("e".into(), resolved);
+    for (now, expect) in [
+        (0, false),
+        (day, false),
+        (day + 100, false),
+        (day + 101, true),
+    ] {
+        assert_eq!(is_forgotten(&group, at(now)), expect, "{now}");
+        let mut evidence = with_nodes("True");
+        let (object, group) = ("o".into(), group.clone());
+        evidence.fold(Input::Alerts { object, group }, at(0));
+        assert_eq!(evidence.forgotten(at(now)).count(), usize::from(expect));
+    }
+    group.truncated_at = Some(at(day + 101));
+    assert!(!is_forgotten(&group, at(day + 101)));
 }
 
 #[test]

@@ -1,0 +1,423 @@
+//! Asks the members of an Alertmanager cluster, one after the other until one answers:
+//! which alerts fire, and which silences there are. They share their silences, and
+//! Prometheus tells each of them its alerts, so one answer is enough.
+
+use std::error::Error as _;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::future::try_join3;
+use jiff::Timestamp;
+use nodemend_core::evidence::Input;
+use nodemend_core::evidence::identity::Labels;
+use nodemend_core::evidence::silence::{Asked, AskedAlert, Matcher, Silence};
+use reqwest::{StatusCode, Url, redirect, retry};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// How long one member may take for one answer.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// The longest answer that is read, in bytes.
+const MAX_BODY: usize = 64 << 20;
+/// How often it is asked.
+const INTERVAL: Duration = Duration::from_mins(1);
+/// How soon it is asked again when no member answered.
+const RETRY: Duration = Duration::from_secs(15);
+
+/// Why there is no usable answer.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    /// It cannot be asked at all.
+    #[error("{0}")]
+    Setup(String),
+    /// Nothing came back, or only a part, or too late.
+    #[error("no answer: {0}")]
+    NoAnswer(String),
+    /// A status other than 200.
+    #[error("HTTP status {0}")]
+    Status(u16),
+    /// A body longer than this many bytes.
+    #[error("an answer of more than {0} bytes")]
+    TooLong(usize),
+    /// It is not what Alertmanager answers.
+    #[error("not an answer of Alertmanager: {0}")]
+    Shape(String),
+}
+
+/// The members of one cluster. Clones share which of them answered last.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    urls: Arc<[Url]>,
+    preferred: Arc<AtomicUsize>,
+    max_body: usize,
+}
+
+impl Client {
+    /// Base URLs, such as `http://alertmanager:9093`, in order of preference. A URL with
+    /// credentials is an error.
+    pub fn new(urls: &[String]) -> Result<Self, Error> {
+        Self::with_deadline(urls, DEADLINE)
+    }
+
+    fn with_deadline(urls: &[String], deadline: Duration) -> Result<Self, Error> {
+        let urls: Vec<Url> = urls
+            .iter()
+            .map(|url| endpoint(url))
+            .collect::<Result<_, _>>()?;
+        if urls.is_empty() {
+            return Err(Error::Setup("there is no Alertmanager to ask".into()));
+        }
+        let http = reqwest::Client::builder()
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .timeout(deadline)
+            .build()
+            .map_err(|error| Error::Setup(cause(&error)))?;
+        Ok(Self {
+            http,
+            urls: urls.into(),
+            preferred: Arc::default(),
+            max_body: MAX_BODY,
+        })
+    }
+
+    /// Asks each member in turn until one has a usable answer; `now` is the time before that.
+    pub async fn ask(&self, now: impl Fn() -> Timestamp) -> Input {
+        let first = self.preferred.load(Ordering::Relaxed);
+        let mut errors = String::new();
+        for offset in 0..self.urls.len() {
+            let index = (first + offset) % self.urls.len();
+            let url = &self.urls[index];
+            match self.ask_at(url, now()).await {
+                Ok(asked) => {
+                    self.preferred.store(index, Ordering::Relaxed);
+                    return Input::Asked(asked);
+                }
+                Err(error) => {
+                    let between = if errors.is_empty() { "" } else { "; " };
+                    let _ = write!(errors, "{between}{}: {error}", url.authority());
+                }
+            }
+        }
+        Input::AskFailed(errors)
+    }
+
+    async fn ask_at(&self, url: &Url, at: Timestamp) -> Result<Asked, Error> {
+        const STATES: &str = "active=true&silenced=true&inhibited=true&unprocessed=true";
+        let (status, alerts, silences): (Status, Vec<Alert>, Vec<RawSilence>) = try_join3(
+            self.get(url, "status", None),
+            self.get(url, "alerts", Some(STATES)),
+            self.get(url, "silences", None),
+        )
+        .await?;
+        Ok(Asked {
+            at,
+            running_since: status.uptime,
+            alerts: alerts.into_iter().map(AskedAlert::from).collect(),
+            silences: silences.into_iter().map(Silence::from).collect(),
+        })
+    }
+
+    async fn get<T: DeserializeOwned>(
+        &self,
+        url: &Url,
+        what: &str,
+        query: Option<&str>,
+    ) -> Result<T, Error> {
+        let mut url = url.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.push(what);
+        }
+        url.set_query(query);
+        let sent = self.http.get(url).send().await;
+        let mut response = sent.map_err(|error| no_answer(&error))?;
+        if response.status() != StatusCode::OK {
+            return Err(Error::Status(response.status().as_u16()));
+        }
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| no_answer(&error))? {
+            if body.len() + chunk.len() > self.max_body {
+                return Err(Error::TooLong(self.max_body));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let shape = |error: serde_json::Error| Error::Shape(super::quote(&error.to_string()));
+        serde_json::from_slice(&body).map_err(shape)
+    }
+}
+
+/// Asks at once, and again and again until it is dropped. `send` gets each answer; it must
+/// not block.
+pub async fn poll(client: Client, now: impl Fn() -> Timestamp, send: impl Fn(Input)) {
+    loop {
+        let input = client.ask(&now).await;
+        let pause = match &input {
+            Input::AskFailed(_) => RETRY,
+            _ => INTERVAL,
+        };
+        send(input);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+#[derive(Deserialize)]
+struct Status {
+    uptime: Timestamp,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Alert {
+    fingerprint: String,
+    labels: Labels,
+    starts_at: Timestamp,
+    updated_at: Timestamp,
+}
+
+impl From<Alert> for AskedAlert {
+    fn from(raw: Alert) -> Self {
+        Self {
+            fingerprint: raw.fingerprint,
+            labels: raw.labels,
+            starts_at: raw.starts_at,
+            updated_at: raw.updated_at,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawSilence {
+    id: String,
+    #[serde(default)]
+    created_by: String,
+    starts_at: Timestamp,
+    ends_at: Timestamp,
+    matchers: Vec<RawMatcher>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RawMatcher {
+    name: String,
+    value: String,
+    is_regex: bool,
+    /// Versions before 0.22 do not know of it.
+    #[serde(default = "yes")]
+    is_equal: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl From<RawSilence> for Silence {
+    fn from(raw: RawSilence) -> Self {
+        let matcher =
+            |raw: &RawMatcher| Matcher::new(&raw.name, &raw.value, raw.is_regex, raw.is_equal);
+        Self {
+            id: raw.id,
+            created_by: raw.created_by,
+            starts_at: raw.starts_at,
+            ends_at: raw.ends_at,
+            matchers: raw.matchers.iter().map(matcher).collect(),
+        }
+    }
+}
+
+/// Never shows the URL: it may hold a password.
+fn endpoint(base: &str) -> Result<Url, Error> {
+    let wrong = |why: &str| Error::Setup(format!("a URL of Alertmanager {why}"));
+    let mut url = Url::parse(base).map_err(|error| wrong(&format!("is none: {error}")))?;
+    if !["http", "https"].contains(&url.scheme()) {
+        return Err(wrong("is not an http or https URL"));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(wrong("holds credentials"));
+    }
+    if let Ok(mut segments) = url.path_segments_mut() {
+        segments.pop_if_empty().extend(["api", "v2"]);
+    }
+    Ok(url)
+}
+
+fn no_answer(error: &reqwest::Error) -> Error {
+    Error::NoAnswer(if error.is_timeout() {
+        "timed out".into()
+    } else {
+        cause(error)
+    })
+}
+
+/// The innermost cause: reqwest's own text has the URL in it, and little else.
+fn cause(error: &reqwest::Error) -> String {
+    let Some(mut inner) = error.source() else {
+        return "the request failed".into();
+    };
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    inner.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nodemend_lab::{Double, Reply};
+
+    const STATUS: &str = r#"{"uptime":"2026-11-24T09:00:00.000Z","versionInfo":{},"cluster":{}}"#;
+    const ALERTS: &str = r#"[{"annotations":{},"endsAt":"2026-11-24T10:04:00Z","fingerprint":"f","receivers":[{"name":"r"}],
+        "startsAt":"2026-11-24T09:30:00Z","updatedAt":"2026-11-24T10:00:00Z","generatorURL":"",
+        "status":{"inhibitedBy":["e"],"mutedBy":[],"silencedBy":["s"],"state":"suppressed"},
+        "labels":{"alertname":"A","node":"a"}}]"#;
+    const SILENCES: &str = r#"[{"id":"s","status":{"state":"active"},"updatedAt":"2026-11-24T09:00:00Z","comment":"c","createdBy":"ann",
+        "startsAt":"2026-11-24T09:00:00Z","endsAt":"2026-11-24T11:00:00Z",
+        "matchers":[{"isEqual":false,"isRegex":true,"name":"node","value":"b.*"},{"isRegex":false,"name":"alertname","value":"A"}]}]"#;
+
+    fn sound(line: &str) -> Reply {
+        let body = match line {
+            line if line.contains("/alerts") => ALERTS,
+            line if line.contains("/silences") => SILENCES,
+            _ => STATUS,
+        };
+        Reply::Answer(200, body.into())
+    }
+
+    fn at() -> Timestamp {
+        "2026-11-24T10:00:30Z".parse().unwrap()
+    }
+
+    fn client(doubles: &[&Double]) -> Client {
+        let urls: Vec<String> = doubles.iter().map(|double| double.url.clone()).collect();
+        Client::with_deadline(&urls, Duration::from_secs(20)).unwrap()
+    }
+
+    async fn answering(reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Double {
+        Double::start(move |sent| reply(&sent.line)).await.unwrap()
+    }
+
+    async fn check_failed(client: &Client, expect: &str) {
+        match client.ask(at).await {
+            Input::AskFailed(message) if message.contains(expect) => {}
+            other => panic!("{other:?}, not {expect}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn h85_alerts_of_every_state_are_asked_for_and_inhibited_ones_fire() {
+        let double = answering(sound).await;
+        let Input::Asked(asked) = client(&[&double]).ask(at).await else {
+            panic!("it answers");
+        };
+        assert_eq!(asked.at, at());
+        assert_eq!(asked.running_since, "2026-11-24T09:00:00Z".parse().unwrap());
+        let [alert] = &asked.alerts[..] else {
+            panic!("one alert");
+        };
+        assert_eq!(
+            (alert.fingerprint.as_str(), alert.labels["node"].as_str()),
+            ("f", "a")
+        );
+        assert_eq!(alert.updated_at, "2026-11-24T10:00:00Z".parse().unwrap());
+        let expect = Silence {
+            id: "s".into(),
+            created_by: "ann".into(),
+            starts_at: "2026-11-24T09:00:00Z".parse().unwrap(),
+            ends_at: "2026-11-24T11:00:00Z".parse().unwrap(),
+            matchers: vec![
+                Matcher::new("node", "b.*", true, false),
+                Matcher::new("alertname", "A", false, true),
+            ],
+        };
+        assert_eq!(asked.silences, [expect]);
+        let mut lines: Vec<String> = double.sent().into_iter().map(|sent| sent.line).collect();
+        lines.sort();
+        assert_eq!(
+            lines,
+            [
+                "GET /api/v2/alerts?active=true&silenced=true&inhibited=true&unprocessed=true",
+                "GET /api/v2/silences",
+                "GET /api/v2/status",
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn each_member_is_asked_until_one_answers_and_that_one_first_next_time() {
+        let broken = answering(|_| Reply::Answer(503, String::new())).await;
+        let sound = answering(sound).await;
+        let client = client(&[&broken, &sound]);
+        for _ in 0..2 {
+            assert!(matches!(client.clone().ask(at).await, Input::Asked(_)));
+        }
+        assert_eq!(sound.sent().len(), 6);
+        assert!(broken.sent().len() <= 3, "it was asked once");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_whole_answer_is_failed() {
+        for (reply, expect) in [
+            (Reply::Answer(500, String::new()), "HTTP status 500"),
+            (
+                Reply::Answer(200, "<html>log in</html>".into()),
+                "not an answer",
+            ),
+            (Reply::Answer(200, "[{}]".into()), "not an answer"),
+            (
+                Reply::Redirect("http://127.0.0.1:1".into()),
+                "HTTP status 302",
+            ),
+        ] {
+            // One of the three is enough.
+            for part in ["/status", "/alerts", "/silences"] {
+                let reply = reply.clone();
+                let double = answering(move |line| {
+                    if line.contains(part) {
+                        reply.clone()
+                    } else {
+                        sound(line)
+                    }
+                });
+                check_failed(&client(&[&double.await]), expect).await;
+            }
+        }
+        let double = answering(sound).await;
+        let mut short = client(&[&double]);
+        short.max_body = 20;
+        check_failed(&short, "more than 20 bytes").await;
+        let silent = answering(|_| Reply::Hang).await;
+        let urls = [silent.url.clone()];
+        let hasty = Client::with_deadline(&urls, Duration::from_millis(100)).unwrap();
+        check_failed(&hasty, "no answer: timed out").await;
+    }
+
+    #[tokio::test]
+    async fn it_is_asked_at_once() {
+        let client = Client::new(&["http://127.0.0.1:1".into()]).unwrap();
+        let (send, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        tokio::select! {
+            () = poll(client, at, |input| send.send(input).unwrap()) => panic!("it ended"),
+            input = heard.recv() => assert!(matches!(input, Some(Input::AskFailed(_)))),
+        }
+    }
+
+    #[test]
+    fn urls_are_checked_and_never_shown() {
+        for (urls, expect) in [
+            (vec![], "no Alertmanager"),
+            (vec!["alertmanager"], "is none"),
+            (vec!["ftp://alertmanager"], "not an http"),
+            (vec!["http://user:secret@alertmanager"], "holds credentials"),
+        ] {
+            let urls: Vec<String> = urls.into_iter().map(str::to_owned).collect();
+            let error = Client::new(&urls).unwrap_err().to_string();
+            assert!(
+                error.contains(expect) && !error.contains("secret"),
+                "{error}"
+            );
+        }
+    }
+}

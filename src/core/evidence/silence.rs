@@ -1,0 +1,466 @@
+//! What Alertmanager says when it is asked: the alerts it lists, and the silences by
+//! which people veto. A silence is matched by us against every signal, polled rules
+//! and conditions included. Inhibition is no veto, so nothing here knows of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use regex::Regex;
+
+use super::identity::{self, Labels};
+use super::{Evidence, MAX_STALENESS, alert_state, combine, leaves};
+use crate::api::{Leaf, SilenceRecord, StoredAlert, When};
+use crate::config::{Policy, Rule};
+use crate::model::{NodeView, SignalState, Span, Truth};
+
+/// A member that runs for less than this may not have been told of every alert yet.
+pub const SETTLED_AFTER: Span = Span::minutes(5);
+/// The series kept of one rule and node, for silences to match.
+const MAX_SERIES: usize = 16;
+/// The silences that one record names.
+const MAX_SILENCES: usize = 10;
+/// The longest id or author that a record repeats, in characters.
+const MAX_TEXT: usize = 100;
+
+/// An answer of Alertmanager, from one member of its cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Asked {
+    /// When it was asked, by our clock.
+    pub at: Timestamp,
+    /// Since when the member runs, by its clock.
+    pub running_since: Timestamp,
+    /// Every alert that it holds for firing, silenced and inhibited ones included.
+    pub alerts: Vec<AskedAlert>,
+    /// Its silences, of any age.
+    pub silences: Vec<Silence>,
+}
+
+/// An alert of the list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AskedAlert {
+    /// Alertmanager's fingerprint.
+    pub fingerprint: String,
+    /// All labels.
+    pub labels: Labels,
+    /// When it started.
+    pub starts_at: Timestamp,
+    /// When Alertmanager was last told of it, by its clock.
+    pub updated_at: Timestamp,
+}
+
+/// A silence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Silence {
+    /// Its id.
+    pub id: String,
+    /// Who made it, as they said.
+    pub created_by: String,
+    /// It holds from here …
+    pub starts_at: Timestamp,
+    /// … to before here.
+    pub ends_at: Timestamp,
+    /// All of them have to match.
+    pub matchers: Vec<Matcher>,
+}
+
+/// One matcher of a silence.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Matcher {
+    name: String,
+    equal: bool,
+    test: Test,
+}
+
+#[derive(Clone, Debug)]
+enum Test {
+    Text(String),
+    Pattern(Regex),
+    /// Not understood: it matches everything, since to hold is the safe side.
+    Unreadable,
+}
+
+impl PartialEq for Test {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Text(one), Self::Text(two)) => one == two,
+            (Self::Pattern(one), Self::Pattern(two)) => one.as_str() == two.as_str(),
+            (Self::Unreadable, Self::Unreadable) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Matcher {
+    /// `equal` is false for `!=` and `!~`. A regular expression has to match the whole value.
+    pub fn new(name: &str, value: &str, regex: bool, equal: bool) -> Self {
+        let test = if regex {
+            Regex::new(&format!("^(?:{value})$")).map_or(Test::Unreadable, Test::Pattern)
+        } else {
+            Test::Text(value.to_owned())
+        };
+        Self {
+            name: name.to_owned(),
+            equal,
+            test,
+        }
+    }
+
+    /// A label that is not there is empty. What a template will give is not known.
+    fn matches(&self, labels: &Labels) -> bool {
+        let value = labels.get(&self.name).map_or("", String::as_str);
+        match &self.test {
+            Test::Unreadable => true,
+            _ if value.contains("{{") => true,
+            Test::Text(text) => (value == text) == self.equal,
+            Test::Pattern(pattern) => pattern.is_match(value) == self.equal,
+        }
+    }
+}
+
+impl Silence {
+    /// Whether it silences what carries exactly these labels.
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.matchers.iter().all(|matcher| matcher.matches(labels))
+    }
+
+    /// Whether it silences a stored alert, of which not every label was kept: of the
+    /// others any value is possible.
+    fn may_match(&self, alert: &StoredAlert) -> bool {
+        let mut labels = alert.labels.clone();
+        labels.insert("alertname".into(), alert.name.clone());
+        labels.insert("severity".into(), alert.severity.clone());
+        let known = |name: &str| labels.contains_key(name) || identity::is_identity_label(name);
+        self.matchers
+            .iter()
+            .all(|matcher| !known(&matcher.name) || matcher.matches(&labels))
+    }
+
+    /// Whether it silences all of a node: what has the node's labels and no other, or
+    /// what a label that says which node alone gives.
+    fn covers(&self, node: &NodeView) -> bool {
+        let mut named = Labels::new();
+        for matcher in &self.matchers {
+            if let (Test::Text(value), true) = (&matcher.test, matcher.equal)
+                && identity::is_identity_label(&matcher.name)
+            {
+                named.insert(matcher.name.clone(), value.clone());
+            }
+        }
+        let by_name =
+            named.len() == self.matchers.len() && identity::resolve(&named, &[node]).is_ok();
+        by_name || self.matches(&node_labels(node))
+    }
+
+    fn active(&self, now: Timestamp) -> bool {
+        self.starts_at <= now && now < self.ends_at
+    }
+
+    fn record(&self) -> SilenceRecord {
+        let short = |text: &str| text.chars().take(MAX_TEXT).collect();
+        SilenceRecord {
+            id: short(&self.id),
+            created_by: short(&self.created_by),
+            ends_at: self.ends_at,
+        }
+    }
+}
+
+fn node_labels(node: &NodeView) -> Labels {
+    let mut labels = node.labels.clone();
+    labels.insert("node".into(), node.name.clone());
+    labels
+}
+
+/// What is known from asking.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Alertmanager {
+    at: Option<Timestamp>,
+    /// Whether what it does not list does not fire.
+    complete: bool,
+    /// By name and fingerprint, with all labels.
+    listed: BTreeMap<String, BTreeMap<String, StoredAlert>>,
+    silences: Vec<Silence>,
+    failed: Option<(Timestamp, String)>,
+    /// By node UID, from the records of an earlier leader.
+    restored: BTreeMap<String, Vec<SilenceRecord>>,
+    /// The series of a rule that fired last, by rule and node UID.
+    fired: BTreeMap<String, BTreeMap<String, Vec<Labels>>>,
+}
+
+impl Alertmanager {
+    pub(super) fn answered(&mut self, asked: Asked) {
+        self.listed.clear();
+        for alert in asked.alerts {
+            let name = alert.labels.get("alertname").cloned().unwrap_or_default();
+            let stored = StoredAlert {
+                name: name.clone(),
+                labels: alert.labels,
+                severity: String::new(),
+                starts_at: alert.starts_at,
+                last_firing: Some(alert.updated_at.min(asked.at)),
+                last_resolved: None,
+                ends_at: None,
+            };
+            let named = self.listed.entry(name).or_default();
+            named.insert(alert.fingerprint, stored);
+        }
+        self.silences = asked.silences;
+        self.complete = SETTLED_AFTER.after(asked.running_since) <= asked.at;
+        self.at = Some(asked.at);
+        self.failed = None;
+        self.restored.clear();
+    }
+
+    pub(super) fn failed(&mut self, message: String, now: Timestamp) {
+        let since = self.failed.take().map_or(now, |(since, _)| since);
+        self.failed = Some((since, message));
+    }
+
+    pub(super) fn restore(&mut self, uid: String, silences: Vec<SilenceRecord>) {
+        self.restored.insert(uid, silences);
+    }
+
+    /// Keeps the labels of the series that fire, by node. A node whose series went away
+    /// keeps its last, as a fault under repair outlives them.
+    pub(super) fn fired(&mut self, rule: &str, series: &[Labels], nodes: &[&NodeView]) {
+        let mut fired: BTreeMap<String, Vec<Labels>> = BTreeMap::new();
+        for labels in series {
+            if let Ok(node) = identity::resolve(labels, nodes) {
+                let kept = fired.entry(node.uid.clone()).or_default();
+                if kept.len() < MAX_SERIES {
+                    kept.push(labels.clone());
+                }
+            }
+        }
+        let known: BTreeSet<&str> = nodes.iter().map(|node| node.uid.as_str()).collect();
+        let kept = self.fired.entry(rule.to_owned()).or_default();
+        kept.retain(|uid, _| known.contains(uid.as_str()));
+        kept.extend(fired);
+    }
+
+    fn fresh(&self, now: Timestamp) -> bool {
+        self.at.is_some_and(|at| MAX_STALENESS.after(at) >= now)
+    }
+
+    /// What a listed alert says; none for one of an earlier machine of this name.
+    fn listed_state(
+        &self,
+        alert: &StoredAlert,
+        node: &NodeView,
+        now: Timestamp,
+    ) -> Option<SignalState> {
+        if !self.fresh(now) {
+            return alert_state(alert, node, now);
+        }
+        // What Alertmanager was told before this node object was, was told of another machine.
+        (Some(node.created) <= alert.last_firing).then_some(SignalState::Firing)
+    }
+
+    /// What is said of a node by the alerts of one name that were delivered about it, by
+    /// fingerprint, and by those that are listed: of each the later word counts.
+    pub(super) fn state(
+        &self,
+        name: &str,
+        stored: &[(&String, &StoredAlert)],
+        about: impl Fn(&StoredAlert) -> bool,
+        node: &NodeView,
+        now: Timestamp,
+    ) -> SignalState {
+        // Then what is not listed does not fire.
+        let whole = self.fresh(now) && self.complete;
+        let listed = self.listed.get(name);
+        let is_listed = |fingerprint| listed.is_some_and(|all| all.contains_key(fingerprint));
+        let (mut states, mut later) = (Vec::new(), BTreeSet::new());
+        for (fingerprint, alert) in stored {
+            let Some(state) = alert_state(alert, node, now) else {
+                continue;
+            };
+            if self.at.is_none() || alert.last_firing.max(alert.last_resolved) > self.at {
+                later.insert(*fingerprint);
+                states.push(state);
+            } else if !whole && !is_listed(*fingerprint) {
+                // Delivered, then not listed, by a list that is old or from a new member.
+                states.push(match state {
+                    SignalState::Firing => SignalState::Unknown,
+                    other => other,
+                });
+            }
+        }
+        let listed = listed
+            .into_iter()
+            .flatten()
+            .filter(|(fingerprint, alert)| !later.contains(fingerprint) && about(alert));
+        states.extend(listed.filter_map(|(_, alert)| self.listed_state(alert, node, now)));
+        // One firing is enough; a clear needs every alert of the name to be clear.
+        let silent = if whole {
+            SignalState::Clear
+        } else {
+            SignalState::Unknown
+        };
+        let rank = |state: &SignalState| match state {
+            SignalState::Firing => 0,
+            SignalState::Unknown => 1,
+            SignalState::Clear => 2,
+        };
+        states.into_iter().min_by_key(rank).unwrap_or(silent)
+    }
+}
+
+/// What a silence is matched for.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    node: &'a NodeView,
+    policy: &'a Policy,
+    rules: &'a [Rule],
+    now: Timestamp,
+}
+
+impl Evidence {
+    /// The silences that hold a fault of a node: those of the whole node, and those of
+    /// signals without which the fault would not be true. By id, each once.
+    pub fn silences(
+        &self,
+        node: &NodeView,
+        policy: &Policy,
+        fault: &str,
+        rules: &[Rule],
+        now: Timestamp,
+    ) -> Vec<SilenceRecord> {
+        let asked = Question {
+            node,
+            policy,
+            rules,
+            now,
+        };
+        let when = policy.faults.iter().find(|known| known.name == fault);
+        let mut found: Vec<SilenceRecord> = self
+            .active(now)
+            .filter(|silence| silence.covers(node))
+            .map(Silence::record)
+            .collect();
+        if let Some(when) = when.map(|fault| &fault.when)
+            && self.unsilenced(when, asked) != Truth::True
+        {
+            self.matched(when, asked, &mut found);
+        }
+        // Until Alertmanager answers us, what an earlier leader knew holds.
+        if self.alertmanager.failed.is_some() && self.alertmanager.at.is_none() {
+            let known = self.alertmanager.restored.get(&node.uid);
+            found.extend(
+                known
+                    .into_iter()
+                    .flatten()
+                    .filter(|known| now < known.ends_at)
+                    .cloned(),
+            );
+        }
+        found.sort_by(|one, two| one.id.cmp(&two.id));
+        found.dedup_by(|one, two| one.id == two.id);
+        found.truncate(MAX_SILENCES);
+        found
+    }
+
+    /// Since when Alertmanager does not answer, and what was said.
+    pub fn asking_failed(&self) -> Option<(Timestamp, &str)> {
+        let (since, message) = self.alertmanager.failed.as_ref()?;
+        Some((*since, message))
+    }
+
+    fn active(&self, now: Timestamp) -> impl Iterator<Item = &Silence> {
+        let silences = self.alertmanager.silences.iter();
+        silences.filter(move |silence| silence.active(now))
+    }
+
+    /// The truth of a combination as if nothing were known of silenced signals.
+    fn unsilenced(&self, when: &When, asked: Question<'_>) -> Truth {
+        combine(when, |leaf| {
+            if let Some(part) = part(leaf, asked.policy) {
+                return self.unsilenced(part, asked);
+            }
+            let truth = self.leaf(asked.node, asked.policy, leaf, asked.rules, asked.now);
+            if truth == Truth::True
+                && self
+                    .active(asked.now)
+                    .any(|one| self.mutes(one, leaf, asked))
+            {
+                Truth::Unknown
+            } else {
+                truth
+            }
+        })
+    }
+
+    /// The silences of every signal of a combination.
+    fn matched(&self, when: &When, asked: Question<'_>, into: &mut Vec<SilenceRecord>) {
+        for leaf in leaves(when) {
+            match part(leaf, asked.policy) {
+                Some(part) => self.matched(part, asked, into),
+                None => into.extend(
+                    self.active(asked.now)
+                        .filter(|silence| self.mutes(silence, leaf, asked))
+                        .map(Silence::record),
+                ),
+            }
+        }
+    }
+
+    fn mutes(&self, silence: &Silence, leaf: &Leaf, asked: Question<'_>) -> bool {
+        if let Some(wanted) = &leaf.condition {
+            let mut labels = node_labels(asked.node);
+            labels.insert("condition".into(), wanted.type_.clone());
+            return silence.matches(&labels);
+        }
+        leaf.signal
+            .as_ref()
+            .is_some_and(|name| self.mutes_signal(silence, name, asked))
+    }
+
+    /// One matched alert or series is enough: whoever silenced it looks at this node.
+    fn mutes_signal(&self, silence: &Silence, name: &str, asked: Question<'_>) -> bool {
+        let about = |alert: &StoredAlert| {
+            alert.name == name && identity::resolve(&alert.labels, &[asked.node]).is_ok()
+        };
+        let listed = self.alertmanager.listed.get(name);
+        let is_listed = |fingerprint| listed.is_some_and(|all| all.contains_key(fingerprint));
+        let polled = asked.rules.iter().find(|rule| rule.name == name);
+        let series = self
+            .alertmanager
+            .fired
+            .get(name)
+            .and_then(|fired| fired.get(&asked.node.uid))
+            .filter(|_| polled.is_some());
+        let labelled = |series: &Labels| {
+            let mut labels = series.clone();
+            labels.extend(polled.iter().flat_map(|rule| rule.labels.clone()));
+            labels.insert("alertname".into(), name.to_owned());
+            labels
+        };
+        listed
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .any(|alert| about(alert) && silence.matches(&alert.labels))
+            || series
+                .into_iter()
+                .flatten()
+                .any(|series| silence.matches(&labelled(series)))
+            || self
+                .alerts
+                .values()
+                .flat_map(|group| &group.alerts)
+                .filter(|(fingerprint, alert)| !is_listed(*fingerprint) && about(alert))
+                .filter(|(_, alert)| {
+                    alert_state(alert, asked.node, asked.now) == Some(SignalState::Firing)
+                })
+                .any(|(_, alert)| silence.may_match(alert))
+    }
+}
+
+/// The combination of a leaf that names another fault.
+fn part<'a>(leaf: &Leaf, policy: &'a Policy) -> Option<&'a When> {
+    let name = leaf.fault.as_ref()?;
+    let fault = policy.faults.iter().find(|fault| fault.name == *name)?;
+    Some(&fault.when)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,468 @@
+//! Tables of silences, and of what Alertmanager lists.
+
+use super::*;
+use crate::api::{AlertGroupSpec, ConditionLeaf, ConditionStatus};
+use crate::evidence::tests::{alert, answer, at, node, policy, rule};
+use crate::evidence::{ALERT_TTL, Input};
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    pairs.iter().map(pair).collect()
+}
+
+/// Matchers as people write them, one a word: `a=b`, `a!=b`, `a=~b`, `a!~b`.
+fn silence(id: &str, matchers: &str) -> Silence {
+    let matcher = |text: &str| {
+        let at = text.find(['=', '!']).expect("an operator");
+        let (name, rest) = text.split_at(at);
+        let long = ["!=", "!~", "=~"]
+            .iter()
+            .any(|operator| rest.starts_with(operator));
+        let (operator, value) = rest.split_at(if long { 2 } else { 1 });
+        Matcher::new(
+            name,
+            value,
+            operator.ends_with('~'),
+            !operator.starts_with('!'),
+        )
+    };
+    Silence {
+        id: id.into(),
+        created_by: "ann".into(),
+        starts_at: at(0),
+        ends_at: at(100),
+        matchers: matchers.split_whitespace().map(matcher).collect(),
+    }
+}
+
+fn asked(now: i64, alerts: Vec<AskedAlert>, silences: Vec<Silence>) -> Input {
+    Input::Asked(Asked {
+        at: at(now),
+        running_since: at(-10_000),
+        alerts,
+        silences,
+    })
+}
+
+fn listed(pairs: &[(&str, &str)], updated: i64) -> AskedAlert {
+    AskedAlert {
+        fingerprint: "f".into(),
+        labels: labels(pairs),
+        starts_at: at(-500),
+        updated_at: at(updated),
+    }
+}
+
+fn delivered(firing: Option<i64>, resolved: Option<i64>, ends: Option<i64>) -> Input {
+    let alert = StoredAlert {
+        last_resolved: resolved.map(at),
+        ..alert(0, firing, ends)
+    };
+    Input::Alerts {
+        object: "o".into(),
+        group: AlertGroupSpec {
+            alerts: BTreeMap::from([("f".into(), alert)]),
+            ..AlertGroupSpec::default()
+        },
+    }
+}
+
+fn evidence(inputs: Vec<Input>, now: i64) -> Evidence {
+    let mut evidence = Evidence::default();
+    let nodes = vec![node("a", "False"), node("b", "True")];
+    evidence.fold(Input::Nodes(nodes), at(now));
+    for input in inputs {
+        evidence.fold(input, at(now));
+    }
+    evidence
+}
+
+#[test]
+fn matchers_are_alertmanagers() {
+    for (matcher, value, expect) in [
+        ("a=b", "b", true),
+        ("a=b", "bb", false),
+        ("a=b", "", false),
+        ("a!=b", "b", false),
+        ("a!=b", "", true),
+        ("a=", "", true),
+        ("a!=", "", false),
+        ("a=~b|c", "c", true),
+        ("a=~b|c", "cc", false),
+        ("a=~b", "abc", false),
+        ("a=~.*", "", true),
+        ("a=~.+", "", false),
+        ("a!~b|c", "c", false),
+        ("a!~b|c", "", true),
+        ("a=~(?i)B", "b", true),
+        ("a=~\\d{2}", "12", true),
+        // Not understood: it holds.
+        ("a=~(?=b)", "x", true),
+        ("a!~(", "x", true),
+        // What a template will give is not known.
+        ("a=b", "{{ $labels.x }}", true),
+    ] {
+        let found = silence("s", matcher).matches(&labels(&[("a", value)]));
+        assert_eq!(found, expect, "{matcher} {value}");
+    }
+    let both = silence("s", "a=b c=d");
+    assert!(both.matches(&labels(&[("a", "b"), ("c", "d"), ("e", "f")])));
+    assert!(!both.matches(&labels(&[("a", "b")])));
+}
+
+/// The ids of what holds the fault of node a.
+fn held(evidence: &Evidence, policy: &Policy, rules: &[Rule], now: i64) -> Vec<String> {
+    let node = evidence.node("a").expect("folded");
+    let found = evidence.silences(node, policy, "f", rules, at(now));
+    found.into_iter().map(|silence| silence.id).collect()
+}
+
+fn check_rule(matchers: &str, expect: bool) {
+    let mut rule = rule(0);
+    rule.labels = labels(&[("severity", "critical"), ("team", "{{ $labels.node }}")]);
+    let inputs = vec![
+        answer(&["a"], Some(&["a"])),
+        asked(0, vec![], vec![silence("s", matchers)]),
+    ];
+    let held = held(&evidence(inputs, 0), &policy(), &[rule], 0);
+    assert_eq!(!held.is_empty(), expect, "{matchers}");
+}
+
+#[test]
+fn h84_a_silence_holds_a_polled_rule() {
+    check_rule("alertname=R", true);
+    check_rule("alertname=R node=a", true);
+    check_rule("alertname=R node=b", false);
+    check_rule("severity=critical", true);
+    check_rule("severity=warning", false);
+    check_rule("team=a", true);
+    check_rule("alertname=R namespace=shop", false);
+    // The whole node.
+    check_rule("node=a", true);
+    check_rule("instance=a:9100", true);
+    check_rule("node=~a.*", true);
+    check_rule("node=b", false);
+}
+
+#[test]
+fn h84_a_silence_holds_a_polled_rule_by_the_alert_that_prometheus_makes_of_it() {
+    let external = listed(&[("alertname", "R"), ("node", "a"), ("cluster", "prod")], 0);
+    for (alerts, expect) in [(vec![external], true), (vec![], false)] {
+        let silences = vec![silence("s", "alertname=R cluster=prod")];
+        let inputs = vec![answer(&["a"], Some(&["a"])), asked(0, alerts, silences)];
+        let held = held(&evidence(inputs, 0), &policy(), &[rule(0)], 0);
+        assert_eq!(!held.is_empty(), expect);
+    }
+}
+
+#[test]
+fn h84_a_silence_holds_a_condition() {
+    let mut policy = policy();
+    policy.faults[0].when = When {
+        all: vec![Leaf {
+            condition: Some(ConditionLeaf {
+                type_: "Ready".into(),
+                statuses: vec![ConditionStatus::False],
+                reasons: vec![],
+            }),
+            ..Leaf::default()
+        }],
+        ..When::default()
+    };
+    for (matchers, expect) in [
+        ("condition=Ready", true),
+        ("condition=Ready node=a", true),
+        ("condition=Ready pool=general", true),
+        ("condition=DiskPressure", false),
+        ("condition=Ready node=b", false),
+        ("pool=general", true),
+        ("alertname=Ready", false),
+    ] {
+        let mut evidence = evidence(vec![asked(0, vec![], vec![silence("s", matchers)])], 0);
+        let mut node = node("a", "False");
+        node.labels = labels(&[("pool", "general")]);
+        evidence.fold(Input::Nodes(vec![node]), at(0));
+        assert_eq!(
+            !held(&evidence, &policy, &[], 0).is_empty(),
+            expect,
+            "{matchers}"
+        );
+    }
+}
+
+#[test]
+fn a_silence_holds_between_its_times_and_only_what_needs_its_signal() {
+    let mut policy = policy();
+    let inputs = |matchers| {
+        let alert = listed(&[("alertname", "A"), ("node", "a")], 0);
+        vec![
+            answer(&["a"], Some(&["a"])),
+            asked(0, vec![alert], vec![silence("s", matchers)]),
+        ]
+    };
+    let known = evidence(inputs("alertname=R"), 0);
+    for (now, expect) in [(-1, false), (0, true), (99, true), (100, false)] {
+        assert_eq!(
+            !held(&known, &policy, &[rule(0)], now).is_empty(),
+            expect,
+            "{now}"
+        );
+    }
+    // Either of two signals is enough.
+    policy.faults[0].when.any.push(Leaf {
+        signal: Some("A".into()),
+        ..Leaf::default()
+    });
+    assert!(held(&known, &policy, &[rule(0)], 0).is_empty());
+    assert_eq!(
+        held(
+            &evidence(inputs("alertname=~A|R"), 0),
+            &policy,
+            &[rule(0)],
+            0
+        ),
+        ["s"]
+    );
+    // A fault by name needs what that one needs.
+    let mut outer = policy.faults[0].clone();
+    policy.faults[0].name = "part".into();
+    policy.faults[0].when.any.pop();
+    outer.when = When {
+        all: vec![Leaf {
+            fault: Some("part".into()),
+            ..Leaf::default()
+        }],
+        ..When::default()
+    };
+    policy.faults.push(outer);
+    assert_eq!(held(&known, &policy, &[rule(0)], 0), ["s"]);
+}
+
+#[test]
+fn h12_a_silenced_alert_is_still_confirmed_by_asking() {
+    let mut policy = policy();
+    policy.faults[0].when.any[0].signal = Some("A".into());
+    // Alertmanager delivers nothing of what is silenced.
+    let late = ALERT_TTL.as_seconds() + 600;
+    let alert = listed(
+        &[("alertname", "A"), ("node", "a"), ("zone", "x")],
+        late - 30,
+    );
+    let mut silence = silence("s", "zone=x");
+    silence.ends_at = at(late + 100);
+    let inputs = vec![
+        delivered(Some(0), None, None),
+        asked(late, vec![alert], vec![silence]),
+    ];
+    let evidence = evidence(inputs, late);
+    let node = evidence.node("a").expect("folded");
+    assert_eq!(
+        evidence.signal(node, "A", &[], at(late)).state,
+        SignalState::Firing
+    );
+    assert_eq!(held(&evidence, &policy, &[], late), ["s"]);
+}
+
+#[test]
+fn of_a_delivered_alert_any_value_of_a_label_that_was_not_kept_is_possible() {
+    let mut policy = policy();
+    policy.faults[0].when.any[0].signal = Some("A".into());
+    for (matchers, expect) in [
+        ("alertname=A", true),
+        ("alertname=A cluster=prod", true),
+        ("alertname=A severity=critical", false),
+        ("alertname=B cluster=prod", false),
+        ("alertname=A node=b", false),
+        ("alertname=A instance=x", false),
+    ] {
+        let inputs = vec![
+            asked(0, vec![], vec![silence("s", matchers)]),
+            delivered(Some(1), None, None),
+        ];
+        let held = held(&evidence(inputs, 1), &policy, &[], 1);
+        assert_eq!(!held.is_empty(), expect, "{matchers}");
+    }
+}
+
+#[test]
+fn an_earlier_leaders_silences_hold_while_alertmanager_fails() {
+    let restored = || Input::Silenced {
+        uid: "uid-a".into(),
+        silences: vec![silence("old", "a=b").record()],
+    };
+    let failed = || Input::AskFailed("503".into());
+    let firing = || answer(&["a"], Some(&["a"]));
+    let check = |inputs: Vec<Input>, now: i64, expect: &[&str]| {
+        let held = held(&evidence(inputs, now), &policy(), &[rule(0)], now);
+        assert_eq!(held, expect);
+    };
+    check(vec![restored(), failed(), firing()], 0, &["old"]);
+    check(vec![restored(), failed(), firing()], 100, &[]);
+    check(
+        vec![restored(), asked(0, vec![], vec![]), failed(), firing()],
+        0,
+        &[],
+    );
+    // Nobody asks any more.
+    check(vec![restored(), firing()], 0, &[]);
+    let failing = evidence(vec![failed(), Input::AskFailed("502".into())], 7);
+    assert_eq!(failing.asking_failed(), Some((at(7), "502")));
+}
+
+fn check_state(inputs: Vec<Input>, now: i64, expect: SignalState) {
+    let what = format!("{inputs:?} {now}");
+    let evidence = evidence(inputs, now);
+    let node = evidence.node("a").expect("folded");
+    assert_eq!(
+        evidence.signal(node, "A", &[], at(now)).state,
+        expect,
+        "{what}"
+    );
+}
+
+#[test]
+fn what_is_listed_fires_and_what_is_not_is_clear() {
+    use SignalState::{Clear, Firing, Unknown};
+    let about_a = || listed(&[("alertname", "A"), ("node", "a")], 100);
+    let empty = || asked(100, vec![], vec![]);
+    let full = || asked(100, vec![about_a()], vec![]);
+    // Never delivered.
+    check_state(vec![full()], 100, Firing);
+    check_state(vec![empty()], 100, Clear);
+    check_state(vec![empty()], 221, Unknown);
+    check_state(vec![full()], 221, Firing);
+    check_state(vec![full()], 100 + 901, Unknown);
+    // Delivered, and confirmed or not.
+    check_state(vec![delivered(Some(0), None, None), full()], 100, Firing);
+    check_state(vec![delivered(Some(0), None, None), empty()], 100, Clear);
+    check_state(vec![delivered(Some(0), None, None), empty()], 221, Unknown);
+    check_state(vec![delivered(Some(101), None, None), empty()], 101, Firing);
+    // The clocks could not tell; now it is settled.
+    check_state(vec![delivered(Some(63), None, Some(60))], 100, Unknown);
+    check_state(
+        vec![delivered(Some(63), None, Some(60)), full()],
+        100,
+        Firing,
+    );
+    check_state(
+        vec![delivered(Some(63), None, Some(60)), empty()],
+        100,
+        Clear,
+    );
+    // The later word counts.
+    check_state(
+        vec![delivered(Some(0), Some(106), Some(105)), full()],
+        106,
+        Clear,
+    );
+    check_state(
+        vec![delivered(Some(0), Some(99), Some(98)), full()],
+        100,
+        Firing,
+    );
+    // Another name, another node, and what was said of a machine of the same name before.
+    let other = listed(&[("alertname", "B"), ("node", "a")], 100);
+    check_state(vec![asked(100, vec![other], vec![])], 100, Clear);
+    let other = listed(&[("alertname", "A"), ("node", "b")], 100);
+    check_state(vec![asked(100, vec![other], vec![])], 100, Clear);
+    let before = listed(&[("alertname", "A"), ("node", "a")], -1001);
+    check_state(vec![asked(100, vec![before], vec![])], 100, Unknown);
+    // As if never asked.
+    let failed = Input::AskFailed("x".into());
+    check_state(vec![delivered(Some(0), None, None), failed], 100, Firing);
+}
+
+#[test]
+fn a_member_that_just_started_proves_no_absence() {
+    let young = |alerts| {
+        Input::Asked(Asked {
+            at: at(100),
+            running_since: at(-199),
+            alerts,
+            silences: vec![],
+        })
+    };
+    check_state(vec![young(vec![])], 100, SignalState::Unknown);
+    check_state(
+        vec![delivered(Some(0), None, None), young(vec![])],
+        100,
+        SignalState::Unknown,
+    );
+    let alert = listed(&[("alertname", "A"), ("node", "a")], 50);
+    check_state(vec![young(vec![alert])], 100, SignalState::Firing);
+}
+
+#[test]
+fn h77_a_listed_alert_does_not_expire_with_its_deliveries() {
+    let late = 5 * ALERT_TTL.as_seconds();
+    let alert = listed(&[("alertname", "A"), ("node", "a")], late - 60);
+    let inputs = vec![
+        delivered(Some(0), None, None),
+        asked(late, vec![alert], vec![]),
+    ];
+    check_state(inputs, late, SignalState::Firing);
+    check_state(
+        vec![delivered(Some(0), None, None)],
+        late,
+        SignalState::Unknown,
+    );
+}
+
+#[test]
+fn h13_replicas_that_tell_of_one_alert_are_one_signal() {
+    let replica = |name: &str, fingerprint: &str| AskedAlert {
+        fingerprint: fingerprint.into(),
+        ..listed(&[("alertname", "A"), ("node", "a"), ("replica", name)], 0)
+    };
+    let mut policy = policy();
+    policy.faults[0].when = When {
+        at_least: Some(crate::api::AtLeast {
+            count: 2,
+            of: ["A", "R"]
+                .map(|name| Leaf {
+                    signal: Some(name.into()),
+                    ..Leaf::default()
+                })
+                .to_vec(),
+        }),
+        ..When::default()
+    };
+    let both = vec![replica("0", "f"), replica("1", "e")];
+    let inputs = vec![answer(&[], Some(&["a"])), asked(0, both, vec![])];
+    let mut evidence = evidence(inputs, 0);
+    evidence.settle(&[rule(0)], &[policy.clone()], at(0));
+    let node = evidence.node("a").expect("folded").clone();
+    assert_eq!(
+        evidence.fault(&node, &policy, "f", &[rule(0)], at(0)).0,
+        Truth::False
+    );
+    // One of them ends; the other still tells.
+    evidence.fold(asked(60, vec![replica("1", "e")], vec![]), at(60));
+    evidence.settle(&[rule(0)], &[policy], at(60));
+    let signal = evidence.signal(&node, "A", &[], at(60));
+    assert_eq!(
+        (signal.state, signal.since),
+        (SignalState::Firing, Some(at(0)))
+    );
+}
+
+#[test]
+fn silences_in_a_record_are_few_and_short() {
+    let silences = (0..30).map(|number| Silence {
+        created_by: "x".repeat(5000),
+        ..silence(&format!("{number:02}"), "alertname=R")
+    });
+    let inputs = vec![
+        answer(&["a"], Some(&["a"])),
+        asked(0, vec![], silences.collect()),
+    ];
+    let evidence = evidence(inputs, 0);
+    let node = evidence.node("a").expect("folded");
+    let found = evidence.silences(node, &policy(), "f", &[rule(0)], at(0));
+    assert_eq!(found.len(), MAX_SILENCES);
+    assert!(
+        found
+            .iter()
+            .all(|silence| silence.created_by.len() == MAX_TEXT)
+    );
+}
