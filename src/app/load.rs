@@ -6,7 +6,9 @@ use std::fs;
 use std::path::Path;
 
 use nodemend_core::api::Mode;
-use nodemend_core::config::{self, Document, Policy, Problem, Rule, Settings};
+use nodemend_core::config::{
+    self, Connection, Credentials, Document, Policy, Problem, Rule, Settings,
+};
 
 /// Everything that the service is configured by.
 #[derive(Clone, Debug)]
@@ -67,6 +69,7 @@ pub fn load(file: &Path) -> Result<Loaded, Error> {
     if let Some(token) = &settings.webhook_token_file {
         problems.extend(check_token(&name, token));
     }
+    problems.extend(without_sdk(&name, &settings.prometheus));
     match (rules, policies) {
         (Ok(rules), Ok(policies)) => {
             problems.extend(policies.iter().filter_map(without_cloud));
@@ -93,6 +96,18 @@ pub fn without_cloud(policy: &Policy) -> Option<Problem> {
             &policy.name,
             "this nodemend was built without EC2 and cannot enforce".into(),
             "build it with the feature ec2, or write mode: Observe",
+        )
+    })
+}
+
+/// Why this build cannot sign requests to Prometheus.
+fn without_sdk(config: &str, prometheus: &Connection) -> Option<Problem> {
+    let signed = matches!(prometheus.credentials, Credentials::SigV4 { .. });
+    (signed && cfg!(not(feature = "ec2"))).then(|| {
+        problem(
+            config,
+            "prometheus.sigv4: this nodemend was built without the AWS SDK".into(),
+            "build it with the feature ec2",
         )
     })
 }
@@ -226,6 +241,15 @@ mod tests {
         assert!(load(&config).is_err_and(|error| error.to_string().contains("is empty")));
         fs::write(&token, "secret").unwrap();
         assert!(load(&config).is_ok());
+    }
+
+    #[test]
+    fn signatures_need_the_sdk() {
+        let directory = tempfile::tempdir().unwrap();
+        let text =
+            "cluster: c\nprometheus: {urls: [\"http://p\"], sigv4: {region: eu-central-1}}\n";
+        let loaded = load(&write(directory.path(), &[("nodemend.yaml", text)]));
+        assert_eq!(loaded.is_ok(), cfg!(feature = "ec2"), "{loaded:?}");
     }
 
     #[test]

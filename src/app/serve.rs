@@ -12,7 +12,7 @@ use nodemend_core::api::{
     AlertGroup, AlertGroupSpec, ConditionStatus, LaunchPlan, RepairPause, RepairPolicy,
     RepairPolicyStatus, StatusCondition,
 };
-use nodemend_core::config::{self, Policy, Rule, Settings};
+use nodemend_core::config::{self, Connection, Credentials, Policy, Rule, Settings};
 use nodemend_core::decide::Pause;
 use nodemend_core::evidence::{Answer, Input};
 use nodemend_core::model::{InstanceView, NodeView};
@@ -68,6 +68,9 @@ pub enum Error {
     /// Prometheus' client.
     #[error("the Prometheus client cannot be made")]
     Prometheus(#[source] prometheus::Error),
+    /// The signatures of Prometheus' requests.
+    #[error("requests to Prometheus cannot be signed: {0}")]
+    Signer(String),
     /// Traces.
     #[error("the exporter of traces cannot be made")]
     Telemetry(#[source] crate::telemetry::Error),
@@ -121,10 +124,7 @@ async fn serve(loaded: Loaded, telemetry: &Telemetry) -> Result<(), Error> {
         lease,
         telemetry: telemetry.clone(),
     };
-    let prometheus = (!settings.prometheus_urls.is_empty())
-        .then(|| prometheus::Client::new(&settings.prometheus_urls, settings.prometheus_timeout))
-        .transpose()
-        .map_err(Error::Prometheus)?;
+    let prometheus = connect(&settings.prometheus).await?;
     let leader = Leader {
         cluster,
         cloud,
@@ -139,6 +139,35 @@ async fn serve(loaded: Loaded, telemetry: &Telemetry) -> Result<(), Error> {
     while tasks.join_next().await.is_some() {}
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The client of Prometheus, if there is any to ask.
+async fn connect(connection: &Connection) -> Result<Option<prometheus::Client>, Error> {
+    if connection.urls.is_empty() {
+        return Ok(None);
+    }
+    let signer = match &connection.credentials {
+        Credentials::SigV4 { region } => signer(region).await.map_err(Error::Signer)?,
+        _ => None,
+    };
+    prometheus::Client::new(connection, signer)
+        .map(Some)
+        .map_err(Error::Prometheus)
+}
+
+#[cfg(feature = "ec2")]
+async fn signer(region: &str) -> Result<Option<prometheus::Signer>, String> {
+    let signer = crate::cloud::Signer::connect(region).await?;
+    Ok(Some(Arc::new(move |url, form| {
+        let signer = signer.clone();
+        Box::pin(async move { signer.sign(&url, &form, now().into()).await })
+    })))
+}
+
+/// `load` refuses the setting.
+#[cfg(not(feature = "ec2"))]
+fn signer(_: &str) -> impl Future<Output = Result<Option<prometheus::Signer>, String>> {
+    std::future::ready(Ok(None))
 }
 
 /// Opens the webhook, and the page of metrics and probes.

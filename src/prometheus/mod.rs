@@ -8,7 +8,7 @@ mod poll;
 use nodemend_core::evidence::identity::Labels;
 use nodemend_core::evidence::{Answer, MAX_STALENESS};
 
-pub use client::Client;
+pub use client::{Client, SignedHeaders, Signer};
 pub use decode::{Sample, decode};
 pub use poll::poll;
 

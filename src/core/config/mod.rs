@@ -1,6 +1,7 @@
 //! Configuration: raw documents in, validated types out, every mistake at once.
 //! What comes out of here cannot be wrong any more.
 
+mod connection;
 mod findings;
 mod policy;
 mod rule;
@@ -14,6 +15,7 @@ pub use policy::{policies, policy};
 pub use rule::{check_signals, rules};
 pub use settings::settings;
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::api::{LaunchTemplate, Mode, NodeSelector, Severity, Strategy, When};
@@ -165,6 +167,45 @@ impl Default for Limits {
     }
 }
 
+/// How a server is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// Base URLs, http or https, in order of preference.
+    pub urls: Vec<String>,
+    /// How long one request may take.
+    pub timeout: Span,
+    /// Who asks.
+    pub credentials: Credentials,
+    /// The certificates, as PEM, that sign the server's; none: those of the system.
+    pub ca_file: Option<String>,
+    /// Our own certificate and its key, as PEM.
+    pub identity: Option<(String, String)>,
+    /// Headers of every request, by their names in lower case.
+    pub headers: BTreeMap<String, String>,
+}
+
+/// Who asks. Secrets are in files, which are read again whenever they are needed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Credentials {
+    /// Nobody in particular.
+    #[default]
+    None,
+    /// The file of a bearer token.
+    BearerFile(String),
+    /// A name, without a colon, and the file of its password.
+    Basic {
+        /// The name.
+        username: String,
+        /// The file.
+        password_file: String,
+    },
+    /// The account that the AWS SDK finds, by signatures of this region.
+    SigV4 {
+        /// The region.
+        region: String,
+    },
+}
+
 /// The service's own configuration, `nodemend.yaml`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -178,10 +219,8 @@ pub struct Settings {
     pub webhook_token_file: Option<String>,
     /// The largest webhook body in bytes, uncompressed.
     pub max_body: usize,
-    /// Prometheus' base URLs, http or https.
-    pub prometheus_urls: Vec<String>,
-    /// How long one query may take.
-    pub prometheus_timeout: Span,
+    /// How Prometheus is asked.
+    pub prometheus: Connection,
     /// Glob patterns of rule files, relative to this file.
     pub rules: Vec<String>,
     /// Glob patterns of policy files, relative to this file.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::findings::Findings;
 use super::shape::Shape;
 use super::yaml::{self, Parsed, Places};
-use super::{Breaker, Document, Limits, Problem, Settings, sorted};
+use super::{Breaker, Document, Limits, Problem, Settings, connection, sorted};
 use crate::model::Span;
 
 const DEFAULT_MAX_BODY: usize = 32 << 20;
@@ -28,7 +28,7 @@ struct Raw {
     #[serde(default)]
     alertmanager: Alertmanager,
     #[serde(default)]
-    prometheus: Prometheus,
+    prometheus: connection::Raw,
     #[serde(default)]
     rules: Vec<String>,
     #[serde(default)]
@@ -72,15 +72,6 @@ struct Alertmanager {
 struct WebhookAuth {
     #[schemars(length(min = 1))]
     bearer_token_file: String,
-}
-
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Prometheus {
-    #[serde(default)]
-    urls: Vec<String>,
-    #[serde(default)]
-    timeout: Option<Span>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -180,7 +171,11 @@ fn read(raw: Raw, findings: &mut Findings<'_>) -> Settings {
         let hint = "give alertmanager.webhookAuth.bearerTokenFile, or listen on 127.0.0.1";
         findings.add("/listen/webhook", "the webhook is open to anyone", hint);
     }
-    check_prometheus(&raw.prometheus, !raw.rules.is_empty(), findings);
+    let prometheus = connection::read(raw.prometheus, "/prometheus", findings);
+    if !raw.rules.is_empty() && prometheus.urls.is_empty() && findings.is_free("/prometheus/urls") {
+        let message = "there is no Prometheus to ask";
+        findings.add_at_key("/rules", message, "give prometheus.urls");
+    }
     let default_metrics = SocketAddr::from(([0, 0, 0, 0], 9096));
     Settings {
         cluster: raw.cluster,
@@ -193,8 +188,7 @@ fn read(raw: Raw, findings: &mut Findings<'_>) -> Settings {
         ),
         webhook_token_file,
         max_body: raw.webhook.max_body_bytes.unwrap_or(DEFAULT_MAX_BODY),
-        prometheus_urls: raw.prometheus.urls,
-        prometheus_timeout: raw.prometheus.timeout.unwrap_or(Span::seconds(10)),
+        prometheus,
         rules: raw.rules,
         policies: raw.policies,
         pool_labels: raw.pool_labels.unwrap_or_else(|| {
@@ -218,45 +212,6 @@ fn address(
         findings.add(pointer, format!("`{text}` is not an address"), &hint);
         default
     })
-}
-
-fn check_prometheus(prometheus: &Prometheus, has_rules: bool, findings: &mut Findings<'_>) {
-    for (index, url) in prometheus.urls.iter().enumerate() {
-        if let Some((message, hint)) = wrong_url(url) {
-            findings.add(&format!("/prometheus/urls/{index}"), message, hint);
-        }
-    }
-    if has_rules && prometheus.urls.is_empty() && findings.is_free("/prometheus/urls") {
-        findings.add_at_key(
-            "/rules",
-            "there is no Prometheus to ask",
-            "give prometheus.urls",
-        );
-    }
-    not_zero(prometheus.timeout, "/prometheus/timeout", findings);
-}
-
-/// Never shows the URL: it may hold a password.
-fn wrong_url(url: &str) -> Option<(&'static str, &'static str)> {
-    let example = "such as http://prometheus:9090";
-    let Some(rest) = url
-        .strip_prefix("http://")
-        .or_else(|| url.strip_prefix("https://"))
-    else {
-        return Some(("is not an http or https URL", example));
-    };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority
-        .rsplit_once(':')
-        .map_or(authority, |(host, _)| host);
-    if authority.contains('@') {
-        return Some(("holds credentials", "they do not belong in a URL"));
-    }
-    if host.is_empty() || url.contains(char::is_whitespace) {
-        return Some(("is not a URL", example));
-    }
-    rest.contains(['?', '#'])
-        .then_some(("has a query or a fragment", "give the base URL only"))
 }
 
 fn limits(raw: RawLimits, findings: &mut Findings<'_>) -> Limits {

@@ -528,7 +528,7 @@ fn settings_have_defaults_for_all_but_the_cluster() {
     assert_eq!(settings.listen_webhook.to_string(), "127.0.0.1:9095");
     assert_eq!(settings.listen_metrics.to_string(), "0.0.0.0:9096");
     assert_eq!(settings.max_body, 33_554_432);
-    assert_eq!(settings.prometheus_timeout, Span::seconds(10));
+    assert_eq!(settings.prometheus.timeout, Span::seconds(10));
     assert_eq!(
         settings.pool_labels,
         ["karpenter.sh/nodepool", "eks.amazonaws.com/nodegroup"]
@@ -564,8 +564,11 @@ limits:
         listen_metrics: "127.0.0.1:2".parse().unwrap(),
         webhook_token_file: Some("/etc/nodemend/token".into()),
         max_body: 2048,
-        prometheus_urls: vec!["http://prometheus:9090".into()],
-        prometheus_timeout: Span::seconds(5),
+        prometheus: Connection {
+            urls: vec!["http://prometheus:9090".into()],
+            timeout: Span::seconds(5),
+            ..Connection::default()
+        },
         rules: vec!["rules/*.yaml".into()],
         policies: vec!["rules/policies/*.yaml".into()],
         pool_labels: vec!["pool".into()],
@@ -634,6 +637,106 @@ fn mistakes_in_settings() {
         check(
             &format!("cluster: a\nprometheus: {{urls: ['{url}']}}"),
             &[&format!("2:21 {message}")],
+        );
+    }
+}
+
+/// What follows `prometheus:` in the settings, and a mistake in it.
+fn check_prometheus(text: &str, expect: &[&str]) {
+    let text = format!("cluster: a\nprometheus:\n{text}\n");
+    check(settings(&document(&text)), expect);
+}
+
+#[test]
+fn a_connection_is_read_whole() {
+    let read = |text: &str| {
+        let text = format!("cluster: a\nprometheus: {text}\n");
+        settings(&document(&text)).unwrap().prometheus
+    };
+    let plain = read("{urls: ['http://p']}");
+    assert_eq!(
+        (plain.credentials, plain.ca_file),
+        (Credentials::None, None)
+    );
+    let bearer = read(
+        "{auth: {bearerTokenFile: /t}, tls: {caFile: /ca, certFile: /c, keyFile: /k}, headers: {X-Scope-OrgID: team}}",
+    );
+    assert_eq!(bearer.credentials, Credentials::BearerFile("/t".into()));
+    assert_eq!(bearer.ca_file.as_deref(), Some("/ca"));
+    assert_eq!(bearer.identity, Some(("/c".into(), "/k".into())));
+    assert_eq!(
+        bearer.headers,
+        [("x-scope-orgid".to_owned(), "team".to_owned())].into()
+    );
+    let basic = read("{auth: {basic: {username: u, passwordFile: /p}}}");
+    let expect = Credentials::Basic {
+        username: "u".into(),
+        password_file: "/p".into(),
+    };
+    assert_eq!(basic.credentials, expect);
+    let region = "eu-central-1".to_owned();
+    let signed = read("{sigv4: {region: eu-central-1}}");
+    assert_eq!(signed.credentials, Credentials::SigV4 { region });
+}
+
+#[test]
+fn mistakes_in_a_connection() {
+    check_prometheus("  auth: {}", &["3:3 is not one thing"]);
+    check_prometheus(
+        "  auth: {bearerTokenFile: t, basic: {username: u, passwordFile: p}}",
+        &["3:3 is not one thing"],
+    );
+    check_prometheus(
+        "  auth: {basic: {username: 'a:b', passwordFile: p}}",
+        &["3:28 has a colon or a control character"],
+    );
+    check_prometheus(
+        "  auth: {basic: {username: u}}",
+        &["3:17 field `passwordFile` is missing"],
+    );
+    check_prometheus(
+        "  tls: {certFile: c}",
+        &["3:3 is half a client certificate"],
+    );
+    check_prometheus(
+        "  tls: {insecureSkipVerify: true}",
+        &["3:9 unknown field `insecureSkipVerify`"],
+    );
+    check_prometheus(
+        "  auth: {bearerTokenFile: t}\n  sigv4: {region: eu-central-1}",
+        &["4:3 there is `auth` already"],
+    );
+    check_prometheus(
+        "  sigv4: {region: 'eu/central'}",
+        &["3:19 `eu/central` is not a region"],
+    );
+}
+
+#[test]
+fn mistakes_in_headers_do_not_show_values() {
+    for (header, place, message) in [
+        ("'a b': x", "4:5", "header `a b` is not a header's name"),
+        ("'': x", "4:5", "header `` is not a header's name"),
+        (
+            "Authorization: secret",
+            "4:5",
+            "header `Authorization` is set by auth",
+        ),
+        (
+            "X-Amz-Date: now",
+            "4:5",
+            "header `X-Amz-Date` is set by auth",
+        ),
+        ("Host: h", "4:5", "header `Host` is set by the client"),
+        ("X-A: \"se\\ncret\"", "4:10", "is not a header's value"),
+        ("X-A: 'secret '", "4:10", "is not a header's value"),
+        ("X-A: é", "4:10", "is not a header's value"),
+        ("X-A: ''", "4:10", "is not a header's value"),
+        ("X-A: x\n    x-a: y", "5:5", "header `x-a` is there twice"),
+    ] {
+        check_prometheus(
+            &format!("  headers:\n    {header}"),
+            &[&format!("{place} {message}")],
         );
     }
 }
