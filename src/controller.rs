@@ -115,9 +115,30 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
         }
     }
 
-    /// Takes these policies from now on.
+    /// Takes these policies from now on. Faults that mean the same keep their clocks.
     pub fn adopt(&mut self, policies: Vec<Policy>) {
+        for old in &self.setup.policies {
+            let new = policies.iter().find(|new| new.name == old.name);
+            for fault in &old.faults {
+                if !new.is_some_and(|new| old.same_fault(new, &fault.name)) {
+                    self.evidence.forget_fault(&old.name, &fault.name);
+                }
+            }
+        }
         self.setup.policies = policies;
+    }
+
+    /// Takes these rules and limits from now on. Rules that ask the same keep their
+    /// answers and their signals' clocks.
+    pub fn adopt_rules(&mut self, rules: Vec<Rule>, limits: Limits) {
+        let asks = |rule: &Rule| (rule.name.clone(), rule.expr.clone(), rule.presence.clone());
+        for old in &self.setup.rules {
+            if !rules.iter().any(|new| asks(new) == asks(old)) {
+                self.evidence.forget_rule(&old.name);
+            }
+        }
+        self.setup.rules = rules;
+        self.setup.limits = limits;
     }
 
     /// What is known.

@@ -18,9 +18,10 @@ use nodemend_core::evidence::{Answer, Input};
 use nodemend_core::model::{InstanceView, NodeView};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::load::{self, Loaded};
+use super::reload::{self, Current, Reload};
 use crate::alertmanager::Intake;
 #[cfg(feature = "ec2")]
 use crate::cloud::Ec2;
@@ -33,7 +34,7 @@ use crate::controller::{self, Controller, Setup};
 use crate::exec::{CallError, Cloud};
 use crate::http::{self, Auth, Bounds, Limits, Readiness};
 use crate::prometheus;
-use crate::telemetry::{CallResult, Pass, Source, System, Telemetry};
+use crate::telemetry::{About, CallResult, Notice, Pass, Source, System, Telemetry};
 
 /// A pass is made at least this often.
 const IDLE: Duration = Duration::from_secs(5);
@@ -88,20 +89,23 @@ pub fn run(config: &Path) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(|error| Error::System("no async runtime", error))?;
-    let served = runtime.block_on(serve(loaded, &telemetry));
+    let served = runtime.block_on(serve(config, loaded, &telemetry));
     // A call that hangs must not hold up the end; each is harmless when cut.
     runtime.shutdown_timeout(Duration::from_secs(1));
     telemetry.flush(FLUSH);
     served
 }
 
-async fn serve(loaded: Loaded, telemetry: &Telemetry) -> Result<(), Error> {
+async fn serve(config: &Path, loaded: Loaded, telemetry: &Telemetry) -> Result<(), Error> {
     for signal in config::check_signals(&loaded.policies, &loaded.rules) {
         tracing::info!(
             signal,
             "no rule provides this signal: only a webhook can bring it"
         );
     }
+    let reload = Reload::new(config, loaded);
+    let (current, files) = watch::channel(reload.current());
+    let loaded = reload.current().loaded;
     let settings = &loaded.settings;
     let stop = stop_on_signals()?;
     let readiness = Readiness::declare(&["kubernetes", "lease"]);
@@ -112,6 +116,7 @@ async fn serve(loaded: Loaded, telemetry: &Telemetry) -> Result<(), Error> {
     let (terms, term) = watch::channel(None);
     let mut background = JoinSet::new();
     background.spawn(watch_api(cluster.clone(), readiness.clone()));
+    background.spawn(watch_files(reload, current, &readiness, telemetry)?);
     let election = Election {
         namespace: variable("POD_NAMESPACE").unwrap_or_else(|| "nodemend".into()),
         holder: holder(),
@@ -130,7 +135,7 @@ async fn serve(loaded: Loaded, telemetry: &Telemetry) -> Result<(), Error> {
         cloud,
         prometheus,
         telemetry: telemetry.clone(),
-        loaded,
+        files,
     };
     leader.run(term, stop).await;
     // The lease goes back only after the last pass has ended.
@@ -238,12 +243,33 @@ async fn watch_api(cluster: Kubernetes, readiness: Readiness) {
     }
 }
 
+/// Reads the files again whenever they change, or at SIGHUP, and says so.
+fn watch_files(
+    reload: Reload,
+    current: watch::Sender<Current>,
+    readiness: &Readiness,
+    telemetry: &Telemetry,
+) -> Result<impl Future<Output = ()> + use<>, Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let hangup =
+        signal(SignalKind::hangup()).map_err(|error| Error::System("no signals", error))?;
+    let (readiness, telemetry) = (readiness.clone(), telemetry.clone());
+    telemetry.configuration(true, now());
+    Ok(reload::follow(reload, hangup, current, move |current| {
+        let state = current.mistakes.as_ref().map_or(Ok(()), |mistakes| {
+            Err(format!("the last good one is in force\n{mistakes}"))
+        });
+        telemetry.configuration(state.is_ok(), now());
+        readiness.remark("configuration", state);
+    }))
+}
+
 struct Leader {
     cluster: Kubernetes,
     cloud: Leased<Ec2>,
     prometheus: Option<prometheus::Client>,
     telemetry: Telemetry,
-    loaded: Loaded,
+    files: watch::Receiver<Current>,
 }
 
 impl Leader {
@@ -274,7 +300,11 @@ impl Leader {
     /// One term: sources run, passes follow each other.
     async fn lead(&self, term: &Term, stop: &watch::Receiver<bool>) {
         tokio::time::sleep_until(term.act_from.into()).await;
-        let mut sources = Sources::start(self);
+        let mut files = self.files.clone();
+        let current = files.borrow_and_update().clone();
+        self.tell(&current).await;
+        let loaded = &current.loaded;
+        let mut sources = Sources::start(self, Arc::clone(loaded));
         // A pass without a list of nodes would decide on nothing.
         while !sources.nodes.listed() && !*stop.borrow() {
             tokio::select! {
@@ -284,14 +314,20 @@ impl Leader {
             }
         }
         let setup = Setup {
-            cluster_tag: format!("kubernetes.io/cluster/{}", self.loaded.settings.cluster),
-            rules: self.loaded.rules.clone(),
-            policies: self.loaded.policies.clone(),
-            limits: self.loaded.settings.limits.clone(),
+            cluster_tag: format!("kubernetes.io/cluster/{}", loaded.settings.cluster),
+            rules: loaded.rules.clone(),
+            policies: loaded.policies.clone(),
+            limits: loaded.settings.limits.clone(),
         };
         let mut controller =
             Controller::new(self.cluster.clone(), &self.cloud, setup, term.last_renewal);
         while !*stop.borrow() {
+            if files.has_changed().unwrap_or(false) {
+                let current = files.borrow_and_update().clone();
+                self.tell(&current).await;
+                self.reload(&mut controller, &mut sources, current.loaded)
+                    .await;
+            }
             let wait = self.pass(&mut controller, &mut sources).await;
             tokio::select! {
                 biased;
@@ -302,15 +338,44 @@ impl Leader {
         }
     }
 
-    /// One pass. Gives back how long to rest if nothing happens.
-    async fn pass(
+    /// Takes a good set that differs from what is in force.
+    async fn reload(
         &self,
         controller: &mut Controller<Kubernetes, &Leased<Ec2>>,
         sources: &mut Sources,
-    ) -> Duration {
+        loaded: Arc<Loaded>,
+    ) {
+        if Arc::ptr_eq(&loaded, &sources.loaded) {
+            return;
+        }
+        controller.adopt_rules(loaded.rules.clone(), loaded.settings.limits.clone());
+        sources.loaded = loaded;
+        sources.poll(self);
+        controller.adopt(self.accept(sources).await);
+    }
+
+    /// Says on the fleet's object that the files are not what is in force.
+    async fn tell(&self, current: &Current) {
+        let Some(mistakes) = &current.mistakes else {
+            return;
+        };
+        let notice = Notice {
+            about: About::Fleet,
+            reason: "ConfigurationRefused",
+            note: format!("the last good configuration is in force: {mistakes}"),
+            warning: true,
+        };
+        if let Err(error) = self.cluster.publish(&notice, now()).await {
+            tracing::warn!(%error, "an Event could not be written");
+        }
+    }
+
+    /// One pass. Gives back how long to rest if nothing happens.
+    async fn pass(&self, controller: &mut Controller<Kubernetes, &Leased<Ec2>>, sources: &mut Sources) -> Duration {
         let (began, now) = (instant(), now());
         if let Some(objects) = sources.policies.news() {
-            controller.adopt(self.accept(objects).await);
+            sources.objects = objects;
+            controller.adopt(self.accept(sources).await);
         }
         if let Some(pauses) = sources.pauses.news() {
             sources.paused = pauses.into_values().map(pause).collect();
@@ -355,10 +420,11 @@ impl Leader {
     }
 
     /// The policies of files and of accepted objects. Each object is answered.
-    async fn accept(&self, objects: BTreeMap<String, RepairPolicy>) -> Vec<Policy> {
-        let mut policies = self.loaded.policies.clone();
-        for mut object in objects.into_values() {
-            let read = accept(&object, &self.loaded.policies);
+    async fn accept(&self, sources: &Sources) -> Vec<Policy> {
+        let files = &sources.loaded.policies;
+        let mut policies = files.clone();
+        for mut object in sources.objects.values().cloned() {
+            let read = accept(&object, files);
             if answer(&mut object, read.as_ref().err(), now())
                 && let Err(error) = self.cluster.put_policy_status(&object).await
             {
@@ -437,6 +503,10 @@ struct Sources {
     policies: Followed<RepairPolicy>,
     pauses: Followed<RepairPause>,
     paused: Vec<Pause>,
+    /// The policy objects as they were last seen.
+    objects: BTreeMap<String, RepairPolicy>,
+    loaded: Arc<Loaded>,
+    polling: Option<AbortHandle>,
     answers: mpsc::UnboundedReceiver<Input>,
     known: BTreeMap<String, AlertGroupSpec>,
     /// They end when this is dropped.
@@ -444,8 +514,7 @@ struct Sources {
 }
 
 impl Sources {
-    fn start(leader: &Leader) -> Self {
-        let (sender, answers) = mpsc::unbounded_channel();
+    fn start(leader: &Leader, loaded: Arc<Loaded>) -> Self {
         let wake = Arc::new(Notify::new());
         let mut sources = Self {
             wake: Arc::clone(&wake),
@@ -454,7 +523,10 @@ impl Sources {
             policies: Followed::default(),
             pauses: Followed::default(),
             paused: Vec::new(),
-            answers,
+            objects: BTreeMap::new(),
+            loaded,
+            polling: None,
+            answers: mpsc::unbounded_channel().1,
             known: BTreeMap::new(),
             tasks: JoinSet::new(),
         };
@@ -481,20 +553,34 @@ impl Sources {
             pauses,
             Arc::clone(&wake),
         ));
-        if let Some(client) = leader.prometheus.clone() {
-            let telemetry = leader.telemetry.clone();
-            let heard = move |rule: &Rule, answer: Answer, took: Duration| {
-                let ok = matches!(answer, Answer::Series { .. });
-                telemetry.rule_evaluated(took.as_secs_f64(), ok);
-                telemetry.source_up(Source::Prometheus, ok);
-                let name = rule.name.clone();
-                // The receiver goes first only when the term is over.
-                let _ = sender.send(Input::Rule { name, answer });
-                wake.notify_one();
-            };
-            tasks.spawn(prometheus::poll(client, leader.loaded.rules.clone(), heard));
-        }
+        sources.poll(leader);
         sources
+    }
+
+    /// Polls the rules that are in force, and no others; an answer that is still under
+    /// way to an earlier question is not heard.
+    fn poll(&mut self, leader: &Leader) {
+        if let Some(polling) = self.polling.take() {
+            polling.abort();
+        }
+        let (sender, answers) = mpsc::unbounded_channel();
+        self.answers = answers;
+        let Some(client) = leader.prometheus.clone() else {
+            return;
+        };
+        let (telemetry, wake) = (leader.telemetry.clone(), Arc::clone(&self.wake));
+        let heard = move |rule: &Rule, answer: Answer, took: Duration| {
+            let ok = matches!(answer, Answer::Series { .. });
+            telemetry.rule_evaluated(took.as_secs_f64(), ok);
+            telemetry.source_up(Source::Prometheus, ok);
+            let name = rule.name.clone();
+            // The receiver goes first only when the term is over, or the rules change.
+            let _ = sender.send(Input::Rule { name, answer });
+            wake.notify_one();
+        };
+        let rules = self.loaded.rules.clone();
+        let polling = self.tasks.spawn(prometheus::poll(client, rules, heard));
+        self.polling = Some(polling);
     }
 
     /// What happened since the last pass.

@@ -98,7 +98,10 @@ mod tests {
             b"query=up+%3D%3D+0&timeout=10s",
             "eu-central-1",
             credentials,
-            SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600),
+            "2026-01-01T00:00:00Z"
+                .parse::<jiff::Timestamp>()
+                .unwrap()
+                .into(),
         )
         .unwrap();
         let header = |name: &str| {

@@ -328,6 +328,12 @@ fn readiness_names_what_is_missing() {
     assert_eq!(get("/readyz").body, "nodes: forbidden\n");
     readiness.set("nodes", Ok(()));
     assert_eq!(get("/readyz").status, StatusCode::OK);
+    readiness.remark("configuration", Err("refused".into()));
+    let remarked = get("/readyz");
+    assert_eq!(remarked.status, StatusCode::OK);
+    assert_eq!(remarked.body, "ok\nconfiguration: refused\n");
+    readiness.remark("configuration", Ok(()));
+    assert_eq!(get("/readyz").body, "ok\n");
     let metrics = get("/metrics");
     assert_eq!(metrics.body, "# EOF\n");
     assert_eq!(

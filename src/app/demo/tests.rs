@@ -117,6 +117,22 @@ fn h48_killed_before_and_after_every_call_ends_the_same() {
 }
 
 #[test]
+fn rules_that_are_read_again_unchanged_change_no_history() {
+    let mut demo = Demo::new(3, STEP, |_| Ok(()));
+    while !demo.over() {
+        let setup = demo.setup.clone();
+        demo.leader
+            .controller
+            .adopt_rules(setup.rules, setup.limits);
+        demo.leader.controller.adopt(setup.policies);
+        demo.step().unwrap();
+    }
+    let document = |summary: &Summary| serde_json::to_string(summary).unwrap();
+    let untouched = history(3, STEP, None).0;
+    assert_eq!(document(&demo.summary()), document(&untouched));
+}
+
+#[test]
 fn the_world_answers_what_is_shipped_and_refuses_the_rest() {
     let demo = Demo::new(1, STEP, |_| Ok(()));
     let ask = |text: &str| prometheus::decode(&demo.world.query(text), prometheus::MAX_SERIES);

@@ -63,6 +63,10 @@ struct RawBasic {
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(
+    clippy::struct_field_names,
+    reason = "the names that people know from Prometheus"
+)]
 struct RawTls {
     #[serde(default)]
     #[schemars(length(min = 1))]

@@ -96,6 +96,22 @@ pub struct Policy {
     pub max_pod_grace_period: Option<Span>,
 }
 
+impl Policy {
+    /// Whether a fault of this name rests on the same things in both.
+    pub fn same_fault(&self, other: &Self, name: &str) -> bool {
+        let of = |policy: &Self| {
+            let fault = policy.faults.iter().find(|fault| fault.name == name);
+            fault.map(|fault| fault.when.clone())
+        };
+        let (Some(here), Some(there)) = (of(self), of(other)) else {
+            return false;
+        };
+        let parts = policy::leaves(&here);
+        let mut faults = parts.iter().filter_map(|(_, leaf)| leaf.fault.as_deref());
+        here == there && faults.all(|part| self.same_fault(other, part))
+    }
+}
+
 /// A validated fault.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {

@@ -740,3 +740,21 @@ fn mistakes_in_headers_do_not_show_values() {
         );
     }
 }
+
+#[test]
+fn a_fault_is_the_same_if_all_it_rests_on_is() {
+    let read = |text: &str| policies(&[document(text)]).unwrap().remove(0);
+    let text = SMALLEST.to_owned()
+        + "  - {name: Part, when: {all: [{signal: A}]}}\n"
+        + "  - {name: Whole, when: {any: [{fault: Part}]}, actions: [Replace]}\n";
+    let old = read(&text);
+    let longer = read(
+        &text
+            .replace("{any:", "{all:")
+            .replace("{name: Part, ", "{name: Part, for: 1m, "),
+    );
+    assert!(old.same_fault(&longer, "Part") && !old.same_fault(&longer, "Whole"));
+    let other = read(&text.replace("signal: A", "signal: B"));
+    assert!(!old.same_fault(&other, "Part") && !old.same_fault(&other, "Whole"));
+    assert!(old.same_fault(&other, "DiskFailing") && !old.same_fault(&other, "None"));
+}

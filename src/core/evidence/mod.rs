@@ -3,6 +3,7 @@
 //! A source that is silent, stale or in contradiction makes Unknown, never Clear.
 
 pub mod identity;
+mod reload;
 
 use std::collections::{BTreeMap, BTreeSet};
 
