@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use nodemend_core::api::{
     AlertGroup, FINALIZER, FaultRecord, FleetState, FleetStateSpec, NodeHealth, NodeHealthSpec,
@@ -14,7 +15,7 @@ use nodemend_core::evidence::{Evidence, Input};
 use nodemend_core::model::{NodeView, SignalState, Truth, VerdictKind, digest};
 use nodemend_core::repair;
 
-use crate::exec::{self, CallError, Cloud, Cluster, Context};
+use crate::exec::{self, CallError, Cloud, Cluster, Context, Probes};
 
 /// The leader's records. Every write carries the resourceVersion that was read.
 #[allow(
@@ -92,22 +93,30 @@ pub struct Report {
 
 /// The leader.
 #[derive(Debug)]
-pub struct Controller<C, K> {
+pub struct Controller<C, K, P> {
     cluster: C,
     cloud: K,
+    probes: P,
     setup: Setup,
     evidence: Evidence,
     fleet: Option<FleetState>,
     last_seen: Option<Timestamp>,
 }
 
-impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
+impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
     /// A leader that has not yet acted. `last_seen` is when the one before was last
     /// known to look; from then on no clock ran.
-    pub fn new(cluster: C, cloud: K, setup: Setup, last_seen: Option<Timestamp>) -> Self {
+    pub fn new(
+        cluster: C,
+        cloud: K,
+        probes: P,
+        setup: Setup,
+        last_seen: Option<Timestamp>,
+    ) -> Self {
         Self {
             cluster,
             cloud,
+            probes,
             setup,
             evidence: Evidence::default(),
             fleet: None,
@@ -170,13 +179,11 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
         let mut repairs = self.cluster.repairs().await?;
         // What the list shows needs its reservation no more; what it lacks never came to be.
         fleet.spec.reservations.clear();
-        let world = self.world(&repairs, pauses);
-        let scopes = decide::survey(&world, now);
-        let mut verdicts: Vec<Verdict> = self
-            .evidence
-            .nodes()
-            .map(|node| decide::judge(node, &world, now))
-            .collect();
+        let scopes = decide::survey(&self.world(&repairs, pauses), now);
+        let mut verdicts = self.judge(&repairs, pauses, now);
+        if self.probe(&verdicts, &scopes, &repairs, pauses, now).await {
+            verdicts = self.judge(&repairs, pauses, now);
+        }
         let admitted = decide::admit(&mut verdicts, &scopes, &self.setup.limits, now);
         let starting = self
             .plan(&mut verdicts, &admitted, &repairs, fleet.spec.epoch, now)
@@ -207,6 +214,45 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
             stuck,
             wake,
         })
+    }
+
+    fn judge(&self, repairs: &[NodeRepair], pauses: &[Pause], now: Timestamp) -> Vec<Verdict> {
+        let world = self.world(repairs, pauses);
+        self.evidence
+            .nodes()
+            .map(|node| decide::judge(node, &world, now))
+            .collect()
+    }
+
+    /// Asks some nodes, all at once, for the opinions that repairs wait for; whether any
+    /// was asked.
+    async fn probe(
+        &mut self,
+        verdicts: &[Verdict],
+        scopes: &Scopes,
+        repairs: &[NodeRepair],
+        pauses: &[Pause],
+        now: Timestamp,
+    ) -> bool {
+        let questions = decide::to_probe(verdicts, scopes, &self.world(repairs, pauses), now);
+        let (probes, evidence) = (&self.probes, &self.evidence);
+        let asked = questions.into_iter().filter_map(|(uid, confirm)| {
+            let node = evidence.nodes().find(|node| node.uid == uid)?;
+            Some(async move {
+                let reading = probes.probe(node, &confirm).await;
+                Input::Probe {
+                    uid,
+                    confirm,
+                    reading,
+                }
+            })
+        });
+        let readings = join_all(asked).await;
+        let any = !readings.is_empty();
+        for reading in readings {
+            self.evidence.fold(reading, now);
+        }
+        any
     }
 
     fn world<'a>(&'a self, repairs: &'a [NodeRepair], pauses: &'a [Pause]) -> World<'a> {

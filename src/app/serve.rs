@@ -33,7 +33,7 @@ use crate::cluster::{
 use crate::controller::{self, Controller, Setup};
 use crate::exec::{CallError, Cloud};
 use crate::http::{self, Auth, Bounds, Limits, Readiness};
-use crate::prometheus;
+use crate::prometheus::{self, Prober};
 use crate::telemetry::{About, CallResult, Notice, Pass, Source, System, Telemetry};
 
 /// A pass is made at least this often.
@@ -134,6 +134,7 @@ async fn serve(config: &Path, loaded: Loaded, telemetry: &Telemetry) -> Result<(
         cluster,
         cloud,
         prometheus,
+        prober: Prober::new(settings.probe_loopback).map_err(Error::Prometheus)?,
         telemetry: telemetry.clone(),
         files,
     };
@@ -264,10 +265,13 @@ fn watch_files(
     }))
 }
 
+type Leading<'a> = Controller<Kubernetes, &'a Leased<Ec2>, Prober>;
+
 struct Leader {
     cluster: Kubernetes,
     cloud: Leased<Ec2>,
     prometheus: Option<prometheus::Client>,
+    prober: Prober,
     telemetry: Telemetry,
     files: watch::Receiver<Current>,
 }
@@ -319,8 +323,13 @@ impl Leader {
             policies: loaded.policies.clone(),
             limits: loaded.settings.limits.clone(),
         };
-        let mut controller =
-            Controller::new(self.cluster.clone(), &self.cloud, setup, term.last_renewal);
+        let mut controller = Controller::new(
+            self.cluster.clone(),
+            &self.cloud,
+            self.prober.clone(),
+            setup,
+            term.last_renewal,
+        );
         while !*stop.borrow() {
             if files.has_changed().unwrap_or(false) {
                 let current = files.borrow_and_update().clone();
@@ -341,7 +350,7 @@ impl Leader {
     /// Takes a good set that differs from what is in force.
     async fn reload(
         &self,
-        controller: &mut Controller<Kubernetes, &Leased<Ec2>>,
+        controller: &mut Leading<'_>,
         sources: &mut Sources,
         loaded: Arc<Loaded>,
     ) {
@@ -371,7 +380,7 @@ impl Leader {
     }
 
     /// One pass. Gives back how long to rest if nothing happens.
-    async fn pass(&self, controller: &mut Controller<Kubernetes, &Leased<Ec2>>, sources: &mut Sources) -> Duration {
+    async fn pass(&self, controller: &mut Leading<'_>, sources: &mut Sources) -> Duration {
         let (began, now) = (instant(), now());
         if let Some(objects) = sources.policies.news() {
             sources.objects = objects;

@@ -321,7 +321,7 @@ pub(super) fn no_answer(error: &reqwest::Error) -> Error {
 }
 
 /// The innermost cause: reqwest's own text has the URL in it, and little else.
-fn cause(error: &reqwest::Error) -> String {
+pub(super) fn cause(error: &reqwest::Error) -> String {
     let Some(mut inner) = error.source() else {
         return "the request failed".into();
     };

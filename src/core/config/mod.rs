@@ -18,7 +18,7 @@ pub use settings::settings;
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::api::{LaunchTemplate, Mode, NodeSelector, Severity, Strategy, When};
+use crate::api::{LaunchTemplate, Mode, NodeSelector, OnUnreachable, Severity, Strategy, When};
 use crate::model::Span;
 
 /// A text to read: the core opens no files.
@@ -125,6 +125,23 @@ pub struct Fault {
     pub for_: Span,
     /// Whether it replaces nodes; else it is a named part.
     pub replaces: bool,
+    /// The second opinion that it needs before it is due.
+    pub confirm: Option<Confirm>,
+}
+
+/// A question to a node's own exporter: whether a sample of this metric is above a bound.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Confirm {
+    /// The exporter's port, from 1.
+    pub port: u16,
+    /// The path of its metrics, with its query if it has one.
+    pub path: String,
+    /// The metric's name.
+    pub metric: String,
+    /// The bound, finite.
+    pub above: f64,
+    /// What it means if nothing answers.
+    pub on_unreachable: OnUnreachable,
 }
 
 /// A validated alerting rule.
@@ -237,6 +254,8 @@ pub struct Settings {
     pub max_body: usize,
     /// How Prometheus is asked.
     pub prometheus: Connection,
+    /// Whether nodes may be probed at loopback addresses: in tests, where they have no others.
+    pub probe_loopback: bool,
     /// Glob patterns of rule files, relative to this file.
     pub rules: Vec<String>,
     /// Glob patterns of policy files, relative to this file.

@@ -30,6 +30,8 @@ struct Raw {
     #[serde(default)]
     prometheus: connection::Raw,
     #[serde(default)]
+    probes: Probes,
+    #[serde(default)]
     rules: Vec<String>,
     #[serde(default)]
     policies: Vec<String>,
@@ -65,6 +67,13 @@ struct Alertmanager {
     urls: Option<Value>,
     #[serde(default)]
     webhook_auth: Option<WebhookAuth>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Probes {
+    #[serde(default)]
+    allow_loopback: bool,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -189,6 +198,7 @@ fn read(raw: Raw, findings: &mut Findings<'_>) -> Settings {
         webhook_token_file,
         max_body: raw.webhook.max_body_bytes.unwrap_or(DEFAULT_MAX_BODY),
         prometheus,
+        probe_loopback: raw.probes.allow_loopback,
         rules: raw.rules,
         policies: raw.policies,
         pool_labels: raw.pool_labels.unwrap_or_else(|| {

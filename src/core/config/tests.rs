@@ -259,11 +259,6 @@ fn what_is_not_built_is_said() {
         "[Cordon]",
         &["9:78 NotSupportedYet: actions Cordon"],
     );
-    check_policy(
-        "actions: [Replace]",
-        "actions: [Replace], confirm: {port: 9100, metric: m, above: '0'}",
-        &["9:88 NotSupportedYet: confirm"],
-    );
 }
 
 #[test]
@@ -544,6 +539,7 @@ listen: {webhook: '[::]:1', metrics: '127.0.0.1:2'}
 webhook: {maxBodyBytes: 2048}
 alertmanager: {webhookAuth: {bearerTokenFile: /etc/nodemend/token}}
 prometheus: {urls: ['http://prometheus:9090'], timeout: 5s}
+probes: {allowLoopback: true}
 rules: [rules/*.yaml]
 policies: [rules/policies/*.yaml]
 poolLabels: [pool]
@@ -569,6 +565,7 @@ limits:
             timeout: Span::seconds(5),
             ..Connection::default()
         },
+        probe_loopback: true,
         rules: vec!["rules/*.yaml".into()],
         policies: vec!["rules/policies/*.yaml".into()],
         pool_labels: vec!["pool".into()],
@@ -757,4 +754,97 @@ fn a_fault_is_the_same_if_all_it_rests_on_is() {
     let other = read(&text.replace("signal: A", "signal: B"));
     assert!(!old.same_fault(&other, "Part") && !old.same_fault(&other, "Whole"));
     assert!(old.same_fault(&other, "DiskFailing") && !old.same_fault(&other, "None"));
+}
+
+/// The smallest policy with this second opinion.
+fn confirmed(confirm: &str) -> Result<Vec<Policy>, Vec<Problem>> {
+    let with = format!("[Replace], confirm: {confirm}");
+    policies(&[document(&SMALLEST.replacen("[Replace]", &with, 1))])
+}
+
+#[test]
+fn a_second_opinion_is_read_whole() {
+    let read = |text: &str| confirmed(text).unwrap().remove(0).faults.remove(0).confirm;
+    let smallest = Confirm {
+        port: 9100,
+        path: "/metrics".into(),
+        metric: "m_1".into(),
+        above: 0.0,
+        on_unreachable: OnUnreachable::Unknown,
+    };
+    assert_eq!(
+        read("{port: 9100, metric: m_1, above: '0'}"),
+        Some(smallest.clone())
+    );
+    let whole = Confirm {
+        port: 65535,
+        path: "/m?a[]=b".into(),
+        above: -0.5,
+        on_unreachable: OnUnreachable::Confirm,
+        ..smallest
+    };
+    let text =
+        "{port: 65535, path: '/m?a[]=b', metric: m_1, above: '-0.5', onUnreachable: Confirm}";
+    assert_eq!(read(text), Some(whole));
+}
+
+#[test]
+fn mistakes_in_a_second_opinion() {
+    for (confirm, expect) in [
+        (
+            "{port: 0, metric: m, above: '0'}",
+            "9:104 `0` is less than 1",
+        ),
+        (
+            "{port: 65536, metric: m, above: '0'}",
+            "9:104 `65536` is more than 65535",
+        ),
+        (
+            "{port: 1, metric: 'm{}', above: '0'}",
+            "9:115 `m{}` is not a metric's name",
+        ),
+        (
+            "{port: 1, metric: 1m, above: '0'}",
+            "9:115 `1m` is not a metric's name",
+        ),
+        (
+            "{port: 1, metric: '', above: '0'}",
+            "9:115 `` is not a metric's name",
+        ),
+        (
+            "{port: 1, metric: m, above: x}",
+            "9:125 `x` is not a finite number",
+        ),
+        (
+            "{port: 1, metric: m, above: inf}",
+            "9:125 `inf` is not a finite number",
+        ),
+        (
+            "{port: 1, metric: m, above: 'NaN'}",
+            "9:125 `NaN` is not a finite number",
+        ),
+        (
+            "{port: 1, metric: m, above: 0}",
+            "9:125 `0` is not of type string",
+        ),
+        (
+            "{port: 1, path: metrics, metric: m, above: '0'}",
+            "9:113 is not a path",
+        ),
+        (
+            "{port: 1, path: '/a b', metric: m, above: '0'}",
+            "9:113 is not a path",
+        ),
+        (
+            "{port: 1, path: '/a#b', metric: m, above: '0'}",
+            "9:113 is not a path",
+        ),
+    ] {
+        check(confirmed(confirm), &[expect]);
+    }
+    check_policy(
+        "  - {name: Disk",
+        "  - {name: Part, when: {all: [{signal: A}]}, confirm: {port: 1, metric: m, above: '0'}}\n  - {name: Disk",
+        &["9:46 confirms nothing"],
+    );
 }

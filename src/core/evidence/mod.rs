@@ -3,6 +3,7 @@
 //! A source that is silent, stale or in contradiction makes Unknown, never Clear.
 
 pub mod identity;
+pub mod probe;
 mod reload;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,9 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::api::{AlertGroupSpec, FaultRecord, Leaf, SignalRecord, StoredAlert, When};
-use crate::config::{Policy, Rule};
+use crate::config::{Confirm, Policy, Rule};
 use crate::model::{NodeView, SignalState, Span, Truth};
 use identity::Labels;
+use probe::Reading;
 
 /// A since is forgotten only after its signal was clear this long: flapping does not restart clocks.
 pub const CLEAR_AFTER: Span = Span::minutes(2);
@@ -50,6 +52,15 @@ pub enum Input {
     AlertsGone {
         /// The object's name.
         object: String,
+    },
+    /// What a node's own exporter said to a policy's question.
+    Probe {
+        /// The node's UID.
+        uid: String,
+        /// The question.
+        confirm: Confirm,
+        /// The answer.
+        reading: Reading,
     },
     /// The clocks that an earlier leader kept for a node.
     Restore {
@@ -154,6 +165,7 @@ pub struct Evidence {
     /// By node UID: not Ready.
     unready: BTreeMap<String, Clock>,
     unresolved: BTreeMap<(&'static str, identity::Unresolved), u64>,
+    probed: Vec<probe::Probed>,
 }
 
 impl Evidence {
@@ -177,6 +189,11 @@ impl Evidence {
             Input::AlertsGone { object } => {
                 self.alerts.remove(&object);
             }
+            Input::Probe {
+                uid,
+                confirm,
+                reading,
+            } => self.fold_probe(uid, confirm, &reading, now),
             Input::Restore {
                 uid,
                 signals,

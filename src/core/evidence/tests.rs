@@ -53,6 +53,7 @@ fn policy() -> Policy {
             when,
             for_: Span::default(),
             replaces: true,
+            confirm: None,
         }],
         strategy: None,
         launch_template: None,
