@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::pin::Pin;
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use nodemend_core::api::{
     AlertGroup, AlertGroupSpec, FINALIZER, FaultRecord, FleetState, FleetStateSpec, NodeHealth,
@@ -17,7 +18,7 @@ use nodemend_core::evidence::{self, Evidence, Input};
 use nodemend_core::model::{NodeView, Reason, SignalState, Span, Truth, VerdictKind, digest};
 use nodemend_core::repair;
 
-use crate::exec::{self, CallError, Clock, Cloud, Cluster, Context};
+use crate::exec::{self, CallError, Clock, Cloud, Cluster, Context, Probes};
 
 /// The leader's records. Every write carries the resourceVersion that was read.
 #[allow(
@@ -119,9 +120,10 @@ pub struct Report {
 
 /// The leader.
 #[derive(Debug)]
-pub struct Controller<C, K> {
+pub struct Controller<C, K, P> {
     cluster: C,
     cloud: K,
+    probes: P,
     setup: Setup,
     evidence: Evidence,
     fleet: Option<FleetState>,
@@ -140,13 +142,20 @@ const MAX_STARTS: usize = 200;
 /// A deleted record counts, and holds its node, at least this long.
 const MIN_MEMORY: Span = Span::minutes(60);
 
-impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
+impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
     /// A leader that has not yet acted. `last_seen` is when the one before was last
     /// known to look; from then on no clock ran.
-    pub fn new(cluster: C, cloud: K, setup: Setup, last_seen: Option<Timestamp>) -> Self {
+    pub fn new(
+        cluster: C,
+        cloud: K,
+        probes: P,
+        setup: Setup,
+        last_seen: Option<Timestamp>,
+    ) -> Self {
         Self {
             cluster,
             cloud,
+            probes,
             setup,
             evidence: Evidence::default(),
             fleet: None,
@@ -155,9 +164,30 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
         }
     }
 
-    /// Takes these policies from now on.
+    /// Takes these policies from now on. Faults that mean the same keep their clocks.
     pub fn adopt(&mut self, policies: Vec<Policy>) {
+        for old in &self.setup.policies {
+            let new = policies.iter().find(|new| new.name == old.name);
+            for fault in &old.faults {
+                if !new.is_some_and(|new| old.same_fault(new, &fault.name)) {
+                    self.evidence.forget_fault(&old.name, &fault.name);
+                }
+            }
+        }
         self.setup.policies = policies;
+    }
+
+    /// Takes these rules and limits from now on. Rules that ask the same keep their
+    /// answers and their signals' clocks.
+    pub fn adopt_rules(&mut self, rules: Vec<Rule>, limits: Limits) {
+        let asks = |rule: &Rule| (rule.name.clone(), rule.expr.clone(), rule.presence.clone());
+        for old in &self.setup.rules {
+            if !rules.iter().any(|new| asks(new) == asks(old)) {
+                self.evidence.forget_rule(&old.name);
+            }
+        }
+        self.setup.rules = rules;
+        self.setup.limits = limits;
     }
 
     /// What is known.
@@ -190,7 +220,13 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
         fleet.spec.reservations.clear();
         fleet.spec.starts = self.starts(&fleet, &repairs, now);
         fleet.spec.sources_down = self.sources_down();
-        let (judged, scopes) = self.judge(&repairs, pauses, &fleet, now);
+        let (mut judged, scopes) = self.judge(&repairs, pauses, &fleet, now);
+        if self
+            .probe(&judged, &scopes, &repairs, pauses, &fleet, now)
+            .await
+        {
+            judged = self.judge(&repairs, pauses, &fleet, now).0;
+        }
         let (verdicts, starting) = self
             .admit(judged, &scopes, &repairs, fleet.spec.epoch, now)
             .await;
@@ -356,6 +392,39 @@ impl<C: Cluster + Records, K: Cloud> Controller<C, K> {
         starts.sort_by(|one, other| (one.at, &one.repair).cmp(&(other.at, &other.repair)));
         starts.dedup();
         starts.split_off(starts.len().saturating_sub(MAX_STARTS))
+    }
+
+    /// Asks some nodes, all at once, for the opinions that repairs wait for; whether any
+    /// was asked.
+    async fn probe(
+        &mut self,
+        verdicts: &[Verdict],
+        scopes: &Scopes,
+        repairs: &[NodeRepair],
+        pauses: &[Pause],
+        fleet: &FleetState,
+        now: Timestamp,
+    ) -> bool {
+        let world = self.world(repairs, pauses, &fleet.spec.starts);
+        let questions = decide::to_probe(verdicts, scopes, &world, now);
+        let (probes, evidence) = (&self.probes, &self.evidence);
+        let asked = questions.into_iter().filter_map(|(uid, confirm)| {
+            let node = evidence.nodes().find(|node| node.uid == uid)?;
+            Some(async move {
+                let reading = probes.probe(node, &confirm).await;
+                Input::Probe {
+                    uid,
+                    confirm,
+                    reading,
+                }
+            })
+        });
+        let readings = join_all(asked).await;
+        let any = !readings.is_empty();
+        for reading in readings {
+            self.evidence.fold(reading, now);
+        }
+        any
     }
 
     fn world<'a>(

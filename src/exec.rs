@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use nodemend_core::api::{GaveUp, LaunchPlan, LaunchTemplate, NodeRepair, Outcome, Step};
+use nodemend_core::config::Confirm;
+use nodemend_core::evidence::probe::Reading;
 use nodemend_core::model::{
     InstanceState, InstanceView, NodeView, PodView, QUARANTINE_ANNOTATION, Reason, Span,
 };
@@ -95,6 +97,16 @@ pub trait Clock {
     /// Whether something new may still begin: a pass acts on what it saw at its start,
     /// which must not be old, and a service that stops begins nothing.
     fn may_begin(&self) -> bool;
+}
+
+/// The exporters on the nodes, as far as second opinions need them.
+#[allow(
+    async_fn_in_trait,
+    reason = "used with one concrete type per program; no Send bound is wanted"
+)]
+pub trait Probes {
+    /// Reads the metric from the node's own exporter, within a deadline of its own.
+    async fn probe(&self, node: &NodeView, confirm: &Confirm) -> Reading;
 }
 
 /// What the controller knows beside the journal.

@@ -6,7 +6,10 @@ use std::fs;
 use std::path::Path;
 
 use nodemend_core::api::Mode;
-use nodemend_core::config::{self, Document, Policy, Problem, Rule, Settings};
+use nodemend_core::config::{
+    self, Connection, Credentials, Document, Policy, Problem, Rule, Settings,
+};
+use nodemend_core::model::digest;
 
 use crate::http::{Tls, TlsFiles};
 
@@ -19,6 +22,8 @@ pub struct Loaded {
     pub rules: Vec<Rule>,
     /// The policies from files.
     pub policies: Vec<Policy>,
+    /// The digest of the files that this was read from.
+    pub digest: String,
 }
 
 /// Every mistake that was found.
@@ -42,48 +47,114 @@ impl fmt::Display for Error {
 }
 
 /// A file that was read.
+#[derive(Debug)]
 struct Text {
     name: String,
     text: String,
 }
 
+/// The files as they were read, judged only as far as one names the others.
+#[derive(Debug)]
+pub struct Files {
+    name: String,
+    settings: Result<Settings, Vec<Problem>>,
+    rules: Vec<Text>,
+    policies: Vec<Text>,
+    problems: Vec<Problem>,
+    digest: String,
+}
+
 /// Reads the configuration file, and the rule and policy files that it names,
 /// relative to it.
-pub fn load(file: &Path) -> Result<Loaded, Error> {
+pub fn read(file: &Path) -> Files {
     let name = file.display().to_string();
-    let text = fs::read_to_string(file)
-        .map_err(|error| Error(vec![problem(&name, format!("cannot be read: {error}"), "")]))?;
-    let document = Document {
-        file: &name,
-        text: &text,
+    let mut files = Files {
+        settings: Err(Vec::new()),
+        rules: Vec::new(),
+        policies: Vec::new(),
+        problems: Vec::new(),
+        digest: String::new(),
+        name,
     };
-    let settings = config::settings(&document).map_err(Error)?;
-    let home = file.parent().unwrap_or(Path::new(""));
-    let mut problems = Vec::new();
-    let rules = texts(&name, home, "rules", &settings.rules, &mut problems);
-    let policies = texts(&name, home, "policies", &settings.policies, &mut problems);
-    let (rules, policies) = (
-        config::rules(&documents(&rules)),
-        config::policies(&documents(&policies)),
-    );
-    problems.extend(check_webhook(&name, &settings));
-    match (rules, policies) {
-        (Ok(rules), Ok(policies)) => {
-            problems.extend(policies.iter().filter_map(without_cloud));
-            if problems.is_empty() {
-                return Ok(Loaded {
-                    settings,
-                    rules,
-                    policies,
-                });
+    let text = fs::read_to_string(file).unwrap_or_else(|error| {
+        let message = format!("cannot be read: {error}");
+        files.problems.push(problem(&files.name, message, ""));
+        String::new()
+    });
+    if files.problems.is_empty() {
+        files.settings = config::settings(&Document {
+            file: &files.name,
+            text: &text,
+        });
+    }
+    if let Ok(settings) = &files.settings {
+        let home = file.parent().unwrap_or(Path::new(""));
+        let mut texts =
+            |field, patterns| texts(&files.name, home, field, patterns, &mut files.problems);
+        files.rules = texts("rules", &settings.rules);
+        files.policies = texts("policies", &settings.policies);
+    }
+    files.digest = files.digest_of(&text);
+    files
+}
+
+/// Reads the files and judges them.
+pub fn load(file: &Path) -> Result<Loaded, Error> {
+    read(file).load()
+}
+
+impl Files {
+    /// The same for the same contents.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    fn digest_of(&self, config: &str) -> String {
+        let problems: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
+        let files = self.rules.iter().chain(&self.policies);
+        let parts: Vec<&str> = [config]
+            .into_iter()
+            .chain(files.flat_map(|file| [file.name.as_str(), &file.text]))
+            .chain(problems.iter().map(String::as_str))
+            .collect();
+        digest(&parts, 64)
+    }
+
+    /// Judges what was read.
+    pub fn load(self) -> Result<Loaded, Error> {
+        let mut problems = self.problems;
+        let settings = match self.settings {
+            Ok(settings) => settings,
+            Err(found) => {
+                problems.extend(found);
+                return Err(Error(problems));
+            }
+        };
+        let (rules, policies) = (
+            config::rules(&documents(&self.rules)),
+            config::policies(&documents(&self.policies)),
+        );
+        problems.extend(check_webhook(&self.name, &settings));
+        problems.extend(without_sdk(&self.name, &settings.prometheus));
+        match (rules, policies) {
+            (Ok(rules), Ok(policies)) => {
+                problems.extend(policies.iter().filter_map(without_cloud));
+                if problems.is_empty() {
+                    return Ok(Loaded {
+                        settings,
+                        rules,
+                        policies,
+                        digest: self.digest,
+                    });
+                }
+            }
+            (rules, policies) => {
+                problems.extend(rules.err().into_iter().flatten());
+                problems.extend(policies.err().into_iter().flatten());
             }
         }
-        (rules, policies) => {
-            problems.extend(rules.err().into_iter().flatten());
-            problems.extend(policies.err().into_iter().flatten());
-        }
+        Err(Error(problems))
     }
-    Err(Error(problems))
 }
 
 /// Why this build cannot do what a policy asks for.
@@ -93,6 +164,18 @@ pub fn without_cloud(policy: &Policy) -> Option<Problem> {
             &policy.name,
             "this nodemend was built without EC2 and cannot enforce".into(),
             "build it with the feature ec2, or write mode: Observe",
+        )
+    })
+}
+
+/// Why this build cannot sign requests to Prometheus.
+fn without_sdk(config: &str, prometheus: &Connection) -> Option<Problem> {
+    let signed = matches!(prometheus.credentials, Credentials::SigV4 { .. });
+    (signed && cfg!(not(feature = "ec2"))).then(|| {
+        problem(
+            config,
+            "prometheus.sigv4: this nodemend was built without the AWS SDK".into(),
+            "build it with the feature ec2",
         )
     })
 }
@@ -270,6 +353,15 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn signatures_need_the_sdk() {
+        let directory = tempfile::tempdir().unwrap();
+        let text =
+            "cluster: c\nprometheus: {urls: [\"http://p\"], sigv4: {region: eu-central-1}}\n";
+        let loaded = load(&write(directory.path(), &[("nodemend.yaml", text)]));
+        assert_eq!(loaded.is_ok(), cfg!(feature = "ec2"), "{loaded:?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Wiring: `serve` joins the adapters to the controller, `demo` joins the simulated
-//! fleet to it; `load` reads the configuration files that both use.
+//! fleet to it; `load` reads the configuration files, `reload` reads them again.
 
 pub mod demo;
 pub mod load;
+pub mod reload;
 pub mod serve;

@@ -13,15 +13,16 @@ use nodemend_core::api::{
     AlertGroup, AlertGroupSpec, ConditionStatus, LaunchPlan, NodeSelector, RepairPause,
     RepairPolicy, RepairPolicyStatus, StatusCondition,
 };
-use nodemend_core::config::{self, Policy, Rule, Settings};
+use nodemend_core::config::{self, Connection, Credentials, Policy, Rule, Settings};
 use nodemend_core::decide::Pause;
 use nodemend_core::evidence::{Answer, Input};
 use nodemend_core::model::{InstanceView, NodeView};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::load::{self, Loaded};
+use super::reload::{self, Current, Reload};
 use crate::alertmanager::{Intake, ask};
 #[cfg(feature = "ec2")]
 use crate::cloud::Ec2;
@@ -33,8 +34,8 @@ use crate::cluster::{
 use crate::controller::{self, Controller, Setup};
 use crate::exec::{CallError, Clock, Cloud};
 use crate::http::{self, Auth, Bounds, Limits, Method, Readiness, Refusal, Reviews, Socket, Tls};
-use crate::prometheus;
-use crate::telemetry::{CallResult, Pass, Source, System, Telemetry};
+use crate::prometheus::{self, Prober};
+use crate::telemetry::{About, CallResult, Notice, Pass, Source, System, Telemetry};
 
 /// A pass is made at least this often.
 const IDLE: Duration = Duration::from_secs(5);
@@ -79,6 +80,9 @@ pub enum Error {
     /// Alertmanager's client.
     #[error("the Alertmanager client cannot be made")]
     Alertmanager(#[source] ask::Error),
+    /// The signatures of Prometheus' requests.
+    #[error("requests to Prometheus cannot be signed: {0}")]
+    Signer(String),
     /// Traces.
     #[error("the exporter of traces cannot be made")]
     Telemetry(#[source] crate::telemetry::Error),
@@ -96,20 +100,23 @@ pub fn run(config: &Path) -> Result<(), Error> {
         .enable_all()
         .build()
         .map_err(|error| Error::System("no async runtime", error))?;
-    let served = runtime.block_on(serve(loaded, &telemetry));
+    let served = runtime.block_on(serve(config, loaded, &telemetry));
     // A call that hangs must not hold up the end; each is harmless when cut.
     runtime.shutdown_timeout(Duration::from_secs(1));
     telemetry.flush(FLUSH);
     served
 }
 
-async fn serve(loaded: Loaded, telemetry: &Telemetry) -> Result<(), Error> {
+async fn serve(config: &Path, loaded: Loaded, telemetry: &Telemetry) -> Result<(), Error> {
     for signal in config::check_signals(&loaded.policies, &loaded.rules) {
         tracing::info!(
             signal,
             "no rule provides this signal: only a webhook can bring it"
         );
     }
+    let reload = Reload::new(config, loaded);
+    let (current, files) = watch::channel(reload.current());
+    let loaded = reload.current().loaded;
     let settings = &loaded.settings;
     let stop = stop_on_signals()?;
     let readiness = Readiness::declare(&["kubernetes", "lease"]);
@@ -120,6 +127,7 @@ async fn serve(loaded: Loaded, telemetry: &Telemetry) -> Result<(), Error> {
     let (terms, term) = watch::channel(None);
     let mut background = JoinSet::new();
     background.spawn(watch_api(cluster.clone(), readiness.clone()));
+    background.spawn(watch_files(reload, current, &readiness, telemetry)?);
     let election = Election {
         namespace: variable("POD_NAMESPACE").unwrap_or_else(|| "nodemend".into()),
         holder: holder(),
@@ -132,10 +140,7 @@ async fn serve(loaded: Loaded, telemetry: &Telemetry) -> Result<(), Error> {
         lease,
         telemetry: telemetry.clone(),
     };
-    let prometheus = (!settings.prometheus_urls.is_empty())
-        .then(|| prometheus::Client::new(&settings.prometheus_urls, settings.prometheus_timeout))
-        .transpose()
-        .map_err(Error::Prometheus)?;
+    let prometheus = connect(&settings.prometheus).await?;
     let alertmanager = (!settings.alertmanager_urls.is_empty())
         .then(|| ask::Client::new(&settings.alertmanager_urls))
         .transpose()
@@ -145,8 +150,9 @@ async fn serve(loaded: Loaded, telemetry: &Telemetry) -> Result<(), Error> {
         cloud,
         prometheus,
         alertmanager,
+        prober: Prober::new(settings.probe_loopback).map_err(Error::Prometheus)?,
         telemetry: telemetry.clone(),
-        loaded,
+        files,
     };
     leader.run(term, stop).await;
     // The lease goes back only after the last pass has ended.
@@ -155,6 +161,35 @@ async fn serve(loaded: Loaded, telemetry: &Telemetry) -> Result<(), Error> {
     while tasks.join_next().await.is_some() {}
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The client of Prometheus, if there is any to ask.
+async fn connect(connection: &Connection) -> Result<Option<prometheus::Client>, Error> {
+    if connection.urls.is_empty() {
+        return Ok(None);
+    }
+    let signer = match &connection.credentials {
+        Credentials::SigV4 { region } => signer(region).await.map_err(Error::Signer)?,
+        _ => None,
+    };
+    prometheus::Client::new(connection, signer)
+        .map(Some)
+        .map_err(Error::Prometheus)
+}
+
+#[cfg(feature = "ec2")]
+async fn signer(region: &str) -> Result<Option<prometheus::Signer>, String> {
+    let signer = crate::cloud::Signer::connect(region).await?;
+    Ok(Some(Arc::new(move |url, form| {
+        let signer = signer.clone();
+        Box::pin(async move { signer.sign(&url, &form, now().into()).await })
+    })))
+}
+
+/// `load` refuses the setting.
+#[cfg(not(feature = "ec2"))]
+fn signer(_: &str) -> impl Future<Output = Result<Option<prometheus::Signer>, String>> {
+    std::future::ready(Ok(None))
 }
 
 /// Opens the webhook, and the page of metrics and probes.
@@ -263,13 +298,37 @@ async fn watch_api(cluster: Kubernetes, readiness: Readiness) {
     }
 }
 
+/// Reads the files again whenever they change, or at SIGHUP, and says so.
+fn watch_files(
+    reload: Reload,
+    current: watch::Sender<Current>,
+    readiness: &Readiness,
+    telemetry: &Telemetry,
+) -> Result<impl Future<Output = ()> + use<>, Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let hangup =
+        signal(SignalKind::hangup()).map_err(|error| Error::System("no signals", error))?;
+    let (readiness, telemetry) = (readiness.clone(), telemetry.clone());
+    telemetry.configuration(true, now());
+    Ok(reload::follow(reload, hangup, current, move |current| {
+        let state = current.mistakes.as_ref().map_or(Ok(()), |mistakes| {
+            Err(format!("the last good one is in force\n{mistakes}"))
+        });
+        telemetry.configuration(state.is_ok(), now());
+        readiness.remark("configuration", state);
+    }))
+}
+
+type Leading<'a> = Controller<Kubernetes, &'a Leased<Ec2>, Prober>;
+
 struct Leader {
     cluster: Kubernetes,
     cloud: Leased<Ec2>,
     prometheus: Option<prometheus::Client>,
     alertmanager: Option<ask::Client>,
+    prober: Prober,
     telemetry: Telemetry,
-    loaded: Loaded,
+    files: watch::Receiver<Current>,
 }
 
 impl Leader {
@@ -300,7 +359,11 @@ impl Leader {
     /// One term: sources run, passes follow each other.
     async fn lead(&self, term: &Term, stop: &watch::Receiver<bool>) {
         tokio::time::sleep_until(term.act_from.into()).await;
-        let mut sources = Sources::start(self);
+        let mut files = self.files.clone();
+        let current = files.borrow_and_update().clone();
+        self.tell(&current).await;
+        let loaded = &current.loaded;
+        let mut sources = Sources::start(self, Arc::clone(loaded));
         // A pass before the first lists would not know of pauses, policies, alerts or nodes,
         // one before Alertmanager answered or failed would decide without the silences.
         while !(sources.heard() && sources.asked()) && !*stop.borrow() {
@@ -311,14 +374,25 @@ impl Leader {
             }
         }
         let setup = Setup {
-            cluster_tag: format!("kubernetes.io/cluster/{}", self.loaded.settings.cluster),
-            rules: self.loaded.rules.clone(),
-            policies: self.loaded.policies.clone(),
-            limits: self.loaded.settings.limits.clone(),
+            cluster_tag: format!("kubernetes.io/cluster/{}", loaded.settings.cluster),
+            rules: loaded.rules.clone(),
+            policies: loaded.policies.clone(),
+            limits: loaded.settings.limits.clone(),
         };
-        let mut controller =
-            Controller::new(self.cluster.clone(), &self.cloud, setup, term.last_renewal);
+        let mut controller = Controller::new(
+            self.cluster.clone(),
+            &self.cloud,
+            self.prober.clone(),
+            setup,
+            term.last_renewal,
+        );
         while !*stop.borrow() {
+            if files.has_changed().unwrap_or(false) {
+                let current = files.borrow_and_update().clone();
+                self.tell(&current).await;
+                self.reload(&mut controller, &mut sources, current.loaded)
+                    .await;
+            }
             let wait = self.pass(&mut controller, &mut sources, stop).await;
             tokio::select! {
                 biased;
@@ -329,10 +403,42 @@ impl Leader {
         }
     }
 
+    /// Takes a good set that differs from what is in force.
+    async fn reload(
+        &self,
+        controller: &mut Leading<'_>,
+        sources: &mut Sources,
+        loaded: Arc<Loaded>,
+    ) {
+        if Arc::ptr_eq(&loaded, &sources.loaded) {
+            return;
+        }
+        controller.adopt_rules(loaded.rules.clone(), loaded.settings.limits.clone());
+        sources.loaded = loaded;
+        sources.poll(self);
+        controller.adopt(self.accept(sources).await);
+    }
+
+    /// Says on the fleet's object that the files are not what is in force.
+    async fn tell(&self, current: &Current) {
+        let Some(mistakes) = &current.mistakes else {
+            return;
+        };
+        let notice = Notice {
+            about: About::Fleet,
+            reason: "ConfigurationRefused",
+            note: format!("the last good configuration is in force: {mistakes}"),
+            warning: true,
+        };
+        if let Err(error) = self.cluster.publish(&notice, now()).await {
+            tracing::warn!(%error, "an Event could not be written");
+        }
+    }
+
     /// One pass. Gives back how long to rest if nothing happens.
     async fn pass(
         &self,
-        controller: &mut Controller<Kubernetes, &Leased<Ec2>>,
+        controller: &mut Leading<'_>,
         sources: &mut Sources,
         stop: &watch::Receiver<bool>,
     ) -> Duration {
@@ -341,7 +447,8 @@ impl Leader {
             stop,
         };
         if let Some(objects) = sources.policies.news() {
-            controller.adopt(self.accept(objects).await);
+            sources.objects = objects;
+            controller.adopt(self.accept(sources).await);
         }
         if let Some(pauses) = sources.pauses.news() {
             sources.paused = pauses.into_values().map(pause).collect();
@@ -391,10 +498,11 @@ impl Leader {
     }
 
     /// The policies of files and of accepted objects. Each object is answered.
-    async fn accept(&self, objects: BTreeMap<String, RepairPolicy>) -> Vec<Policy> {
-        let mut policies = self.loaded.policies.clone();
-        for mut object in objects.into_values() {
-            let read = accept(&object, &self.loaded.policies);
+    async fn accept(&self, sources: &Sources) -> Vec<Policy> {
+        let files = &sources.loaded.policies;
+        let mut policies = files.clone();
+        for mut object in sources.objects.values().cloned() {
+            let read = accept(&object, files);
             if let Err(("Invalid", _)) = read {
                 policies.push(Policy::refused(
                     object.metadata.name.clone().unwrap_or_default(),
@@ -488,7 +596,13 @@ struct Sources {
     policies: Followed<RepairPolicy>,
     pauses: Followed<RepairPause>,
     paused: Vec<Pause>,
+    /// The policy objects as they were last seen.
+    objects: BTreeMap<String, RepairPolicy>,
+    loaded: Arc<Loaded>,
+    polling: Option<AbortHandle>,
     answers: mpsc::UnboundedReceiver<Input>,
+    /// What Alertmanager says, whatever rules are in force.
+    heard: Option<mpsc::UnboundedReceiver<Input>>,
     /// Whether Alertmanager, if there is one, answered or failed.
     asked: Arc<AtomicBool>,
     known: BTreeMap<String, AlertGroupSpec>,
@@ -497,8 +611,7 @@ struct Sources {
 }
 
 impl Sources {
-    fn start(leader: &Leader) -> Self {
-        let (sender, answers) = mpsc::unbounded_channel();
+    fn start(leader: &Leader, loaded: Arc<Loaded>) -> Self {
         let wake = Arc::new(Notify::new());
         let mut sources = Self {
             wake: Arc::clone(&wake),
@@ -507,7 +620,11 @@ impl Sources {
             policies: Followed::default(),
             pauses: Followed::default(),
             paused: Vec::new(),
-            answers,
+            objects: BTreeMap::new(),
+            loaded,
+            polling: None,
+            answers: mpsc::unbounded_channel().1,
+            heard: None,
             asked: Arc::new(AtomicBool::new(leader.alertmanager.is_none())),
             known: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -537,7 +654,9 @@ impl Sources {
         ));
         if let Some(client) = leader.alertmanager.clone() {
             let (telemetry, asked) = (leader.telemetry.clone(), Arc::clone(&sources.asked));
-            let (sender, wake) = (sender.clone(), Arc::clone(&wake));
+            let (sender, heard_from) = mpsc::unbounded_channel();
+            sources.heard = Some(heard_from);
+            let wake = Arc::clone(&wake);
             let heard = move |input: Input| {
                 let ok = matches!(input, Input::Asked(_));
                 telemetry.source_up(Source::Alertmanager, ok);
@@ -548,20 +667,34 @@ impl Sources {
             };
             tasks.spawn(ask::poll(client, now, heard));
         }
-        if let Some(client) = leader.prometheus.clone() {
-            let telemetry = leader.telemetry.clone();
-            let heard = move |rule: &Rule, answer: Answer, took: Duration| {
-                let ok = matches!(answer, Answer::Series { .. });
-                telemetry.rule_evaluated(took.as_secs_f64(), ok);
-                telemetry.source_up(Source::Prometheus, ok);
-                let name = rule.name.clone();
-                // The receiver goes first only when the term is over.
-                let _ = sender.send(Input::Rule { name, answer });
-                wake.notify_one();
-            };
-            tasks.spawn(prometheus::poll(client, leader.loaded.rules.clone(), heard));
-        }
+        sources.poll(leader);
         sources
+    }
+
+    /// Polls the rules that are in force, and no others; an answer that is still under
+    /// way to an earlier question is not heard.
+    fn poll(&mut self, leader: &Leader) {
+        if let Some(polling) = self.polling.take() {
+            polling.abort();
+        }
+        let (sender, answers) = mpsc::unbounded_channel();
+        self.answers = answers;
+        let Some(client) = leader.prometheus.clone() else {
+            return;
+        };
+        let (telemetry, wake) = (leader.telemetry.clone(), Arc::clone(&self.wake));
+        let heard = move |rule: &Rule, answer: Answer, took: Duration| {
+            let ok = matches!(answer, Answer::Series { .. });
+            telemetry.rule_evaluated(took.as_secs_f64(), ok);
+            telemetry.source_up(Source::Prometheus, ok);
+            let name = rule.name.clone();
+            // The receiver goes first only when the term is over, or the rules change.
+            let _ = sender.send(Input::Rule { name, answer });
+            wake.notify_one();
+        };
+        let rules = self.loaded.rules.clone();
+        let polling = self.tasks.spawn(prometheus::poll(client, rules, heard));
+        self.polling = Some(polling);
     }
 
     /// Whether every list was read, and not too long ago.
@@ -616,8 +749,10 @@ impl Sources {
             );
             self.known = groups;
         }
-        while let Ok(answer) = self.answers.try_recv() {
-            inputs.push(answer);
+        for source in self.heard.iter_mut().chain([&mut self.answers]) {
+            while let Ok(answer) = source.try_recv() {
+                inputs.push(answer);
+            }
         }
         inputs
     }

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "ec2")]
 mod ec2;
+#[cfg(feature = "ec2")]
+mod sigv4;
 
 use nodemend_core::api::LaunchPlan;
 use nodemend_core::model::InstanceView;
@@ -10,6 +12,8 @@ use crate::exec::{CallError, Cloud};
 
 #[cfg(feature = "ec2")]
 pub use ec2::{DEADLINE, Ec2};
+#[cfg(feature = "ec2")]
+pub use sigv4::Signer;
 
 /// Stands where EC2 would be, and refuses every call.
 #[derive(Clone, Copy, Debug)]

@@ -13,14 +13,17 @@ use crate::telemetry::{About, Notice};
 pub(super) const NAMESPACE: &str = "default";
 /// The API server's own limit of a note, in bytes.
 const MAX_NOTE: usize = 1024;
+/// Our own objects.
+const OURS: &str = "nodemend.dev/v1alpha1";
 /// Who reports.
 const CONTROLLER: &str = "nodemend.dev/nodemend";
 
 /// The Event of a notice. Its name says when, to the hour, and what: told again, it is the same.
 pub(super) fn event(notice: &Notice, now: Timestamp) -> Event {
     let (api_version, kind, name, uid) = match &notice.about {
-        About::Node { name, uid } => ("v1", "Node", name, uid),
-        About::Repair { name, uid } => ("nodemend.dev/v1alpha1", "NodeRepair", name, uid),
+        About::Fleet => (OURS, "FleetState", "fleet", ""),
+        About::Node { name, uid } => ("v1", "Node", name.as_str(), uid.as_str()),
+        About::Repair { name, uid } => (OURS, "NodeRepair", name.as_str(), uid.as_str()),
     };
     let hour = (now.as_second() / 3600).to_string();
     let this = digest(&[uid, notice.reason, &notice.note, &hour], 16);
@@ -35,8 +38,8 @@ pub(super) fn event(notice: &Notice, now: Timestamp) -> Event {
         regarding: Some(ObjectReference {
             api_version: Some(api_version.into()),
             kind: Some(kind.into()),
-            name: Some(name.clone()),
-            uid: Some(uid.clone()),
+            name: Some(name.into()),
+            uid: Some(uid.to_owned()).filter(|uid| !uid.is_empty()),
             ..ObjectReference::default()
         }),
         event_time: Some(MicroTime(now)),

@@ -1,8 +1,9 @@
 //! Nodes and pods reduced to what decisions and drains need.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Node, Pod, Toleration};
+use k8s_openapi::api::core::v1::{Node, NodeAddress, Pod, Toleration};
 use nodemend_core::model::{Condition, NodeView, PodView};
 
 /// Made by a kubelet from a file.
@@ -41,6 +42,7 @@ pub fn node(node: &Node) -> NodeView {
             .unwrap_or_default(),
         labels: metadata.labels.clone().unwrap_or_default(),
         annotations: metadata.annotations.as_ref().map(ours).unwrap_or_default(),
+        ips: ips(status.addresses.as_deref().unwrap_or_default()),
         addresses: status
             .addresses
             .unwrap_or_default()
@@ -60,6 +62,14 @@ pub fn node(node: &Node) -> NodeView {
         unschedulable: spec.unschedulable.unwrap_or(false),
         deleting: metadata.deletion_timestamp.is_some(),
     }
+}
+
+fn ips(addresses: &[NodeAddress]) -> Vec<IpAddr> {
+    ["InternalIP", "ExternalIP"]
+        .into_iter()
+        .flat_map(|type_| addresses.iter().filter(move |one| one.type_ == type_))
+        .filter_map(|one| one.address.parse().ok())
+        .collect()
 }
 
 /// The view of a pod.
@@ -187,7 +197,10 @@ mod tests {
                     "annotations": {"nodemend.dev/do-not-repair": "true", "other": "x"},
                     "creationTimestamp": "2026-01-01T00:00:00Z"},
                 "spec": {"providerID": "aws:///z/i-1", "unschedulable": true},
-                "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}],
+                "status": {"addresses": [{"type": "Hostname", "address": "10.9.9.9"},
+                        {"type": "ExternalIP", "address": "192.0.2.1"},
+                        {"type": "InternalIP", "address": "10.0.0.1"},
+                        {"type": "InternalIP", "address": "a.example"}],
                     "conditions": [{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}]}
             }))
             .unwrap(),
@@ -195,7 +208,9 @@ mod tests {
         assert_eq!(view.annotations.len(), 1);
         assert_eq!(view.instance_id(), Some("i-1"));
         assert!(view.unschedulable && !view.ready() && !view.deleting);
-        assert_eq!(view.addresses, ["10.0.0.1"]);
+        assert_eq!(view.addresses.len(), 4);
+        let ips: Vec<String> = view.ips.iter().map(ToString::to_string).collect();
+        assert_eq!(ips, ["10.0.0.1", "192.0.2.1"]);
         assert_eq!(view.created.to_string(), "2026-01-01T00:00:00Z");
     }
 }

@@ -8,11 +8,15 @@ use jiff::Timestamp;
 use crate::api::{
     Mode, NodeRepair, NodeSelector, Phase, Reservation, Severity, SignalRecord, SilenceRecord,
 };
-use crate::config::{Fault, Limits, Policy, Rule};
+use crate::config::{Confirm, Fault, Limits, Policy, Rule};
 use crate::evidence::Evidence;
+use crate::evidence::probe::Opinion;
 use crate::model::{
     DO_NOT_REPAIR_ANNOTATION, NodeView, QUARANTINE_ANNOTATION, Reason, Truth, VerdictKind,
 };
+
+/// How many nodes one pass asks for a second opinion.
+const PROBES_AT_ONCE: usize = 4;
 
 /// A pause as decisions see it.
 #[derive(Clone, Debug, PartialEq)]
@@ -284,11 +288,71 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
             verdict.reasons.push(Reason::Silenced);
             verdict.reasons.sort();
         }
+        if verdict.reasons.is_empty() {
+            verdict.reasons.extend(doubt(&verdict, world, now));
+        }
         if !verdict.reasons.is_empty() {
             verdict.kind = VerdictKind::Held;
         }
     }
     verdict
+}
+
+/// Why a fault that needs a second opinion is not confirmed.
+fn doubt(verdict: &Verdict, world: &World<'_>, now: Timestamp) -> Option<Reason> {
+    match world
+        .evidence
+        .opinion(&verdict.uid, question(verdict, world)?, now)
+    {
+        Some(Opinion::Confirmed) => None,
+        Some(Opinion::Refuted) => Some(Reason::Refuted),
+        Some(Opinion::Unknown) | None => Some(Reason::Unconfirmed),
+    }
+}
+
+fn question<'a>(verdict: &Verdict, world: &World<'a>) -> Option<&'a Confirm> {
+    let policy = world
+        .policies
+        .iter()
+        .find(|policy| policy.name == verdict.policy)?;
+    let fault = policy
+        .faults
+        .iter()
+        .find(|fault| fault.name == verdict.fault)?;
+    fault.confirm.as_ref()
+}
+
+/// Which nodes to ask for a second opinion now, by UID: those that would start if it
+/// confirmed, and were not asked lately. Few, as all have to answer within this pass.
+pub fn to_probe(
+    verdicts: &[Verdict],
+    scopes: &Scopes,
+    world: &World<'_>,
+    now: Timestamp,
+) -> Vec<(String, Confirm)> {
+    let asked = |verdict: &Verdict| {
+        let confirm = question(verdict, world)?;
+        let waits = verdict.kind == VerdictKind::Held && verdict.reasons == [Reason::Unconfirmed];
+        let known = world.evidence.opinion(&verdict.uid, confirm, now).is_some();
+        (waits && !known).then(|| (verdict.uid.clone(), confirm.clone()))
+    };
+    let questions: BTreeMap<String, Confirm> = verdicts.iter().filter_map(asked).collect();
+    if questions.is_empty() {
+        return Vec::new();
+    }
+    let mut confirmed: Vec<Verdict> = verdicts
+        .iter()
+        .filter(|verdict| verdict.kind == VerdictKind::Due || questions.contains_key(&verdict.uid))
+        .cloned()
+        .collect();
+    for verdict in &mut confirmed {
+        verdict.kind = VerdictKind::Due;
+    }
+    admit(&mut confirmed, scopes, world.limits, now)
+        .into_iter()
+        .filter_map(|uid| Some((uid.clone(), questions.get(&uid)?.clone())))
+        .take(PROBES_AT_ONCE)
+        .collect()
 }
 
 /// Finds the leading fault: a due one before a pending one, one that no silence holds

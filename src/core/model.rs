@@ -250,6 +250,10 @@ pub enum Reason {
     PolicyConflict,
     /// What the fault rests on is not known.
     EvidenceUnknown,
+    /// The node's own exporter was not asked yet, or said nothing that can be used.
+    Unconfirmed,
+    /// The node's own exporter says otherwise.
+    Refuted,
     /// The watch of nodes is silent.
     NodesStale,
     /// The node is cordoned, and not by nodemend.
@@ -280,13 +284,15 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics that show zeros.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Paused,
         Self::ObserveMode,
         Self::OptedOut,
         Self::Silenced,
         Self::PolicyConflict,
         Self::EvidenceUnknown,
+        Self::Unconfirmed,
+        Self::Refuted,
         Self::NodesStale,
         Self::CordonedByOther,
         Self::NodeDeleting,
@@ -375,6 +381,8 @@ pub struct NodeView {
     pub annotations: BTreeMap<String, String>,
     /// Addresses of every type, as text.
     pub addresses: Vec<String>,
+    /// The IP addresses among them, those inside the cluster's network first.
+    pub ips: Vec<std::net::IpAddr>,
     /// All conditions.
     pub conditions: Vec<Condition>,
     /// Whether `spec.unschedulable` is set.

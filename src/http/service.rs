@@ -13,6 +13,8 @@ use axum::routing::get;
 pub struct Readiness {
     /// By part: what is wrong with it.
     parts: Arc<Mutex<BTreeMap<&'static str, Option<String>>>>,
+    /// What is wrong but keeps nothing from working.
+    remarks: Arc<Mutex<BTreeMap<&'static str, String>>>,
 }
 
 impl Readiness {
@@ -27,20 +29,38 @@ impl Readiness {
 
     /// Says that a part works, or why it does not.
     pub fn set(&self, part: &'static str, state: Result<(), String>) {
-        self.lock().insert(part, state.err());
+        lock(&self.parts).insert(part, state.err());
+    }
+
+    /// Says what is wrong with a part that works all the same: it shows, and the
+    /// replica stays in service.
+    pub fn remark(&self, part: &'static str, state: Result<(), String>) {
+        let mut remarks = lock(&self.remarks);
+        match state {
+            Ok(()) => remarks.remove(part),
+            Err(problem) => remarks.insert(part, problem),
+        };
+    }
+
+    /// The remarks, one line each.
+    pub fn remarks(&self) -> Vec<String> {
+        lock(&self.remarks)
+            .iter()
+            .map(|(part, problem)| format!("{part}: {problem}"))
+            .collect()
     }
 
     /// What is not ready and why, one line each.
     pub fn problems(&self) -> Vec<String> {
-        self.lock()
+        lock(&self.parts)
             .iter()
             .filter_map(|(part, problem)| Some(format!("{part}: {}", problem.as_ref()?)))
             .collect()
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Option<String>>> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The router of `/livez`, `/readyz` and `/metrics`; `metrics` gives the last's text.
@@ -50,12 +70,13 @@ where
 {
     let ready = move || async move {
         let problems = readiness.problems();
-        if problems.is_empty() {
-            (StatusCode::OK, "ok\n".to_owned())
+        let (status, first) = if problems.is_empty() {
+            (StatusCode::OK, vec!["ok".to_owned()])
         } else {
-            let text = problems.join("\n") + "\n";
-            (StatusCode::SERVICE_UNAVAILABLE, text)
-        }
+            (StatusCode::SERVICE_UNAVAILABLE, problems)
+        };
+        let lines = [first, readiness.remarks()].concat();
+        (status, lines.join("\n") + "\n")
     };
     let metrics = move || async move {
         let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -248,7 +248,8 @@ fn a_compressed_delivery_is_read() {
         let request = post(body, &[("content-encoding", "GZIP")]);
         assert_eq!(ask(&hook.router, request).status, StatusCode::OK);
     }
-    assert_eq!(hook.store.writes(), 1);
+    // Two alerts, in two buckets, and nothing new the second time.
+    assert_eq!(hook.store.writes(), 2);
 }
 
 #[test]
@@ -483,6 +484,12 @@ fn readiness_names_what_is_missing() {
     assert_eq!(get("/readyz").body, "nodes: forbidden\n");
     readiness.set("nodes", Ok(()));
     assert_eq!(get("/readyz").status, StatusCode::OK);
+    readiness.remark("configuration", Err("refused".into()));
+    let remarked = get("/readyz");
+    assert_eq!(remarked.status, StatusCode::OK);
+    assert_eq!(remarked.body, "ok\nconfiguration: refused\n");
+    readiness.remark("configuration", Ok(()));
+    assert_eq!(get("/readyz").body, "ok\n");
     let metrics = get("/metrics");
     assert_eq!(metrics.body, "# EOF\n");
     assert_eq!(

@@ -1,14 +1,17 @@
 //! Asks Prometheus over HTTP, one server after the other until one has a usable answer.
 
 use std::error::Error as _;
-use std::sync::Arc;
+use std::fmt;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::future::{OptionFuture, join};
-use nodemend_core::config::Rule;
+use futures_util::future::{BoxFuture, OptionFuture, join};
+use nodemend_core::config::{Connection, Credentials, Rule};
 use nodemend_core::evidence::Answer;
-use nodemend_core::model::Span;
-use reqwest::{Response, StatusCode, Url, redirect, retry};
+use nodemend_core::model::digest;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Body, Certificate, Identity, Request, Response, StatusCode, Url, redirect, retry};
 
 use super::decode::{Sample, decode, refusal};
 use super::{Error, MAX_SERIES, answer};
@@ -16,87 +19,135 @@ use super::{Error, MAX_SERIES, answer};
 /// No answer to a sane rule is longer, in bytes.
 const MAX_BODY: usize = 64 << 20;
 
+/// Gives the headers that sign a POST of this form to this URL.
+pub type Signer =
+    Arc<dyn Fn(String, Vec<u8>) -> BoxFuture<'static, Result<SignedHeaders, String>> + Send + Sync>;
+/// Names and values.
+pub type SignedHeaders = Vec<(String, String)>;
+
 /// Some servers with the same data. Clones share which of them answered last.
-#[derive(Clone, Debug)]
-pub struct Client {
-    http: reqwest::Client,
-    urls: Arc<[Url]>,
-    preferred: Arc<AtomicUsize>,
-    timeout: Span,
+#[derive(Clone)]
+pub struct Client(Arc<Inner>);
+
+struct Inner {
+    urls: Vec<Url>,
+    connection: Connection,
+    signer: Option<Signer>,
+    preferred: AtomicUsize,
+    /// What was made of the certificates, and their digest.
+    made: Mutex<Option<(String, Clients)>>,
     max_body: usize,
     max_series: usize,
 }
 
+/// One for each URL.
+type Clients = Arc<[reqwest::Client]>;
+
+/// Shows no secret, and no header that may be one.
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let urls: Vec<&str> = self.0.urls.iter().map(Url::as_str).collect();
+        f.debug_struct("Client").field("urls", &urls).finish()
+    }
+}
+
 impl Client {
-    /// Base URLs, such as `http://prometheus:9090`, in order of preference; `timeout`
-    /// is for one query to one server. A URL with credentials is an error.
-    pub fn new(urls: &[String], timeout: Span) -> Result<Self, Error> {
-        let urls: Vec<Url> = urls
+    /// Base URLs, such as `http://prometheus:9090`; the timeout is for one query to one
+    /// server. A URL with credentials is an error, and so are files that cannot be used
+    /// now, and `SigV4` without a signer. Proxies are those of the environment, but
+    /// never for loopback addresses.
+    pub fn new(connection: &Connection, signer: Option<Signer>) -> Result<Self, Error> {
+        Self::bounded(connection, signer, MAX_BODY, MAX_SERIES)
+    }
+
+    fn bounded(
+        connection: &Connection,
+        signer: Option<Signer>,
+        max_body: usize,
+        max_series: usize,
+    ) -> Result<Self, Error> {
+        let urls: Vec<Url> = connection
+            .urls
             .iter()
             .map(|url| endpoint(url))
             .collect::<Result<_, _>>()?;
         if urls.is_empty() {
             return Err(Error::Setup("there is no Prometheus to ask".into()));
         }
-        let http = reqwest::Client::builder()
-            .redirect(redirect::Policy::none())
-            .retry(retry::never())
-            .timeout(timeout.signed().unsigned_abs())
-            .build()
-            .map_err(|error| Error::Setup(cause(&error)))?;
-        Ok(Self {
-            http,
-            urls: urls.into(),
-            preferred: Arc::default(),
-            timeout,
-            max_body: MAX_BODY,
-            max_series: MAX_SERIES,
-        })
+        if matches!(connection.credentials, Credentials::SigV4 { .. }) && signer.is_none() {
+            return Err(Error::Setup("nobody can sign requests by SigV4".into()));
+        }
+        let client = Self(Arc::new(Inner {
+            urls,
+            connection: connection.clone(),
+            signer,
+            preferred: AtomicUsize::default(),
+            made: Mutex::default(),
+            max_body,
+            max_series,
+        }));
+        // Nothing is sent.
+        client
+            .0
+            .request(&client.0.clients()?[0], &client.0.urls[0], "")?;
+        Ok(client)
     }
 
     /// Asks for a rule's expression and its presence. Both answers are of the same
     /// server: what fires by one is not cleared by what another has.
     pub async fn ask(&self, rule: &Rule) -> Answer {
-        let first = self.preferred.load(Ordering::Relaxed);
+        let this = &*self.0;
+        let clients = match this.clients() {
+            Ok(clients) => clients,
+            Err(error) => return Answer::Failed(error.to_string()),
+        };
+        let first = this.preferred.load(Ordering::Relaxed);
         let mut errors = Vec::new();
-        for offset in 0..self.urls.len() {
-            let index = (first + offset) % self.urls.len();
-            match self.ask_at(&self.urls[index], rule).await {
+        for offset in 0..this.urls.len() {
+            let index = (first + offset) % this.urls.len();
+            match this.ask_at(&clients[index], &this.urls[index], rule).await {
                 Answer::Failed(error) => {
-                    errors.push(format!("{}: {error}", self.urls[index].authority()));
+                    errors.push(format!("{}: {error}", this.urls[index].authority()));
                 }
                 found @ Answer::Series { .. } => {
-                    self.preferred.store(index, Ordering::Relaxed);
+                    this.preferred.store(index, Ordering::Relaxed);
                     return found;
                 }
             }
         }
         Answer::Failed(errors.join("; "))
     }
+}
 
-    async fn ask_at(&self, url: &Url, rule: &Rule) -> Answer {
+impl Inner {
+    async fn ask_at(&self, http: &reqwest::Client, url: &Url, rule: &Rule) -> Answer {
         // The line's end closes a comment that the selector may end with.
         let presence = rule
             .presence
             .as_ref()
             .map(|selector| format!("timestamp({selector}\n)"));
-        let present = presence.as_ref().map(|query| self.query(url, query));
-        let (firing, present) =
-            join(self.query(url, &rule.expr), OptionFuture::from(present)).await;
+        let present = presence.as_ref().map(|query| self.query(http, url, query));
+        let (firing, present) = join(
+            self.query(http, url, &rule.expr),
+            OptionFuture::from(present),
+        )
+        .await;
         answer(firing, present)
     }
 
-    async fn query(&self, url: &Url, query: &str) -> Result<Vec<Sample>, Error> {
-        let timeout = self.timeout.to_string();
-        let response = self
-            .http
-            .post(url.clone())
-            .form(&[("query", query), ("timeout", &timeout)])
-            .send()
+    async fn query(
+        &self,
+        http: &reqwest::Client,
+        url: &Url,
+        query: &str,
+    ) -> Result<Vec<Sample>, Error> {
+        let request = self.signed(self.request(http, url, query)?).await?;
+        let response = http
+            .execute(request)
             .await
             .map_err(|error| no_answer(&error))?;
         let status = response.status();
-        let body = self.body(response).await?;
+        let body = body(response, self.max_body).await?;
         if status == StatusCode::OK {
             decode(&body, self.max_series)
         } else {
@@ -104,16 +155,145 @@ impl Client {
         }
     }
 
-    async fn body(&self, mut response: Response) -> Result<Vec<u8>, Error> {
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| no_answer(&error))? {
-            if body.len() + chunk.len() > self.max_body {
-                return Err(Error::TooLong(self.max_body));
+    async fn signed(&self, mut request: Request) -> Result<Request, Error> {
+        if let Some(sign) = &self.signer {
+            let form = request.body().and_then(Body::as_bytes).unwrap_or_default();
+            let signed = sign(request.url().to_string(), form.to_vec())
+                .await
+                .map_err(|error| Error::Setup(format!("the request cannot be signed: {error}")))?;
+            for (name, value) in signed {
+                insert(request.headers_mut(), &name, &value)?;
             }
-            body.extend_from_slice(&chunk);
         }
-        Ok(body)
+        Ok(request)
     }
+
+    /// With the connection's own headers, and who asks, from the files as they are now.
+    fn request(&self, http: &reqwest::Client, url: &Url, query: &str) -> Result<Request, Error> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.connection.headers {
+            insert(&mut headers, name, value)?;
+        }
+        let timeout = self.connection.timeout.to_string();
+        let request = http
+            .post(url.clone())
+            .headers(headers)
+            .form(&[("query", query), ("timeout", &timeout)]);
+        let request = match &self.connection.credentials {
+            Credentials::None | Credentials::SigV4 { .. } => request,
+            Credentials::BearerFile(file) => request.bearer_auth(secret(file)?),
+            Credentials::Basic {
+                username,
+                password_file,
+            } => request.basic_auth(username, Some(secret(password_file)?)),
+        };
+        request.build().map_err(|error| Error::Setup(cause(&error)))
+    }
+
+    /// Made anew when a certificate or key has changed.
+    fn clients(&self) -> Result<Clients, Error> {
+        let (ca, identity) = (&self.connection.ca_file, &self.connection.identity);
+        let ca = ca.as_deref().map(content).transpose()?;
+        let identity = identity
+            .as_ref()
+            .map(|(cert, key)| Ok::<_, Error>(content(cert)? + "\n" + &content(key)?))
+            .transpose()?;
+        let now = digest(
+            &[
+                ca.as_deref().unwrap_or_default(),
+                identity.as_deref().unwrap_or_default(),
+            ],
+            64,
+        );
+        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, known)) = made.as_ref().filter(|(then, _)| *then == now) {
+            return Ok(Arc::clone(known));
+        }
+        let clients: Clients = self
+            .urls
+            .iter()
+            .map(|url| self.client(url, ca.as_deref(), identity.as_deref()))
+            .collect::<Result<_, _>>()?;
+        *made = Some((now, Arc::clone(&clients)));
+        Ok(clients)
+    }
+
+    fn client(
+        &self,
+        url: &Url,
+        ca: Option<&str>,
+        identity: Option<&str>,
+    ) -> Result<reqwest::Client, Error> {
+        let unusable = |what: &str, error: &reqwest::Error| {
+            Error::Setup(format!("tls: {what} cannot be used: {}", cause(error)))
+        };
+        let mut builder = reqwest::Client::builder()
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .timeout(self.connection.timeout.signed().unsigned_abs());
+        if loopback(url) {
+            builder = builder.no_proxy();
+        }
+        if let Some(pem) = ca {
+            let certificates = Certificate::from_pem_bundle(pem.as_bytes())
+                .map_err(|error| unusable("caFile", &error))?;
+            if certificates.is_empty() {
+                return Err(Error::Setup("tls: caFile has no certificate".into()));
+            }
+            builder = builder.tls_certs_only(certificates);
+        }
+        if let Some(pem) = identity {
+            let identity = Identity::from_pem(pem.as_bytes())
+                .map_err(|error| unusable("certFile with keyFile", &error))?;
+            builder = builder.identity(identity);
+        }
+        builder
+            .build()
+            .map_err(|error| unusable("what is given", &error))
+    }
+}
+
+/// An error does not show the value.
+fn insert(headers: &mut HeaderMap, name: &str, value: &str) -> Result<(), Error> {
+    let wrong = || Error::Setup(format!("header {name} has a value that cannot be sent"));
+    let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
+    let mut value = HeaderValue::from_str(value).map_err(|_| wrong())?;
+    value.set_sensitive(true);
+    headers.insert(name, value);
+    Ok(())
+}
+
+/// The text of a file that holds one secret.
+fn secret(file: &str) -> Result<String, Error> {
+    let text = content(file)?;
+    match text.trim() {
+        "" => Err(Error::Setup(format!("{file} is empty"))),
+        secret => Ok(secret.to_owned()),
+    }
+}
+
+fn content(file: &str) -> Result<String, Error> {
+    std::fs::read_to_string(file)
+        .map_err(|error| Error::Setup(format!("{file} cannot be read: {error}")))
+}
+
+/// A proxy's own loopback is another one.
+fn loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let ip = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || ip.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+}
+
+/// At most `max` bytes of an answer.
+pub(super) async fn body(mut response: Response, max: usize) -> Result<Vec<u8>, Error> {
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(|error| no_answer(&error))? {
+        if body.len() + chunk.len() > max {
+            return Err(Error::TooLong(max));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
 }
 
 /// Never shows the URL: it may hold a password.
@@ -132,7 +312,7 @@ fn endpoint(base: &str) -> Result<Url, Error> {
     Ok(url)
 }
 
-fn no_answer(error: &reqwest::Error) -> Error {
+pub(super) fn no_answer(error: &reqwest::Error) -> Error {
     Error::NoAnswer(if error.is_timeout() {
         "timed out".into()
     } else {
@@ -141,7 +321,7 @@ fn no_answer(error: &reqwest::Error) -> Error {
 }
 
 /// The innermost cause: reqwest's own text has the URL in it, and little else.
-fn cause(error: &reqwest::Error) -> String {
+pub(super) fn cause(error: &reqwest::Error) -> String {
     let Some(mut inner) = error.source() else {
         return "the request failed".into();
     };
@@ -154,6 +334,7 @@ fn cause(error: &reqwest::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nodemend_core::model::Span;
     use nodemend_lab::{Double, Reply};
 
     const PATIENCE: Span = Span::seconds(20);
@@ -184,9 +365,16 @@ mod tests {
         )
     }
 
+    fn connection(doubles: &[&Double], timeout: Span) -> Connection {
+        Connection {
+            urls: doubles.iter().map(|double| double.url.clone()).collect(),
+            timeout,
+            ..Connection::default()
+        }
+    }
+
     fn client(doubles: &[&Double], timeout: Span) -> Client {
-        let urls: Vec<String> = doubles.iter().map(|double| double.url.clone()).collect();
-        Client::new(&urls, timeout).unwrap()
+        Client::new(&connection(doubles, timeout), None).unwrap()
     }
 
     async fn answering(reply: Reply) -> Double {
@@ -212,8 +400,8 @@ mod tests {
             let expect = format!("HTTP status {status}: too hard");
             check_reply(Reply::Answer(status, error.into()), &expect).await;
         }
-        let closed = answering(Reply::Hang).await.url.clone();
-        let closed = Client::new(&[closed], PATIENCE).unwrap();
+        let closed = connection(&[&answering(Reply::Hang).await], PATIENCE);
+        let closed = Client::new(&closed, None).unwrap();
         check_failed(&closed, "no answer: ").await;
         let silent = answering(Reply::Hang).await;
         let hasty = client(&[&silent], "100ms".parse().unwrap());
@@ -234,11 +422,10 @@ mod tests {
     #[tokio::test]
     async fn h20_too_many_series_or_bytes_are_failed() {
         let double = answering(vector(&["1000"; 3])).await;
-        let mut few = client(&[&double], PATIENCE);
-        few.max_series = 2;
+        let double = connection(&[&double], PATIENCE);
+        let few = Client::bounded(&double, None, MAX_BODY, 2).unwrap();
         check_failed(&few, "3 series, more than 2").await;
-        let mut short = client(&[&double], PATIENCE);
-        short.max_body = 20;
+        let short = Client::bounded(&double, None, 20, MAX_SERIES).unwrap();
         check_failed(&short, "more than 20 bytes").await;
     }
 
@@ -246,8 +433,9 @@ mod tests {
     async fn queries_arrive_as_they_are_written() {
         let double = answering(vector(&["1000"])).await;
         let odd = "a{b=~\"c|d&e=%f+é\"} # \n> 1";
-        let urls = [format!("{}/base/", double.url)];
-        let client = Client::new(&urls, PATIENCE).unwrap();
+        let mut connection = connection(&[&double], PATIENCE);
+        connection.urls[0] += "/base/";
+        let client = Client::new(&connection, None).unwrap();
         let found = client.ask(&rule(odd, Some("up # all"))).await;
         assert!(matches!(found, Answer::Series { .. }), "{found:?}");
         let mut queries = Vec::new();
@@ -308,12 +496,126 @@ mod tests {
             (vec!["ftp://prometheus"], "not an http"),
             (vec!["http://user:secret@prometheus"], "holds credentials"),
         ] {
-            let urls: Vec<String> = urls.into_iter().map(str::to_owned).collect();
-            let error = Client::new(&urls, PATIENCE).unwrap_err().to_string();
+            let mut connection = connection(&[], PATIENCE);
+            connection.urls = urls.into_iter().map(str::to_owned).collect();
+            let error = Client::new(&connection, None).unwrap_err().to_string();
             assert!(
                 error.contains(expect) && !error.contains("secret"),
                 "{error}"
             );
+        }
+    }
+
+    #[tokio::test]
+    async fn secrets_are_read_again_and_never_shown() {
+        let double = answering(vector(&["1000"])).await;
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("secret");
+        let path = file.display().to_string();
+        let mut connection = connection(&[&double], PATIENCE);
+        connection.credentials = Credentials::BearerFile(path.clone());
+        let refused = |connection: &Connection| Client::new(connection, None).unwrap_err();
+        assert!(refused(&connection).to_string().contains("cannot be read"));
+        std::fs::write(&file, " \n").unwrap();
+        assert!(refused(&connection).to_string().contains("is empty"));
+        std::fs::write(&file, "se\ncret").unwrap();
+        let error = refused(&connection).to_string();
+        assert!(!error.contains("cret"), "{error}");
+        std::fs::write(&file, "first-secret\n").unwrap();
+        connection.headers = [("x-scope-orgid".to_owned(), "team-secret".to_owned())].into();
+        let bearer = Client::new(&connection, None).unwrap();
+        let rule = rule("up == 0", None);
+        bearer.ask(&rule).await;
+        std::fs::write(&file, "second-secret").unwrap();
+        bearer.ask(&rule).await;
+        std::fs::remove_file(&file).unwrap();
+        check_failed(&bearer, "cannot be read").await;
+        std::fs::write(&file, "pass word").unwrap();
+        connection.credentials = Credentials::Basic {
+            username: "me".into(),
+            password_file: path,
+        };
+        let basic = Client::new(&connection, None).unwrap();
+        basic.ask(&rule).await;
+        let sent: Vec<String> = double
+            .sent()
+            .iter()
+            .map(|sent| {
+                assert_eq!(sent.headers["x-scope-orgid"], "team-secret");
+                sent.headers["authorization"].clone()
+            })
+            .collect();
+        let expect = [
+            "Bearer first-secret",
+            "Bearer second-secret",
+            "Basic bWU6cGFzcyB3b3Jk",
+        ];
+        assert_eq!(sent, expect);
+        let shown = format!("{bearer:?} {basic:?}");
+        assert!(
+            !shown.contains("secret") && !shown.contains("word"),
+            "{shown}"
+        );
+    }
+
+    #[tokio::test]
+    async fn what_is_signed_is_what_is_sent() {
+        let double = answering(vector(&["1000"])).await;
+        let mut connection = connection(&[&double], PATIENCE);
+        connection.credentials = Credentials::SigV4 { region: "r".into() };
+        assert!(Client::new(&connection, None).is_err());
+        let sign: Signer = Arc::new(|url, form| {
+            let form = String::from_utf8(form).unwrap();
+            let signed = vec![("authorization".to_owned(), format!("{url} {form}"))];
+            Box::pin(std::future::ready(Ok(signed)))
+        });
+        let signing = Client::new(&connection, Some(sign)).unwrap();
+        signing.ask(&rule("a b", None)).await;
+        let sent = &double.sent()[0];
+        let expect = format!("{}/api/v1/query {}", double.url, sent.body);
+        assert_eq!(sent.headers["authorization"], expect);
+        let mute: Signer = Arc::new(|_, _| Box::pin(std::future::ready(Err("no role".into()))));
+        let mute = Client::new(&connection, Some(mute)).unwrap();
+        check_failed(&mute, "cannot be signed: no role").await;
+        assert_eq!(double.sent().len(), 1);
+    }
+
+    #[test]
+    fn certificates_that_cannot_be_used_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let mut connection = Connection {
+            urls: vec!["https://p".into()],
+            timeout: PATIENCE,
+            ..Connection::default()
+        };
+        let refused = |connection: &Connection| {
+            let error = Client::new(connection, None).unwrap_err();
+            error.to_string()
+        };
+        connection.ca_file = Some(file("ca", "not PEM"));
+        assert_eq!(refused(&connection), "tls: caFile has no certificate");
+        connection.ca_file = None;
+        connection.identity = Some((file("cert", "secret"), file("key", "secret")));
+        let error = refused(&connection);
+        assert!(error.starts_with("tls: certFile with keyFile"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn loopback_is_told_from_what_a_proxy_may_reach() {
+        for (url, expect) in [
+            ("http://localhost:9090", true),
+            ("http://127.0.0.5", true),
+            ("http://[::1]:9090", true),
+            ("http://127.0.0.1.example", false),
+            ("http://prometheus", false),
+        ] {
+            assert_eq!(loopback(&Url::parse(url).unwrap()), expect, "{url}");
         }
     }
 }

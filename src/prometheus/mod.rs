@@ -4,13 +4,15 @@
 mod client;
 mod decode;
 mod poll;
+mod probe;
 
 use nodemend_core::evidence::identity::Labels;
 use nodemend_core::evidence::{Answer, MAX_STALENESS};
 
-pub use client::Client;
+pub use client::{Client, SignedHeaders, Signer};
 pub use decode::{Sample, decode};
 pub use poll::poll;
+pub use probe::{Prober, samples};
 
 /// More series than this in one answer are a mistake in the rule.
 pub const MAX_SERIES: usize = 10_000;

@@ -56,6 +56,7 @@ fn jitter(name: &str, interval: Duration) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nodemend_core::config::Connection;
     use nodemend_core::model::Span;
     use nodemend_lab::{Double, Reply};
     use std::collections::BTreeMap;
@@ -75,7 +76,12 @@ mod tests {
     }
 
     fn client(double: &Double, timeout: &str) -> Client {
-        Client::new(std::slice::from_ref(&double.url), timeout.parse().unwrap()).unwrap()
+        let connection = Connection {
+            urls: vec![double.url.clone()],
+            timeout: timeout.parse().unwrap(),
+            ..Connection::default()
+        };
+        Client::new(&connection, None).unwrap()
     }
 
     #[test]

@@ -99,7 +99,8 @@ mod tests {
             policies: vec![],
             limits: Limits::default(),
         };
-        let mut controller = Controller::new(world.clone(), world.clone(), setup, None);
+        let mut controller =
+            Controller::new(world.clone(), world.clone(), world.clone(), setup, None);
         let input = Input::Alerts {
             object: "g".into(),
             group: group(known).spec,

@@ -7,6 +7,7 @@ mod alerts;
 mod cloud;
 mod cluster;
 mod invariants;
+mod probes;
 mod prometheus;
 
 pub use alertmanager::HARDWARE_ALERT;

@@ -41,6 +41,8 @@ pub(super) struct Metrics {
     pub(super) rule_evaluations: Counters,
     pub(super) rule_evaluation_duration: Histogram,
     pub(super) source_up: Gauges,
+    pub(super) configuration_valid: Gauge,
+    pub(super) configuration_loaded: Gauge,
     pub(super) pass_duration: Histogram,
     pub(super) external_calls: Counters,
     pub(super) spans_dropped: Counter,
@@ -106,6 +108,16 @@ impl Metrics {
                 Histogram::new(QUERY),
             ),
             source_up: plain(r, "source_up", "Whether a source answers"),
+            configuration_valid: plain(
+                r,
+                "configuration_valid",
+                "Whether what the files say is in force",
+            ),
+            configuration_loaded: plain(
+                r,
+                "configuration_loaded_seconds",
+                "When what is in force was read, in unix seconds",
+            ),
             pass_duration: put(
                 r,
                 "pass_duration_seconds",

@@ -82,6 +82,8 @@ pub struct Notice {
 /// An object that a notice is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum About {
+    /// The fleet as a whole: its `FleetState`.
+    Fleet,
     /// A node.
     Node {
         /// Its name.
@@ -288,6 +290,15 @@ impl Telemetry {
         let labels = label("source", source);
         let gauge = self.0.metrics.source_up.get_or_create(&labels);
         gauge.set(up.into());
+    }
+
+    /// The configuration was read, and is in force or not.
+    pub fn configuration(&self, valid: bool, now: Timestamp) {
+        let metrics = &self.0.metrics;
+        metrics.configuration_valid.set(valid.into());
+        if valid {
+            metrics.configuration_loaded.set(now.as_second());
+        }
     }
 
     /// A call to another system ended.

@@ -723,6 +723,8 @@ fn calls_rules_and_webhooks_are_counted() {
     telemetry.webhook(503, "Busy", 3, 2);
     telemetry.rule_evaluated(0.1, false);
     telemetry.source_up(Source::Kubernetes, true);
+    telemetry.configuration(true, t(0));
+    telemetry.configuration(false, t(60));
     telemetry.external_call(System::EC2, CallResult::Timeout);
     for (series, expect) in [
         ("build_info{version=\"0.1.0\"} ", 1.),
@@ -733,6 +735,11 @@ fn calls_rules_and_webhooks_are_counted() {
         ("rule_evaluations_total{result=\"Ok\"} ", 0.),
         ("rule_evaluation_duration_seconds_count ", 1.),
         ("source_up{source=\"Kubernetes\"} ", 1.),
+        ("configuration_valid ", 0.),
+        (
+            "configuration_loaded_seconds ",
+            t(0).duration_since(Timestamp::UNIX_EPOCH).as_secs_f64(),
+        ),
         ("source_up{source=\"Prometheus\"} ", 0.),
         (
             "external_calls_total{system=\"EC2\",result=\"Timeout\"} ",

@@ -73,7 +73,7 @@ struct Demo<F> {
 
 /// A controller, and what it was given so far.
 struct Leader {
-    controller: Controller<World, World>,
+    controller: Controller<World, World, World>,
     polled: BTreeMap<String, Timestamp>,
     /// The versions of the alert groups that it knows.
     groups: BTreeMap<String, Option<String>>,
@@ -82,7 +82,13 @@ struct Leader {
 impl Leader {
     fn new(world: &World, setup: &Setup, last_seen: Option<Timestamp>) -> Self {
         Self {
-            controller: Controller::new(world.clone(), world.clone(), setup.clone(), last_seen),
+            controller: Controller::new(
+                world.clone(),
+                world.clone(),
+                world.clone(),
+                setup.clone(),
+                last_seen,
+            ),
             polled: BTreeMap::new(),
             groups: BTreeMap::new(),
         }

@@ -82,6 +82,7 @@ fn reported_broken() -> PolicyFault {
         },
         for_: Span::minutes(1),
         replaces: true,
+        confirm: None,
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use nodemend_core::api::Phase;
+use nodemend_core::api::{OnUnreachable, Phase};
+use nodemend_core::config::Confirm;
+use nodemend_core::model::Reason;
 
 use super::*;
-use crate::sim::Kill;
+use crate::sim::{Fault, Kill};
 
 /// Coarser than what people see: hundreds of whole histories are run.
 const COARSE: Span = Span::seconds(30);
@@ -114,6 +116,66 @@ fn h48_killed_before_and_after_every_call_ends_the_same() {
     let (calls, cases) = (calls.len(), calls.len() * 2);
     println!("killed before and after each of {calls} calls: {cases} cases");
     assert!(cases > 100);
+}
+
+#[test]
+fn rules_that_are_read_again_unchanged_change_no_history() {
+    let mut demo = Demo::new(3, STEP, |_| Ok(()));
+    while !demo.over() {
+        let setup = demo.setup.clone();
+        demo.leader
+            .controller
+            .adopt_rules(setup.rules, setup.limits);
+        demo.leader.controller.adopt(setup.policies);
+        demo.step().unwrap();
+    }
+    let document = |summary: &Summary| serde_json::to_string(summary).unwrap();
+    let untouched = history(3, STEP, None).0;
+    assert_eq!(document(&demo.summary()), document(&untouched));
+}
+
+/// Whose disk is read-only, and a history in which every fault of the enforcing policy
+/// needs this metric's opinion.
+fn confirmed_by(metric: &str, seed: u64) -> (Vec<String>, Summary) {
+    let mut demo = Demo::new(seed, COARSE, |_| Ok(()));
+    for fault in &mut demo.setup.policies[0].faults {
+        fault.confirm = Some(Confirm {
+            port: 9100,
+            path: "/metrics".into(),
+            metric: metric.into(),
+            above: 0.0,
+            on_unreachable: OnUnreachable::Unknown,
+        });
+    }
+    demo.leader = Leader::new(&demo.world, &demo.setup, None);
+    let shown = demo
+        .plan
+        .iter()
+        .filter(|planned| planned.fault == Fault::DiskReadOnly)
+        .map(|planned| planned.node.clone())
+        .collect();
+    (shown, finish(demo).0)
+}
+
+#[test]
+fn what_the_exporter_refutes_or_does_not_know_is_not_repaired() {
+    let mut repaired = 0;
+    for seed in 1..=4 {
+        let held = |summary: &Summary, reason: Reason| {
+            assert_eq!(summary.invariants.violated, Vec::<String>::new());
+            let held = summary.held.iter();
+            held.filter(|line| line.reasons == [reason]).count()
+        };
+        let (shown, summary) = confirmed_by("node_filesystem_readonly", seed);
+        let begun = summary.repairs.iter().map(|repair| repair.node.clone());
+        assert_eq!(begun.collect::<Vec<String>>(), shown, "seed {seed}");
+        repaired += shown.len();
+        assert!(held(&summary, Reason::Refuted) >= 2, "{summary:?}");
+        let (_, summary) = confirmed_by("another_metric", seed);
+        assert!(summary.repairs.is_empty(), "{summary:?}");
+        assert!(held(&summary, Reason::Unconfirmed) >= 2, "{summary:?}");
+    }
+    assert!(repaired > 0, "no seed has a disk that is read-only");
 }
 
 #[test]

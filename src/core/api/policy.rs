@@ -157,7 +157,7 @@ pub struct FaultSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4))]
     pub actions: Vec<Action>,
-    /// A second opinion before acting. Not supported yet.
+    /// A second opinion before acting, from the node's own exporter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm: Option<ConfirmSpec>,
 }
@@ -283,14 +283,15 @@ pub struct ConfirmSpec {
     /// The exporter's port.
     #[schemars(range(min = 1, max = 65535))]
     pub port: u32,
-    /// The path of its metrics.
+    /// The path of its metrics (`/metrics`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// The metric's name.
     pub metric: String,
-    /// Confirmed above this.
+    /// Confirmed if a sample is above this number, refuted if none is; unknown without a
+    /// sample. Written in quotes.
     pub above: String,
-    /// What an unreachable exporter means.
+    /// What an unreachable exporter means (Unknown).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_unreachable: Option<OnUnreachable>,
 }

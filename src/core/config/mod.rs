@@ -1,6 +1,7 @@
 //! Configuration: raw documents in, validated types out, every mistake at once.
 //! What comes out of here cannot be wrong any more.
 
+mod connection;
 mod findings;
 mod policy;
 mod rule;
@@ -17,7 +18,7 @@ pub use settings::{Basic, ClientCertificate, TlsFiles, TokenReview, WebhookAuth,
 use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::api::{LaunchTemplate, Mode, NodeSelector, Severity, Strategy, When};
+use crate::api::{LaunchTemplate, Mode, NodeSelector, OnUnreachable, Severity, Strategy, When};
 use crate::model::Span;
 
 /// A text to read: the core opens no files.
@@ -97,6 +98,22 @@ pub struct Policy {
     pub max_pod_grace_period: Option<Span>,
 }
 
+impl Policy {
+    /// Whether a fault of this name rests on the same things in both.
+    pub fn same_fault(&self, other: &Self, name: &str) -> bool {
+        let of = |policy: &Self| {
+            let fault = policy.faults.iter().find(|fault| fault.name == name);
+            fault.map(|fault| fault.when.clone())
+        };
+        let (Some(here), Some(there)) = (of(self), of(other)) else {
+            return false;
+        };
+        let parts = policy::leaves(&here);
+        let mut faults = parts.iter().filter_map(|(_, leaf)| leaf.fault.as_deref());
+        here == there && faults.all(|part| self.same_fault(other, part))
+    }
+}
+
 /// A validated fault.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fault {
@@ -110,6 +127,23 @@ pub struct Fault {
     pub for_: Span,
     /// Whether it replaces nodes; else it is a named part.
     pub replaces: bool,
+    /// The second opinion that it needs before it is due.
+    pub confirm: Option<Confirm>,
+}
+
+/// A question to a node's own exporter: whether a sample of this metric is above a bound.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Confirm {
+    /// The exporter's port, from 1.
+    pub port: u16,
+    /// The path of its metrics, with its query if it has one.
+    pub path: String,
+    /// The metric's name.
+    pub metric: String,
+    /// The bound, finite.
+    pub above: f64,
+    /// What it means if nothing answers.
+    pub on_unreachable: OnUnreachable,
 }
 
 /// A validated alerting rule.
@@ -191,6 +225,45 @@ impl Default for Limits {
     }
 }
 
+/// How a server is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connection {
+    /// Base URLs, http or https, in order of preference.
+    pub urls: Vec<String>,
+    /// How long one request may take.
+    pub timeout: Span,
+    /// Who asks.
+    pub credentials: Credentials,
+    /// The certificates, as PEM, that sign the server's; none: those of the system.
+    pub ca_file: Option<String>,
+    /// Our own certificate and its key, as PEM.
+    pub identity: Option<(String, String)>,
+    /// Headers of every request, by their names in lower case.
+    pub headers: BTreeMap<String, String>,
+}
+
+/// Who asks. Secrets are in files, which are read again whenever they are needed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Credentials {
+    /// Nobody in particular.
+    #[default]
+    None,
+    /// The file of a bearer token.
+    BearerFile(String),
+    /// A name, without a colon, and the file of its password.
+    Basic {
+        /// The name.
+        username: String,
+        /// The file.
+        password_file: String,
+    },
+    /// The account that the AWS SDK finds, by signatures of this region.
+    SigV4 {
+        /// The region.
+        region: String,
+    },
+}
+
 /// The service's own configuration, `nodemend.yaml`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
@@ -209,10 +282,10 @@ pub struct Settings {
     pub max_body: usize,
     /// The base URLs of the members of one Alertmanager cluster, http or https.
     pub alertmanager_urls: Vec<String>,
-    /// Prometheus' base URLs, http or https.
-    pub prometheus_urls: Vec<String>,
-    /// How long one query may take.
-    pub prometheus_timeout: Span,
+    /// How Prometheus is asked.
+    pub prometheus: Connection,
+    /// Whether nodes may be probed at loopback addresses: in tests, where they have no others.
+    pub probe_loopback: bool,
     /// Glob patterns of rule files, relative to this file.
     pub rules: Vec<String>,
     /// Glob patterns of policy files, relative to this file.

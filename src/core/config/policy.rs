@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use super::findings::Findings;
 use super::shape::Shape;
 use super::yaml::{self, Places};
-use super::{Document, Fault, Policy, Problem, sorted};
+use super::{Confirm, Document, Fault, Policy, Problem, sorted};
 use crate::api::{
-    Action, FaultSpec, Leaf, Mode, NodeSelector, OnRecovered, OnTimeout, Operator, Order,
-    RepairPolicy, RepairPolicySpec, Strategy, When,
+    Action, ConfirmSpec, FaultSpec, Leaf, Mode, NodeSelector, OnRecovered, OnTimeout,
+    OnUnreachable, Operator, Order, RepairPolicy, RepairPolicySpec, Strategy, When,
 };
 use crate::model::Span;
 
@@ -128,7 +128,19 @@ fn build_fault(fault: FaultSpec) -> Fault {
         severity: fault.severity,
         when: fault.when,
         for_: fault.for_,
+        confirm: fault.confirm.and_then(build_confirm),
     }
+}
+
+/// What was checked is always there.
+fn build_confirm(spec: ConfirmSpec) -> Option<Confirm> {
+    Some(Confirm {
+        port: spec.port.try_into().ok()?,
+        above: above(&spec)?,
+        path: spec.path.unwrap_or_else(|| "/metrics".into()),
+        metric: spec.metric,
+        on_unreachable: spec.on_unreachable.unwrap_or(OnUnreachable::Unknown),
+    })
 }
 
 fn check(raw: &Raw, findings: &mut Findings<'_>) {
@@ -286,8 +298,12 @@ fn check_faults(faults: &[FaultSpec], findings: &mut Findings<'_>) {
                 );
             }
         }
-        if fault.confirm.is_some() {
-            findings.not_supported(&format!("{at}/confirm"), "confirm", "leave it out");
+        if let Some(confirm) = &fault.confirm {
+            check_confirm(confirm, &format!("{at}/confirm"), findings);
+            if fault.actions.is_empty() {
+                let hint = "move it to a fault that has an action";
+                findings.add_at_key(&format!("{at}/confirm"), "confirms nothing", hint);
+            }
         }
         check_when(&fault.when, &format!("{at}/when"), findings);
     }
@@ -299,6 +315,36 @@ fn check_faults(faults: &[FaultSpec], findings: &mut Findings<'_>) {
         );
     }
     check_references(faults, findings);
+}
+
+fn check_confirm(confirm: &ConfirmSpec, at: &str, findings: &mut Findings<'_>) {
+    let sound = |path: &str| {
+        path.starts_with('/')
+            && path
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && byte != b'#')
+    };
+    if !confirm.path.as_deref().is_none_or(sound) {
+        let hint = "such as /metrics, from the first `/` on, without spaces or `#`";
+        findings.add(&format!("{at}/path"), "is not a path", hint);
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let name = &confirm.metric;
+    if !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') || !name.chars().all(plain)
+    {
+        let message = format!("`{name}` is not a metric's name");
+        let hint = "the name alone, without labels";
+        findings.add(&format!("{at}/metric"), message, hint);
+    }
+    if above(confirm).is_none() {
+        let message = format!("`{}` is not a finite number", confirm.above);
+        findings.add(&format!("{at}/above"), message, "such as \"0\"");
+    }
+}
+
+fn above(confirm: &ConfirmSpec) -> Option<f64> {
+    let number: f64 = confirm.above.parse().ok()?;
+    number.is_finite().then_some(number)
 }
 
 fn check_when(when: &When, at: &str, findings: &mut Findings<'_>) {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::findings::Findings;
 use super::shape::Shape;
 use super::yaml::{self, Parsed, Places};
-use super::{Breaker, Document, Limits, Problem, Settings, sorted};
+use super::{Breaker, Document, Limits, Problem, Settings, connection, sorted};
 use crate::model::Span;
 
 const DEFAULT_MAX_BODY: usize = 32 << 20;
@@ -28,7 +28,9 @@ struct Raw {
     #[serde(default)]
     alertmanager: Alertmanager,
     #[serde(default)]
-    prometheus: Prometheus,
+    prometheus: connection::Raw,
+    #[serde(default)]
+    probes: Probes,
     #[serde(default)]
     rules: Vec<String>,
     #[serde(default)]
@@ -79,6 +81,13 @@ struct Alertmanager {
     urls: Vec<String>,
     #[serde(default)]
     webhook_auth: Option<WebhookAuth>,
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Probes {
+    #[serde(default)]
+    allow_loopback: bool,
 }
 
 /// Who may deliver to the webhook: whoever one of these accepts.
@@ -152,15 +161,6 @@ pub struct ClientCertificate {
     /// DNS names or URIs; the certificate must have one of them, letter by letter.
     #[schemars(length(min = 1))]
     pub subject_alt_names: Vec<String>,
-}
-
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Prometheus {
-    #[serde(default)]
-    urls: Vec<String>,
-    #[serde(default)]
-    timeout: Option<Span>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -261,7 +261,11 @@ fn read(raw: Raw, findings: &mut Findings<'_>) -> Settings {
         findings.add("/listen/webhook", "the webhook is open to anyone", hint);
     }
     check_auth(&webhook_auth, webhook_tls.is_some(), findings);
-    check_prometheus(&raw.prometheus, !raw.rules.is_empty(), findings);
+    let prometheus = connection::read(raw.prometheus, "/prometheus", findings);
+    if !raw.rules.is_empty() && prometheus.urls.is_empty() && findings.is_free("/prometheus/urls") {
+        let message = "there is no Prometheus to ask";
+        findings.add_at_key("/rules", message, "give prometheus.urls");
+    }
     let default_metrics = SocketAddr::from(([0, 0, 0, 0], 9096));
     Settings {
         cluster: raw.cluster,
@@ -276,8 +280,8 @@ fn read(raw: Raw, findings: &mut Findings<'_>) -> Settings {
         webhook_tls,
         max_body: raw.webhook.max_body_bytes.unwrap_or(DEFAULT_MAX_BODY),
         alertmanager_urls: raw.alertmanager.urls,
-        prometheus_urls: raw.prometheus.urls,
-        prometheus_timeout: raw.prometheus.timeout.unwrap_or(Span::seconds(10)),
+        prometheus,
+        probe_loopback: raw.probes.allow_loopback,
         rules: raw.rules,
         policies: raw.policies,
         limits: limits(raw.limits, findings),
@@ -339,47 +343,12 @@ fn check_auth(auth: &WebhookAuth, tls: bool, findings: &mut Findings<'_>) {
     }
 }
 
-fn check_prometheus(prometheus: &Prometheus, has_rules: bool, findings: &mut Findings<'_>) {
-    check_urls(&prometheus.urls, "/prometheus/urls", findings);
-    if has_rules && prometheus.urls.is_empty() && findings.is_free("/prometheus/urls") {
-        findings.add_at_key(
-            "/rules",
-            "there is no Prometheus to ask",
-            "give prometheus.urls",
-        );
-    }
-    not_zero(prometheus.timeout, "/prometheus/timeout", findings);
-}
-
 fn check_urls(urls: &[String], pointer: &str, findings: &mut Findings<'_>) {
     for (index, url) in urls.iter().enumerate() {
-        if let Some((message, hint)) = wrong_url(url) {
+        if let Some((message, hint)) = connection::wrong_url(url) {
             findings.add(&format!("{pointer}/{index}"), message, hint);
         }
     }
-}
-
-/// Never shows the URL: it may hold a password.
-fn wrong_url(url: &str) -> Option<(&'static str, &'static str)> {
-    let example = "such as http://prometheus:9090";
-    let Some(rest) = url
-        .strip_prefix("http://")
-        .or_else(|| url.strip_prefix("https://"))
-    else {
-        return Some(("is not an http or https URL", example));
-    };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority
-        .rsplit_once(':')
-        .map_or(authority, |(host, _)| host);
-    if authority.contains('@') {
-        return Some(("holds credentials", "they do not belong in a URL"));
-    }
-    if host.is_empty() || url.contains(char::is_whitespace) {
-        return Some(("is not a URL", example));
-    }
-    rest.contains(['?', '#'])
-        .then_some(("has a query or a fragment", "give the base URL only"))
 }
 
 fn limits(raw: RawLimits, findings: &mut Findings<'_>) -> Limits {

@@ -259,11 +259,6 @@ fn what_is_not_built_is_said() {
         "[Cordon]",
         &["9:78 NotSupportedYet: actions Cordon"],
     );
-    check_policy(
-        "actions: [Replace]",
-        "actions: [Replace], confirm: {port: 9100, metric: m, above: '0'}",
-        &["9:88 NotSupportedYet: confirm"],
-    );
 }
 
 #[test]
@@ -535,7 +530,7 @@ fn settings_have_defaults_for_all_but_the_cluster() {
     assert_eq!(settings.listen_webhook.to_string(), "127.0.0.1:9095");
     assert_eq!(settings.listen_metrics.to_string(), "0.0.0.0:9096");
     assert_eq!(settings.max_body, 33_554_432);
-    assert_eq!(settings.prometheus_timeout, Span::seconds(10));
+    assert_eq!(settings.prometheus.timeout, Span::seconds(10));
     assert_eq!(settings.limits, Limits::default());
 }
 
@@ -560,6 +555,7 @@ alertmanager:
     tokenReview: {serviceAccounts: [monitoring/alertmanager]}
     clientCertificate: {caFile: ca, subjectAltNames: [am.example]}
 prometheus: {urls: ['http://prometheus:9090'], timeout: 5s}
+probes: {allowLoopback: true}
 rules: [rules/*.yaml]
 policies: [rules/policies/*.yaml]
 limits:
@@ -599,8 +595,12 @@ limits:
         }),
         max_body: 2048,
         alertmanager_urls: vec!["http://alertmanager:9093".into()],
-        prometheus_urls: vec!["http://prometheus:9090".into()],
-        prometheus_timeout: Span::seconds(5),
+        prometheus: Connection {
+            urls: vec!["http://prometheus:9090".into()],
+            timeout: Span::seconds(5),
+            ..Connection::default()
+        },
+        probe_loopback: true,
         rules: vec!["rules/*.yaml".into()],
         policies: vec!["rules/policies/*.yaml".into()],
         limits: Limits {
@@ -701,4 +701,215 @@ fn mistakes_in_settings() {
             &[&format!("2:23 {message}")],
         );
     }
+}
+
+/// What follows `prometheus:` in the settings, and a mistake in it.
+fn check_prometheus(text: &str, expect: &[&str]) {
+    let text = format!("cluster: a\nprometheus:\n{text}\n");
+    check(settings(&document(&text)), expect);
+}
+
+#[test]
+fn a_connection_is_read_whole() {
+    let read = |text: &str| {
+        let text = format!("cluster: a\nprometheus: {text}\n");
+        settings(&document(&text)).unwrap().prometheus
+    };
+    let plain = read("{urls: ['http://p']}");
+    assert_eq!(
+        (plain.credentials, plain.ca_file),
+        (Credentials::None, None)
+    );
+    let bearer = read(
+        "{auth: {bearerTokenFile: /t}, tls: {caFile: /ca, certFile: /c, keyFile: /k}, headers: {X-Scope-OrgID: team}}",
+    );
+    assert_eq!(bearer.credentials, Credentials::BearerFile("/t".into()));
+    assert_eq!(bearer.ca_file.as_deref(), Some("/ca"));
+    assert_eq!(bearer.identity, Some(("/c".into(), "/k".into())));
+    assert_eq!(
+        bearer.headers,
+        [("x-scope-orgid".to_owned(), "team".to_owned())].into()
+    );
+    let basic = read("{auth: {basic: {username: u, passwordFile: /p}}}");
+    let expect = Credentials::Basic {
+        username: "u".into(),
+        password_file: "/p".into(),
+    };
+    assert_eq!(basic.credentials, expect);
+    let region = "eu-central-1".to_owned();
+    let signed = read("{sigv4: {region: eu-central-1}}");
+    assert_eq!(signed.credentials, Credentials::SigV4 { region });
+}
+
+#[test]
+fn mistakes_in_a_connection() {
+    check_prometheus("  auth: {}", &["3:3 is not one thing"]);
+    check_prometheus(
+        "  auth: {bearerTokenFile: t, basic: {username: u, passwordFile: p}}",
+        &["3:3 is not one thing"],
+    );
+    check_prometheus(
+        "  auth: {basic: {username: 'a:b', passwordFile: p}}",
+        &["3:28 has a colon or a control character"],
+    );
+    check_prometheus(
+        "  auth: {basic: {username: u}}",
+        &["3:17 field `passwordFile` is missing"],
+    );
+    check_prometheus(
+        "  tls: {certFile: c}",
+        &["3:3 is half a client certificate"],
+    );
+    check_prometheus(
+        "  tls: {insecureSkipVerify: true}",
+        &["3:9 unknown field `insecureSkipVerify`"],
+    );
+    check_prometheus(
+        "  auth: {bearerTokenFile: t}\n  sigv4: {region: eu-central-1}",
+        &["4:3 there is `auth` already"],
+    );
+    check_prometheus(
+        "  sigv4: {region: 'eu/central'}",
+        &["3:19 `eu/central` is not a region"],
+    );
+}
+
+#[test]
+fn mistakes_in_headers_do_not_show_values() {
+    for (header, place, message) in [
+        ("'a b': x", "4:5", "header `a b` is not a header's name"),
+        ("'': x", "4:5", "header `` is not a header's name"),
+        (
+            "Authorization: secret",
+            "4:5",
+            "header `Authorization` is set by auth",
+        ),
+        (
+            "X-Amz-Date: now",
+            "4:5",
+            "header `X-Amz-Date` is set by auth",
+        ),
+        ("Host: h", "4:5", "header `Host` is set by the client"),
+        ("X-A: \"se\\ncret\"", "4:10", "is not a header's value"),
+        ("X-A: 'secret '", "4:10", "is not a header's value"),
+        ("X-A: é", "4:10", "is not a header's value"),
+        ("X-A: ''", "4:10", "is not a header's value"),
+        ("X-A: x\n    x-a: y", "5:5", "header `x-a` is there twice"),
+    ] {
+        check_prometheus(
+            &format!("  headers:\n    {header}"),
+            &[&format!("{place} {message}")],
+        );
+    }
+}
+
+#[test]
+fn a_fault_is_the_same_if_all_it_rests_on_is() {
+    let read = |text: &str| policies(&[document(text)]).unwrap().remove(0);
+    let text = SMALLEST.to_owned()
+        + "  - {name: Part, when: {all: [{signal: A}]}}\n"
+        + "  - {name: Whole, when: {any: [{fault: Part}]}, actions: [Replace]}\n";
+    let old = read(&text);
+    let longer = read(
+        &text
+            .replace("{any:", "{all:")
+            .replace("{name: Part, ", "{name: Part, for: 1m, "),
+    );
+    assert!(old.same_fault(&longer, "Part") && !old.same_fault(&longer, "Whole"));
+    let other = read(&text.replace("signal: A", "signal: B"));
+    assert!(!old.same_fault(&other, "Part") && !old.same_fault(&other, "Whole"));
+    assert!(old.same_fault(&other, "DiskFailing") && !old.same_fault(&other, "None"));
+}
+
+/// The smallest policy with this second opinion.
+fn confirmed(confirm: &str) -> Result<Vec<Policy>, Vec<Problem>> {
+    let with = format!("[Replace], confirm: {confirm}");
+    policies(&[document(&SMALLEST.replacen("[Replace]", &with, 1))])
+}
+
+#[test]
+fn a_second_opinion_is_read_whole() {
+    let read = |text: &str| confirmed(text).unwrap().remove(0).faults.remove(0).confirm;
+    let smallest = Confirm {
+        port: 9100,
+        path: "/metrics".into(),
+        metric: "m_1".into(),
+        above: 0.0,
+        on_unreachable: OnUnreachable::Unknown,
+    };
+    assert_eq!(
+        read("{port: 9100, metric: m_1, above: '0'}"),
+        Some(smallest.clone())
+    );
+    let whole = Confirm {
+        port: 65535,
+        path: "/m?a[]=b".into(),
+        above: -0.5,
+        on_unreachable: OnUnreachable::Confirm,
+        ..smallest
+    };
+    let text =
+        "{port: 65535, path: '/m?a[]=b', metric: m_1, above: '-0.5', onUnreachable: Confirm}";
+    assert_eq!(read(text), Some(whole));
+}
+
+#[test]
+fn mistakes_in_a_second_opinion() {
+    for (confirm, expect) in [
+        (
+            "{port: 0, metric: m, above: '0'}",
+            "9:104 `0` is less than 1",
+        ),
+        (
+            "{port: 65536, metric: m, above: '0'}",
+            "9:104 `65536` is more than 65535",
+        ),
+        (
+            "{port: 1, metric: 'm{}', above: '0'}",
+            "9:115 `m{}` is not a metric's name",
+        ),
+        (
+            "{port: 1, metric: 1m, above: '0'}",
+            "9:115 `1m` is not a metric's name",
+        ),
+        (
+            "{port: 1, metric: '', above: '0'}",
+            "9:115 `` is not a metric's name",
+        ),
+        (
+            "{port: 1, metric: m, above: x}",
+            "9:125 `x` is not a finite number",
+        ),
+        (
+            "{port: 1, metric: m, above: inf}",
+            "9:125 `inf` is not a finite number",
+        ),
+        (
+            "{port: 1, metric: m, above: 'NaN'}",
+            "9:125 `NaN` is not a finite number",
+        ),
+        (
+            "{port: 1, metric: m, above: 0}",
+            "9:125 `0` is not of type string",
+        ),
+        (
+            "{port: 1, path: metrics, metric: m, above: '0'}",
+            "9:113 is not a path",
+        ),
+        (
+            "{port: 1, path: '/a b', metric: m, above: '0'}",
+            "9:113 is not a path",
+        ),
+        (
+            "{port: 1, path: '/a#b', metric: m, above: '0'}",
+            "9:113 is not a path",
+        ),
+    ] {
+        check(confirmed(confirm), &[expect]);
+    }
+    check_policy(
+        "  - {name: Disk",
+        "  - {name: Part, when: {all: [{signal: A}]}, confirm: {port: 1, metric: m, above: '0'}}\n  - {name: Disk",
+        &["9:46 confirms nothing"],
+    );
 }

@@ -3,6 +3,8 @@
 //! A source that is silent, stale or in contradiction makes Unknown, never Clear.
 
 pub mod identity;
+pub mod probe;
+mod reload;
 pub mod silence;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,9 +14,10 @@ use jiff::{SignedDuration, Timestamp};
 use crate::api::{
     AlertGroupSpec, FaultRecord, Leaf, SignalRecord, SilenceRecord, StoredAlert, When,
 };
-use crate::config::{Policy, Rule};
+use crate::config::{Confirm, Policy, Rule};
 use crate::model::{NodeView, SignalState, Span, Truth};
 use identity::Labels;
+use probe::Reading;
 
 /// A since is forgotten only after its signal was clear this long: flapping does not restart clocks.
 pub const CLEAR_AFTER: Span = Span::minutes(2);
@@ -65,6 +68,15 @@ pub enum Input {
         uid: String,
         /// Which.
         silences: Vec<SilenceRecord>,
+    },
+    /// What a node's own exporter said to a policy's question.
+    Probe {
+        /// The node's UID.
+        uid: String,
+        /// The question.
+        confirm: Confirm,
+        /// The answer.
+        reading: Reading,
     },
     /// The clocks that an earlier leader kept for a node.
     Restore {
@@ -201,6 +213,7 @@ pub struct Evidence {
     /// By node UID: not Ready.
     unready: BTreeMap<String, Clock>,
     unresolved: BTreeMap<(&'static str, identity::Unresolved), u64>,
+    probed: Vec<probe::Probed>,
 }
 
 impl Evidence {
@@ -227,6 +240,11 @@ impl Evidence {
             Input::Asked(asked) => self.alertmanager.answered(asked),
             Input::AskFailed(message) => self.alertmanager.failed(message, now),
             Input::Silenced { uid, silences } => self.alertmanager.restore(uid, silences),
+            Input::Probe {
+                uid,
+                confirm,
+                reading,
+            } => self.fold_probe(uid, confirm, &reading, now),
             Input::Restore {
                 uid,
                 signals,

@@ -55,6 +55,7 @@ pub(super) fn policy() -> Policy {
             when,
             for_: Span::default(),
             replaces: true,
+            confirm: None,
         }],
         strategy: None,
         launch_template: None,
@@ -474,4 +475,75 @@ fn an_empty_or_old_list_of_nodes_is_not_fresh() {
     assert!(!evidence.nodes_fresh(at(0)));
     evidence.fold(Input::Nodes(vec![node("a", "True")]), at(0));
     assert!(evidence.nodes_fresh(at(90)) && !evidence.nodes_fresh(at(91)));
+}
+
+#[test]
+fn a_rule_that_breaks_is_named_alone_until_it_is_mended() {
+    let other = Rule {
+        name: "S".into(),
+        ..rule(0)
+    };
+    let rules = [rule(0), other];
+    let says = |name: &str, answer: &Answer| Input::Rule {
+        name: name.into(),
+        answer: answer.clone(),
+    };
+    let fires = Answer::Series {
+        firing: series(&["a"]),
+        present: Some(series(&["a", "b"])),
+    };
+    let broken = Answer::Failed("422".into());
+    let mut evidence = with_nodes("True");
+    let node = node("a", "True");
+    for (second, answer, state, failing) in [
+        (0, &fires, SignalState::Firing, None),
+        (
+            30,
+            &broken,
+            SignalState::Unknown,
+            Some(("R", at(30), "422")),
+        ),
+        (
+            60,
+            &broken,
+            SignalState::Unknown,
+            Some(("R", at(30), "422")),
+        ),
+        (90, &fires, SignalState::Firing, None),
+    ] {
+        evidence.fold(says("R", answer), at(second));
+        evidence.fold(says("S", &fires), at(second));
+        evidence.settle(&rules, &[policy()], at(second));
+        let of = |name| evidence.signal(&node, name, &rules, at(second)).state;
+        assert_eq!((of("R"), of("S")), (state, SignalState::Firing));
+        assert_eq!(evidence.failing_rules().next(), failing);
+    }
+}
+
+#[test]
+fn what_is_asked_anew_is_forgotten_and_nothing_else() {
+    let mut evidence = with_nodes("True");
+    let (rules, policies) = ([rule(0)], [policy()]);
+    evidence.fold(answer(&["a"], Some(&["a", "b"])), at(0));
+    evidence.settle(&rules, &policies, at(0));
+    let before = evidence.clone();
+    evidence.forget_rule("S");
+    evidence.forget_fault("p", "g");
+    evidence.forget_fault("q", "f");
+    assert_eq!(evidence, before);
+    evidence.forget_fault("p", "f");
+    let node = node("a", "True");
+    let fault = |evidence: &Evidence| evidence.fault(&node, &policies[0], "f", &rules, at(10));
+    assert_eq!(fault(&evidence), (Truth::True, None));
+    evidence.forget_rule("R");
+    assert_eq!(fault(&evidence), (Truth::Unknown, None));
+    evidence.fold(
+        Input::Rule {
+            name: "R".into(),
+            answer: Answer::Failed("503".into()),
+        },
+        at(20),
+    );
+    evidence.forget_rule("R");
+    assert_eq!(evidence.failing_rules().next(), None);
 }

@@ -1,5 +1,6 @@
 //! A stand-in for any HTTP service: keeps what it is sent, answers what the test says.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
@@ -28,6 +29,8 @@ pub struct Sent {
     pub line: String,
     /// The content type; empty if there is none.
     pub content_type: String,
+    /// Every header that is text, by its name in lower case.
+    pub headers: BTreeMap<String, String>,
     /// The body.
     pub body: String,
 }
@@ -89,14 +92,15 @@ fn keep(seen: &Mutex<Vec<Sent>>, request: Sent) {
 async fn read(request: Request<Body>) -> Sent {
     let (head, body) = request.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
+    let headers: BTreeMap<String, String> = head
+        .headers
+        .iter()
+        .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
+        .collect();
     Sent {
         line: format!("{} {}", head.method, head.uri),
-        content_type: head
-            .headers
-            .get("content-type")
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-            .to_owned(),
+        content_type: headers.get("content-type").cloned().unwrap_or_default(),
+        headers,
         body: String::from_utf8_lossy(&body).into_owned(),
     }
 }

@@ -1,0 +1,334 @@
+//! Asks a node's own exporter for one metric, by the exposition text. A text of which
+//! the parser dropped or bent a line is not used at all.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use nodemend_core::config::Confirm;
+use nodemend_core::evidence::probe::Reading;
+use nodemend_core::model::NodeView;
+use prometheus_parse::{Scrape, Value};
+use reqwest::{StatusCode, Url, redirect, retry};
+
+use super::Error;
+use super::client::{body, cause, no_answer};
+use crate::exec::Probes;
+
+/// How long a probe takes at most.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// No exporter's text is longer, in bytes.
+const MAX_TEXT: usize = 16 << 20;
+
+/// Asks exporters at the addresses that node objects give.
+#[derive(Clone, Debug)]
+pub struct Prober {
+    http: reqwest::Client,
+    loopback: bool,
+}
+
+impl Prober {
+    /// `loopback` allows addresses at which, but in a test, only this machine would answer.
+    pub fn new(loopback: bool) -> Result<Self, Error> {
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .retry(retry::never())
+            .timeout(DEADLINE)
+            .build()
+            .map_err(|error| Error::Setup(cause(&error)))?;
+        Ok(Self { http, loopback })
+    }
+
+    async fn read(&self, node: &NodeView, confirm: &Confirm) -> Reading {
+        let Some(url) = self.url(node, confirm) else {
+            return Reading::Unusable("the node has no address that may be probed".into());
+        };
+        let response = match self.http.get(url).send().await {
+            Ok(response) => response,
+            Err(error) => return Reading::Unreachable(no_answer(&error).to_string()),
+        };
+        if response.status() != StatusCode::OK {
+            return Reading::Unusable(format!("HTTP status {}", response.status().as_u16()));
+        }
+        let text = body(response, MAX_TEXT)
+            .await
+            .map_err(|error| error.to_string())
+            .and_then(|bytes| String::from_utf8(bytes).map_err(|error| error.to_string()));
+        text.and_then(|text| samples(&text, &confirm.metric))
+            .map_or_else(Reading::Unusable, Reading::Samples)
+    }
+
+    /// Made of an address and numbers, so that nothing in the path can lead elsewhere.
+    fn url(&self, node: &NodeView, confirm: &Confirm) -> Option<Url> {
+        let mut ips = node.ips.iter().map(IpAddr::to_canonical);
+        let ip = ips.find(|ip| permitted(*ip, self.loopback))?;
+        let mut url = Url::parse("http://node/").ok()?;
+        url.set_ip_host(ip).ok()?;
+        url.set_port(Some(confirm.port)).ok()?;
+        let (path, query) = confirm
+            .path
+            .split_once('?')
+            .map_or((confirm.path.as_str(), None), |(path, query)| {
+                (path, Some(query))
+            });
+        url.set_path(path);
+        url.set_query(query);
+        Some(url)
+    }
+}
+
+impl Probes for Prober {
+    async fn probe(&self, node: &NodeView, confirm: &Confirm) -> Reading {
+        let reading = self.read(node, confirm).await;
+        tracing::info!(
+            node = node.name,
+            metric = confirm.metric,
+            ?reading,
+            "node probed"
+        );
+        reading
+    }
+}
+
+/// Not where clouds answer with credentials, nor where many or none would answer.
+fn permitted(ip: IpAddr, loopback: bool) -> bool {
+    match ip {
+        _ if ip.is_loopback() => loopback,
+        _ if ip.is_unspecified() || ip.is_multicast() => false,
+        IpAddr::V4(ip) => {
+            // Alibaba's and Azure's metadata are outside the link-local range.
+            let metadata = [
+                Ipv4Addr::new(100, 100, 100, 200),
+                Ipv4Addr::new(168, 63, 129, 16),
+            ];
+            !ip.is_link_local() && !ip.is_broadcast() && !metadata.contains(&ip)
+        }
+        IpAddr::V6(ip) => !ip.is_unicast_link_local() && !metadata(ip),
+    }
+}
+
+/// `fd00:ec2::/32` of AWS and `fd20:ce::/32` of Google.
+fn metadata(ip: Ipv6Addr) -> bool {
+    matches!(ip.segments(), [0xfd00, 0x0ec2, ..] | [0xfd20, 0x00ce, ..])
+}
+
+/// The values of a metric's samples, if every line of the text was read as it is written.
+/// The parser leaves out what it cannot read, and misreads braces in a label's value.
+pub fn samples(text: &str, metric: &str) -> Result<Vec<f64>, String> {
+    if !text.ends_with('\n') {
+        return Err("the text has no end".into());
+    }
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .collect();
+    if lines.iter().any(|line| bent(line)) {
+        return Err("a label's value has a brace, which would be misread".into());
+    }
+    let scrape = Scrape::parse(text.lines().map(|line| Ok(line.to_owned())))
+        .map_err(|error| error.to_string())?;
+    let parts = |value: &Value| match value {
+        Value::Histogram(parts) => parts.len(),
+        Value::Summary(parts) => parts.len(),
+        Value::Counter(_) | Value::Gauge(_) | Value::Untyped(_) => 1,
+    };
+    let parsed: usize = scrape.samples.iter().map(|one| parts(&one.value)).sum();
+    if parsed != lines.len() {
+        let message = format!("of {} samples {parsed} could be read", lines.len());
+        return Err(message);
+    }
+    scrape
+        .samples
+        .iter()
+        .filter(|sample| sample.metric == metric)
+        .map(|sample| match sample.value {
+            Value::Counter(value) | Value::Gauge(value) | Value::Untyped(value) => Ok(value),
+            Value::Histogram(_) | Value::Summary(_) => {
+                Err(format!("{metric} is a histogram or a summary"))
+            }
+        })
+        .collect()
+}
+
+/// Whether a line has braces other than those around its labels.
+fn bent(line: &str) -> bool {
+    line.matches('{').count() > 1
+        || line.matches('{').count() != line.matches('}').count()
+        || line.find('}') < line.rfind('"')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nodemend_core::api::OnUnreachable;
+    use nodemend_core::evidence::probe::Opinion;
+    use nodemend_lab::{Double, Reply};
+
+    const TEXT: &str = "\
+# HELP m Some help, with {braces} and \"quotes\".
+# TYPE m gauge
+m{a=\"x,y\",b=\"c=d\"} 0
+m{a=\"/\"} 1 1700000000000
+
+# TYPE h histogram
+h_bucket{le=\"1\"} 1
+h_bucket{le=\"+Inf\"} 2
+h_sum 3
+h_count 2
+# TYPE s summary
+s{quantile=\"0.5\"} NaN
+n 2.5e-01
+";
+
+    #[test]
+    fn h87_a_text_of_which_a_line_is_lost_or_bent_is_not_used() {
+        let check = |text: &str, expect: &Result<Vec<f64>, &str>| {
+            let found = samples(text, "m");
+            match (&found, expect) {
+                (Ok(found), Ok(expect)) => assert_eq!(found, expect, "{text}"),
+                (Err(message), Err(part)) if message.contains(part) => {}
+                _ => panic!("{text}: {found:?}, not {expect:?}"),
+            }
+        };
+        check(TEXT, &Ok(vec![0.0, 1.0]));
+        check("n 1\n", &Ok(vec![]));
+        check("", &Err("no end"));
+        for (line, expect) in [
+            ("m{} 1", "of 9 samples 8"),
+            ("m {a=\"b\"} 1", "could be read"),
+            ("m{a=\"b\"}1", "could be read"),
+            ("m one", "could be read"),
+            ("m{a=\"}\"} 1", "brace"),
+            ("m{a=\"} 5 \"} 1", "brace"),
+            ("m{a=\"{} 5 \"} 1", "brace"),
+            ("m{a=\"{b\"} 1", "brace"),
+            ("m 1 # {trace=\"}\"} 1", "brace"),
+            ("<html>", "could be read"),
+        ] {
+            check(&format!("{TEXT}{line}\n"), &Err(expect));
+        }
+        check(TEXT.trim_end(), &Err("no end"));
+        assert!(samples(TEXT, "h").is_err_and(|error| error.contains("histogram")));
+        assert_eq!(samples(TEXT, "h_sum"), Ok(vec![3.0]));
+    }
+
+    #[test]
+    fn h70_metadata_and_special_addresses_are_not_probed() {
+        for (address, expect) in [
+            ("10.0.0.1", true),
+            ("192.0.2.1", true),
+            ("2001:db8::1", true),
+            ("fd12::1", true),
+            ("169.254.169.254", false),
+            ("::ffff:169.254.169.254", false),
+            ("169.254.170.2", false),
+            ("fe80::1", false),
+            ("fd00:ec2::254", false),
+            ("fd20:ce::254", false),
+            ("100.100.100.200", false),
+            ("168.63.129.16", false),
+            ("0.0.0.0", false),
+            ("::", false),
+            ("224.0.0.1", false),
+            ("ff02::1", false),
+            ("255.255.255.255", false),
+            ("127.0.0.1", false),
+            ("::1", false),
+            ("::ffff:127.0.0.1", false),
+        ] {
+            let ip: IpAddr = address.parse().unwrap();
+            assert_eq!(permitted(ip.to_canonical(), false), expect, "{address}");
+        }
+        assert!(permitted(Ipv4Addr::LOCALHOST.into(), true));
+    }
+
+    fn confirm(port: u16, path: &str) -> Confirm {
+        Confirm {
+            port,
+            path: path.into(),
+            metric: "m".into(),
+            above: 0.0,
+            on_unreachable: OnUnreachable::Refute,
+        }
+    }
+
+    fn node(ips: &[&str]) -> NodeView {
+        NodeView {
+            ips: ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+            // What is no address is never asked for.
+            addresses: vec!["127.0.0.1".into()],
+            ..NodeView::default()
+        }
+    }
+
+    #[test]
+    fn h70_a_path_leads_to_no_other_host() {
+        let prober = Prober::new(false).unwrap();
+        let url = |ips: &[&str], path: &str| {
+            let url = prober.url(&node(ips), &confirm(9100, path));
+            url.map(|url| url.to_string())
+        };
+        for (path, expect) in [
+            ("/metrics", "http://10.0.0.1:9100/metrics"),
+            ("//evil/x", "http://10.0.0.1:9100//evil/x"),
+            ("/@evil", "http://10.0.0.1:9100/@evil"),
+            ("/m?a[]=b", "http://10.0.0.1:9100/m?a[]=b"),
+        ] {
+            assert_eq!(
+                url(&["127.0.0.1", "10.0.0.1"], path).as_deref(),
+                Some(expect)
+            );
+        }
+        let v6 = url(&["2001:db8::1"], "/");
+        assert_eq!(v6.as_deref(), Some("http://[2001:db8::1]:9100/"));
+        assert_eq!(url(&["127.0.0.1", "169.254.169.254"], "/"), None);
+        assert_eq!(url(&[], "/"), None);
+    }
+
+    async fn reading(reply: Reply) -> Reading {
+        let double = Double::start(move |_| reply.clone()).await.unwrap();
+        let port = Url::parse(&double.url).unwrap().port().unwrap();
+        let reading = Prober::new(true)
+            .unwrap()
+            .probe(&node(&["127.0.0.1"]), &confirm(port, "/metrics"))
+            .await;
+        assert_eq!(double.sent()[0].line, "GET /metrics");
+        reading
+    }
+
+    #[tokio::test]
+    async fn h70_h22_redirects_logins_and_pages_are_not_used() {
+        let target = Double::start(|_| Reply::Answer(200, TEXT.into()))
+            .await
+            .unwrap();
+        for reply in [
+            Reply::Redirect(format!("{}/metrics", target.url)),
+            Reply::Redirect("http://169.254.169.254/latest/meta-data".into()),
+            Reply::Answer(401, TEXT.into()),
+            Reply::Answer(200, "<html></html>\n".into()),
+            Reply::Answer(503, String::new()),
+        ] {
+            let found = reading(reply).await;
+            assert!(matches!(found, Reading::Unusable(_)), "{found:?}");
+        }
+        assert_eq!(target.sent(), [], "it was followed");
+        let sound = reading(Reply::Answer(200, TEXT.into())).await;
+        assert_eq!(sound, Reading::Samples(vec![0.0, 1.0]));
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_unreachable() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let asked = confirm(port, "/metrics");
+        let prober = Prober::new(true).unwrap();
+        let found = prober.probe(&node(&["127.0.0.1"]), &asked).await;
+        assert!(matches!(found, Reading::Unreachable(_)), "{found:?}");
+        assert_eq!(Opinion::of(&found, &asked), Opinion::Refuted);
+        let closed = Prober::new(false).unwrap();
+        let found = closed.probe(&node(&["127.0.0.1"]), &asked).await;
+        assert_eq!(Opinion::of(&found, &asked), Opinion::Unknown);
+    }
+}
