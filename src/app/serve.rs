@@ -366,7 +366,7 @@ impl Leader {
         let mut sources = Sources::start(self, Arc::clone(loaded));
         // A pass before the first lists would not know of pauses, policies, alerts or nodes,
         // one before Alertmanager answered or failed would decide without the silences.
-        while !(sources.heard() && sources.asked()) && !*stop.borrow() {
+        while !*stop.borrow() && (!sources.heard() || !sources.asked()) {
             tokio::select! {
                 biased;
                 () = stopped(stop.clone()) => {}
