@@ -194,6 +194,7 @@ fn h66_several_ways_each_let_in_only_their_own() {
         .map(|group| group.sender)
         .collect();
     senders.sort();
+    senders.dedup();
     assert_eq!(senders, ["basic/am", AM, "token"]);
     assert!(
         api.asked
