@@ -49,6 +49,7 @@ fn policy(name: &str, mode: Mode, priority: i32) -> Policy {
             },
             for_: Span::seconds(60),
             replaces: true,
+            confirm: None,
         }],
         strategy: Some(Strategy::EC2),
         ..Policy::refused(name.into(), priority, NodeSelector::default())

@@ -242,7 +242,7 @@ impl Alertmanager {
         self.at.is_some_and(|at| MAX_STALENESS.after(at) >= now)
     }
 
-    /// What a listed alert says; none for one of an earlier machine of this name.
+    /// What a listed alert says.
     fn listed_state(
         &self,
         alert: &StoredAlert,
@@ -253,7 +253,11 @@ impl Alertmanager {
             return alert_state(alert, node, now);
         }
         // What Alertmanager was told before this node object was, was told of another machine.
-        (Some(node.created) <= alert.last_firing).then_some(SignalState::Firing)
+        Some(if Some(node.created) <= alert.last_firing {
+            SignalState::Firing
+        } else {
+            SignalState::Unknown
+        })
     }
 
     /// What is said of a node by the alerts of one name that were delivered about it, by
