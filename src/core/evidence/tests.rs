@@ -286,6 +286,53 @@ fn h55_a_wall_clock_that_jumps_never_makes_a_fault_older() {
     assert!(age(&[(True, 0), (True, 30), (Unknown, 3630), (Unknown, 30)]) <= Some(30));
 }
 
+#[test]
+fn h19_a_prometheus_that_starts_empty_is_no_recovery_and_keeps_our_clock() {
+    let mut evidence = with_nodes("True");
+    let clock = |evidence: &Evidence| evidence.signals[&("uid-a".to_owned(), "R".to_owned())].since;
+    let fires = || answer(&["a"], Some(&["a", "b"]));
+    // Nothing fires, and nothing is there that could.
+    let empty = || answer(&[], Some(&[]));
+    for (now, input, expect) in [
+        (0, fires(), SignalState::Clear),
+        (60, fires(), SignalState::Clear),
+        (70, empty(), SignalState::Unknown),
+        (100, empty(), SignalState::Unknown),
+        (130, fires(), SignalState::Clear),
+        (160, fires(), SignalState::Clear),
+    ] {
+        evidence.fold(input, at(now));
+        assert_eq!(state(&mut evidence, 300, now), expect, "at {now}");
+        assert!(clock(&evidence).is_some(), "the clock is kept at {now}");
+    }
+    // A minute before the gap counts, the gap and the half minute after it do not.
+    assert_eq!(clock(&evidence), Some(at(160 - 60)));
+}
+
+#[test]
+fn h56_what_an_alert_says_of_its_start_makes_it_neither_younger_nor_older() {
+    for starts in [-1_000_000, 0, 1_000_000] {
+        let alert = alert(starts, Some(100), None);
+        let found = alert_state(&alert, &node("a", "True"), at(100));
+        assert_eq!(found, Some(SignalState::Firing), "{starts}");
+        let mut evidence = with_nodes("True");
+        let group = AlertGroupSpec {
+            alerts: [("f".to_owned(), alert)].into(),
+            ..AlertGroupSpec::default()
+        };
+        let object = "o".to_owned();
+        evidence.fold(Input::Alerts { object, group }, at(100));
+        let mut policy = policy();
+        policy.faults[0].when.any[0].signal = Some("A".into());
+        evidence.settle(&[], &[policy], at(100));
+        let node = evidence.node("a").cloned().unwrap();
+        assert_eq!(
+            evidence.signal(&node, "A", &[], at(100)).since,
+            Some(at(100))
+        );
+    }
+}
+
 pub(super) fn alert(starts: i64, firing: Option<i64>, ends: Option<i64>) -> StoredAlert {
     StoredAlert {
         name: "A".into(),
