@@ -18,7 +18,7 @@ use crate::{NOT_READY_REPLACES, lab};
 /// verb, group, resource, subresource.
 type Right = (&'static str, &'static str, &'static str, &'static str);
 
-const MAY: [Right; 8] = [
+const MAY: [Right; 10] = [
     ("watch", "", "nodes", ""),
     ("patch", "", "nodes", ""),
     ("list", "", "pods", ""),
@@ -26,6 +26,8 @@ const MAY: [Right; 8] = [
     ("create", "nodemend.dev", "noderepairs", ""),
     ("update", "nodemend.dev", "noderepairs", "status"),
     ("update", "nodemend.dev", "alertgroups", ""),
+    ("delete", "nodemend.dev", "alertgroups", ""),
+    ("create", "authentication.k8s.io", "tokenreviews", ""),
     ("update", "nodemend.dev", "repairpolicies", "status"),
 ];
 
