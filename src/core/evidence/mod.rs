@@ -202,6 +202,8 @@ pub struct Signal {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Evidence {
     nodes: BTreeMap<String, NodeView>,
+    /// Of `nodes`, made once for each list.
+    index: identity::Index,
     nodes_at: Option<Timestamp>,
     rules: BTreeMap<String, RuleEvidence>,
     alerts: BTreeMap<String, AlertGroupSpec>,
@@ -221,6 +223,7 @@ impl Evidence {
     pub fn fold(&mut self, input: Input, now: Timestamp) {
         match input {
             Input::Nodes(nodes) => {
+                self.index = identity::Index::of(&nodes);
                 self.nodes = nodes
                     .into_iter()
                     .map(|node| (node.name.clone(), node))
@@ -288,11 +291,12 @@ impl Evidence {
             self.count_unresolved("Prometheus", labels);
         }
         let nodes: Vec<&NodeView> = self.nodes.values().collect();
-        self.alertmanager.fired(&name, &firing, &nodes);
+        let about = |labels: &Labels| self.nodes.get(self.index.resolve(labels).ok()?);
+        self.alertmanager.fired(&name, &firing, about, &nodes);
         let join = |series: Vec<Labels>| -> BTreeSet<String> {
             series
                 .iter()
-                .filter_map(|labels| identity::resolve(labels, &nodes).ok())
+                .filter_map(about)
                 .map(|node| node.uid.clone())
                 .collect()
         };
@@ -314,8 +318,7 @@ impl Evidence {
     }
 
     fn count_unresolved(&mut self, source: &'static str, labels: &Labels) {
-        let nodes: Vec<&NodeView> = self.nodes.values().collect();
-        if let Err(why) = identity::resolve(labels, &nodes) {
+        if let Err(why) = self.index.resolve(labels) {
             *self.unresolved.entry((source, why)).or_default() += 1;
         }
     }
@@ -558,12 +561,9 @@ impl Evidence {
     }
 
     fn alerted(&self, node: &NodeView, name: &str, now: Timestamp) -> SignalState {
-        let nodes: Vec<&NodeView> = self.nodes.values().collect();
         let about = |alert: &StoredAlert| {
-            // The first is cheap, and true of few.
-            alert.name == name
-                && identity::resolve(&alert.labels, &[node]).is_ok()
-                && identity::resolve(&alert.labels, &nodes).is_ok_and(|found| found.uid == node.uid)
+            let found = || self.nodes.get(self.index.resolve(&alert.labels).ok()?);
+            alert.name == name && found().is_some_and(|found| found.uid == node.uid)
         };
         let delivered: Vec<(&String, &StoredAlert)> = self
             .alerts

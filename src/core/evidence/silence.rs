@@ -222,10 +222,16 @@ impl Alertmanager {
 
     /// Keeps the labels of the series that fire, by node. A node whose series went away
     /// keeps its last, as a fault under repair outlives them.
-    pub(super) fn fired(&mut self, rule: &str, series: &[Labels], nodes: &[&NodeView]) {
+    pub(super) fn fired<'a>(
+        &mut self,
+        rule: &str,
+        series: &[Labels],
+        about: impl Fn(&Labels) -> Option<&'a NodeView>,
+        nodes: &[&NodeView],
+    ) {
         let mut fired: BTreeMap<String, Vec<Labels>> = BTreeMap::new();
         for labels in series {
-            if let Ok(node) = identity::resolve(labels, nodes) {
+            if let Some(node) = about(labels) {
                 let kept = fired.entry(node.uid.clone()).or_default();
                 if kept.len() < MAX_SERIES {
                     kept.push(labels.clone());
@@ -301,12 +307,8 @@ impl Alertmanager {
         } else {
             SignalState::Unknown
         };
-        let rank = |state: &SignalState| match state {
-            SignalState::Firing => 0,
-            SignalState::Unknown => 1,
-            SignalState::Clear => 2,
-        };
-        states.into_iter().min_by_key(rank).unwrap_or(silent)
+        let most = states.into_iter().max_by_key(|state| Truth::from(*state));
+        most.unwrap_or(silent)
     }
 }
 
