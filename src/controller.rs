@@ -12,7 +12,7 @@ use nodemend_core::api::{
     NodeHealthSpec, NodeHealthStatus, NodeRepair, NodeRepairSpec, Plan, Reservation, SourceDown,
     Step,
 };
-use nodemend_core::config::{Limits, Policy, Rule};
+use nodemend_core::config::{Limits, Policy, Rule, Rules};
 use nodemend_core::decide::{self, Pause, Scopes, Verdict, World};
 use nodemend_core::evidence::{self, Evidence, Input};
 use nodemend_core::model::{NodeView, Reason, SignalState, Span, Truth, VerdictKind, digest};
@@ -90,7 +90,7 @@ pub struct Setup {
     /// The tag that says which cluster an instance belongs to.
     pub cluster_tag: String,
     /// The polled rules.
-    pub rules: Vec<Rule>,
+    pub rules: Rules,
     /// The accepted policies.
     pub policies: Vec<Policy>,
     /// The limits over all policies.
@@ -179,9 +179,9 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
 
     /// Takes these rules and limits from now on. Rules that ask the same keep their
     /// answers and their signals' clocks.
-    pub fn adopt_rules(&mut self, rules: Vec<Rule>, limits: Limits) {
+    pub fn adopt_rules(&mut self, rules: Rules, limits: Limits) {
         let asks = |rule: &Rule| (rule.name.clone(), rule.expr.clone(), rule.presence.clone());
-        for old in &self.setup.rules {
+        for old in self.setup.rules.iter() {
             if !rules.iter().any(|new| asks(new) == asks(old)) {
                 self.evidence.forget_rule(&old.name);
             }
@@ -221,6 +221,12 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         fleet.spec.starts = self.starts(&fleet, &repairs, now);
         fleet.spec.sources_down = self.sources_down();
         let (mut judged, scopes) = self.judge(&repairs, pauses, &fleet, now);
+        if self
+            .read_leases(&judged, &repairs, pauses, &fleet, now)
+            .await
+        {
+            judged = self.judge(&repairs, pauses, &fleet, now).0;
+        }
         if self
             .probe(&judged, &scopes, &repairs, pauses, &fleet, now)
             .await
@@ -394,6 +400,33 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         starts.split_off(starts.len().saturating_sub(MAX_STARTS))
     }
 
+    /// Reads some leases, all at once, that verdicts wait for; whether there was any.
+    async fn read_leases(
+        &mut self,
+        verdicts: &[Verdict],
+        repairs: &[NodeRepair],
+        pauses: &[Pause],
+        fleet: &FleetState,
+        now: Timestamp,
+    ) -> bool {
+        let world = self.world(repairs, pauses, &fleet.spec.starts);
+        let nodes = decide::to_read(verdicts, &world, now);
+        let cluster = &self.cluster;
+        let reads = nodes.into_iter().map(async |node| {
+            let renewed = cluster.renewed(&node.name).await;
+            Input::Lease {
+                uid: node.uid,
+                renewed: renewed.map_err(|error| error.to_string()),
+            }
+        });
+        let reads = join_all(reads).await;
+        let any = !reads.is_empty();
+        for read in reads {
+            self.evidence.fold(read, now);
+        }
+        any
+    }
+
     /// Asks some nodes, all at once, for the opinions that repairs wait for; whether any
     /// was asked.
     async fn probe(
@@ -539,8 +572,13 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         for verdict in verdicts {
             let before = known.get(&verdict.uid);
             // A node whose only trouble is a source that is down for all gets no record.
-            let plain = matches!(verdict.kind, VerdictKind::Healthy | VerdictKind::Ignored)
-                || (verdict.kind == VerdictKind::Unknown && verdict.since.is_none());
+            let watched = self.evidence.watched(&verdict.uid);
+            let plain = match verdict.kind {
+                VerdictKind::Ignored => true,
+                VerdictKind::Healthy => !watched,
+                VerdictKind::Unknown => !watched && verdict.since.is_none(),
+                _ => false,
+            };
             if plain && before.is_none() {
                 continue;
             }
@@ -549,7 +587,8 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 before.and_then(|health| health.status.as_ref()),
                 now,
             );
-            if verdict.kind == VerdictKind::Healthy && cooldown.after(status.since) <= now {
+            let well = verdict.kind == VerdictKind::Healthy && !watched;
+            if well && cooldown.after(status.since) <= now {
                 if let Some(health) = before {
                     self.cluster.delete_health(health).await?;
                 }
@@ -716,7 +755,10 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             }
             _ => (Truth::Unknown, None),
         };
-        let fault = if self.evidence.nodes_fresh(now) {
+        let unsettled = node.zip(policy).is_some_and(|(node, policy)| {
+            decide::unsettled(node, policy, &repair.spec.fault, &world, now)
+        });
+        let fault = if self.evidence.nodes_fresh(now) && !unsettled {
             fault
         } else {
             Truth::Unknown

@@ -55,6 +55,8 @@ pub struct NodePatch {
 pub trait Cluster {
     /// A live read; none if there is no such node.
     async fn node(&self, name: &str) -> Result<Option<NodeView>, CallError>;
+    /// A live read of when the node's kubelet last renewed its Lease; none if it has none.
+    async fn renewed(&self, node: &str) -> Result<Option<Timestamp>, CallError>;
     /// A consistent list.
     async fn nodes(&self) -> Result<Vec<NodeView>, CallError>;
     /// A JSON Patch with tests on UID and resourceVersion.

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nodemend_core::api::Mode;
 use nodemend_core::config::{
-    self, Connection, Credentials, Document, Policy, Problem, Rule, Settings,
+    self, Connection, Credentials, Document, Policy, Problem, Rules, Settings,
 };
 use nodemend_core::model::digest;
 
@@ -19,7 +19,7 @@ pub struct Loaded {
     /// `nodemend.yaml`.
     pub settings: Settings,
     /// The rules to poll.
-    pub rules: Vec<Rule>,
+    pub rules: Rules,
     /// The policies from files.
     pub policies: Vec<Policy>,
     /// The digest of the files that this was read from.

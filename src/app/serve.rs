@@ -692,7 +692,7 @@ impl Sources {
             let _ = sender.send(Input::Rule { name, answer });
             wake.notify_one();
         };
-        let rules = self.loaded.rules.clone();
+        let rules = self.loaded.rules.to_vec();
         let polling = self.tasks.spawn(prometheus::poll(client, rules, heard));
         self.polling = Some(polling);
     }

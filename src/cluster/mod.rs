@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
+use k8s_openapi::api::coordination::v1 as kubernetes;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{ListParams, Patch, PatchParams, PostParams, Preconditions};
@@ -43,6 +44,8 @@ const PAGE: u32 = 500;
 const FLEET: &str = "fleet";
 /// Marks writes of records in the audit log; what touches nodes and pods names its repair instead.
 const MANAGER: &str = "nodemend";
+/// Where kubelets renew their leases.
+const NODE_LEASES: &str = "kube-node-lease";
 
 /// Why the API cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -289,6 +292,13 @@ impl Cluster for Kubernetes {
     async fn node(&self, name: &str) -> Result<Option<NodeView>, CallError> {
         let node = found(self.call(self.api::<Node>().get(name)).await)?;
         Ok(node.map(|node| views::node(&node)))
+    }
+
+    async fn renewed(&self, node: &str) -> Result<Option<Timestamp>, CallError> {
+        let api = Api::<kubernetes::Lease>::namespaced(self.client.clone(), NODE_LEASES);
+        let lease = found(self.call(api.get(node)).await)?;
+        let renewed = lease.and_then(|lease| lease.spec?.renew_time);
+        Ok(renewed.map(|time| time.0))
     }
 
     async fn nodes(&self) -> Result<Vec<NodeView>, CallError> {

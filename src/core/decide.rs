@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use crate::api::{
     Mode, NodeRepair, NodeSelector, Phase, Reservation, Severity, SignalRecord, SilenceRecord,
 };
-use crate::config::{Confirm, Fault, Limits, Policy, Rule};
+use crate::config::{Confirm, Fault, Limits, Policy, Rules};
 use crate::evidence::Evidence;
+use crate::evidence::lease::{self, Word};
 use crate::evidence::probe::Opinion;
 use crate::model::{
     DO_NOT_REPAIR_ANNOTATION, NodeView, QUARANTINE_ANNOTATION, Reason, Truth, VerdictKind,
@@ -17,6 +18,8 @@ use crate::model::{
 
 /// How many nodes one pass asks for a second opinion.
 const PROBES_AT_ONCE: usize = 4;
+/// How many leases one pass reads.
+const LEASES_AT_ONCE: usize = 8;
 
 /// A pause as decisions see it.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,7 +38,7 @@ pub struct World<'a> {
     /// What is known.
     pub evidence: &'a Evidence,
     /// The polled rules.
-    pub rules: &'a [Rule],
+    pub rules: &'a Rules,
     /// The accepted policies.
     pub policies: &'a [Policy],
     /// The limits over all policies.
@@ -269,7 +272,22 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
         verdict.reasons = vec![Reason::PolicyRefused];
         return verdict;
     }
-    verdict.signals = world.evidence.signals(node, policy, world.rules, now);
+    decide(&mut verdict, node, &policies, world, now);
+    // Most nodes are plainly healthy, and nobody asks what their signals say.
+    if verdict.kind != VerdictKind::Healthy || world.evidence.watched(&node.uid) {
+        verdict.signals = world.evidence.signals(node, policy, world.rules, now);
+    }
+    verdict
+}
+
+fn decide(
+    verdict: &mut Verdict,
+    node: &NodeView,
+    policies: &[&Policy],
+    world: &World<'_>,
+    now: Timestamp,
+) {
+    let policy = policies[0];
     if let Some(open) = world
         .repairs
         .iter()
@@ -279,23 +297,63 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
         verdict.fault.clone_from(&open.spec.fault);
         verdict.since = Some(open.spec.fault_since);
         verdict.silences = silences(node, open, world, now);
-        return verdict;
+        return;
     }
-    lead(&mut verdict, node, policy, world, now);
+    lead(verdict, node, policy, world, now);
     if verdict.kind == VerdictKind::Due {
-        verdict.reasons = standing(node, &policies, world, now);
+        verdict.reasons = standing(node, policies, world, now);
         if !verdict.silences.is_empty() {
             verdict.reasons.push(Reason::Silenced);
-            verdict.reasons.sort();
         }
+        if unsettled(node, policy, &verdict.fault, world, now) {
+            verdict.reasons.push(Reason::Contradicted);
+        }
+        verdict.reasons.sort();
         if verdict.reasons.is_empty() {
-            verdict.reasons.extend(doubt(&verdict, world, now));
+            verdict.reasons.extend(doubt(verdict, world, now));
         }
         if !verdict.reasons.is_empty() {
             verdict.kind = VerdictKind::Held;
         }
     }
-    verdict
+}
+
+/// Whether a fault needs the word of the node's lease that its kubelet is dead, and lacks it.
+pub fn unsettled(
+    node: &NodeView,
+    policy: &Policy,
+    fault: &str,
+    world: &World<'_>,
+    now: Timestamp,
+) -> bool {
+    let evidence = world.evidence;
+    evidence.needs_lease(node, policy, fault, world.rules, now)
+        && evidence.lease(&node.uid, now) != Some(Word::Silent)
+}
+
+/// Whose leases to read now: of nodes with a fault that needs its word, those first that
+/// were not asked about for longest. The reads of some passes make one word, so they
+/// begin while the fault is pending.
+pub fn to_read(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Vec<NodeView> {
+    let asked = |verdict: &Verdict| {
+        let node = world.evidence.node(&verdict.node)?;
+        let mut policies = world.policies.iter();
+        let policy = policies.find(|policy| policy.name == verdict.policy)?;
+        let needed = world
+            .evidence
+            .needs_lease(node, policy, &verdict.fault, world.rules, now);
+        let asked = world.evidence.lease_asked(&node.uid);
+        let early = asked.is_some_and(|at| at <= now && now < lease::INTERVAL.after(at));
+        (needed && !early).then_some((asked, node))
+    };
+    let mut wanted: Vec<(Option<Timestamp>, &NodeView)> = verdicts
+        .iter()
+        .filter(|verdict| verdict.since.is_some())
+        .filter_map(asked)
+        .collect();
+    wanted.sort_by(|one, other| (one.0, &one.1.name).cmp(&(other.0, &other.1.name)));
+    wanted.truncate(LEASES_AT_ONCE);
+    wanted.into_iter().map(|(_, node)| node.clone()).collect()
 }
 
 /// Why a fault that needs a second opinion is not confirmed.
@@ -382,6 +440,9 @@ fn lead(
                 if let Some(since) = since {
                     verdict.fault.clone_from(&fault.name);
                     verdict.since = Some(since);
+                    if unsettled(node, policy, &fault.name, world, now) {
+                        verdict.reasons = vec![Reason::Contradicted];
+                    }
                 }
             }
             Truth::True => {

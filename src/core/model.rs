@@ -199,6 +199,12 @@ impl Truth {
     }
 }
 
+impl From<bool> for Truth {
+    fn from(holds: bool) -> Self {
+        if holds { Self::True } else { Self::False }
+    }
+}
+
 impl std::ops::Not for Truth {
     type Output = Self;
     fn not(self) -> Self {
@@ -250,6 +256,9 @@ pub enum Reason {
     PolicyConflict,
     /// What the fault rests on is not known.
     EvidenceUnknown,
+    /// What the fault rests on is not borne out by the node's Lease: its kubelet renews it,
+    /// or whether it does is not known yet.
+    Contradicted,
     /// The node's own exporter was not asked yet, or said nothing that can be used.
     Unconfirmed,
     /// The node's own exporter says otherwise.
@@ -284,13 +293,14 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics that show zeros.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Paused,
         Self::ObserveMode,
         Self::OptedOut,
         Self::Silenced,
         Self::PolicyConflict,
         Self::EvidenceUnknown,
+        Self::Contradicted,
         Self::Unconfirmed,
         Self::Refuted,
         Self::NodesStale,

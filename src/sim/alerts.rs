@@ -95,7 +95,7 @@ mod tests {
             .unwrap();
         let setup = Setup {
             cluster_tag: String::new(),
-            rules: vec![],
+            rules: nodemend_core::config::Rules::default(),
             policies: vec![],
             limits: Limits::default(),
         };

@@ -1,5 +1,6 @@
 //! The simulated Kubernetes API.
 
+use jiff::Timestamp;
 use nodemend_core::api::{AlertGroupSpec, FleetState, NodeHealth, NodeRepair, Step};
 use nodemend_core::model::{NodeView, PodView, QUARANTINE_ANNOTATION};
 
@@ -56,6 +57,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1 as kube_meta;
 impl Cluster for World {
     async fn node(&self, name: &str) -> Result<Option<NodeView>, CallError> {
         self.read(|state| state.nodes.get(name).cloned())
+    }
+
+    async fn renewed(&self, node: &str) -> Result<Option<Timestamp>, CallError> {
+        self.read(|state| state.renewed(node))
     }
 
     async fn nodes(&self) -> Result<Vec<NodeView>, CallError> {

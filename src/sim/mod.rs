@@ -67,6 +67,8 @@ pub struct State {
     healths: BTreeMap<String, NodeHealth>,
     fleet: Option<FleetState>,
     faults: BTreeMap<String, BTreeSet<Fault>>,
+    /// When the kubelets that are down went down, by node.
+    silent: BTreeMap<String, Timestamp>,
     queries: BTreeMap<String, prometheus::Query>,
     alertmanager: alertmanager::Alertmanager,
     alerts: Alerts,
@@ -196,9 +198,10 @@ impl World {
         let faults = state.faults.entry(node.to_owned()).or_default();
         faults.insert(fault);
         if fault == Fault::KubeletDown {
-            let version = state.bump();
+            let (version, now) = (state.bump(), state.now);
+            state.silent.entry(node.to_owned()).or_insert(now);
             if let Some(node) = state.nodes.get_mut(node) {
-                node.conditions = ready(false);
+                node.conditions = ready("Unknown");
                 node.resource_version = version;
             }
         }
@@ -228,6 +231,16 @@ impl State {
         self.faults
             .get(node)
             .is_some_and(|faults| faults.contains(&fault))
+    }
+
+    /// Kubelets that run renew their lease every ten seconds.
+    fn renewed(&self, node: &str) -> Option<Timestamp> {
+        let until = self.silent.get(node).copied().unwrap_or(self.now);
+        let known = self.nodes.contains_key(node);
+        let second = until.as_second();
+        Timestamp::from_second(second - second.rem_euclid(10))
+            .ok()
+            .filter(|_| known)
     }
 
     fn bump(&mut self) -> String {
@@ -267,6 +280,7 @@ impl State {
                     if let Some(name) = &node {
                         self.nodes.remove(name);
                         self.faults.remove(name);
+                        self.silent.remove(name);
                         self.pods.retain(|_, (on, _)| on != name);
                         self.left.retain(|(on, _)| on != name);
                     }
@@ -316,10 +330,10 @@ impl State {
     }
 }
 
-fn ready(yes: bool) -> Vec<Condition> {
+fn ready(status: &str) -> Vec<Condition> {
     vec![Condition {
         type_: "Ready".into(),
-        status: if yes { "True" } else { "False" }.into(),
+        status: status.into(),
         reason: String::new(),
     }]
 }
@@ -343,7 +357,7 @@ fn node_view(
         provider_id: format!("aws:///{zone}/{instance}"),
         created: state.now,
         labels,
-        conditions: ready(true),
+        conditions: ready("True"),
         ..NodeView::default()
     }
 }

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use nodemend_core::api::{Leaf, Mode, NodeSelector, Severity, When};
-use nodemend_core::config::{self, Document, Fault as PolicyFault, Limits, Policy, Rule};
+use nodemend_core::config::{self, Document, Fault as PolicyFault, Limits, Policy, Rules};
 use nodemend_core::model::{DO_NOT_REPAIR_ANNOTATION, Span};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
@@ -50,7 +50,7 @@ pub(super) fn setup() -> Setup {
     }
 }
 
-fn rules() -> Vec<Rule> {
+fn rules() -> Rules {
     config::rules(&RULES).expect("a test loads what is shipped")
 }
 

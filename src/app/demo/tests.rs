@@ -182,7 +182,7 @@ fn what_the_exporter_refutes_or_does_not_know_is_not_repaired() {
 fn the_world_answers_what_is_shipped_and_refuses_the_rest() {
     let demo = Demo::new(1, STEP, |_| Ok(()));
     let ask = |text: &str| prometheus::decode(&demo.world.query(text), prometheus::MAX_SERIES);
-    for rule in &demo.setup.rules {
+    for rule in demo.setup.rules.iter() {
         let present = rule.presence.as_ref().expect("shipped rules have one");
         assert_eq!(ask(&rule.expr).map(|series| series.len()), Ok(0));
         assert_eq!(ask(present).map(|series| series.len()), Ok(12));

@@ -156,9 +156,13 @@ pub struct SignalRecord {
     pub name: String,
     /// What it says.
     pub state: SignalState,
-    /// Since when it fires, by our own clock.
+    /// Since when it fires, by our own clock; there also before its rule's `for` is over
+    /// and for a while after it cleared.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
+    /// When its series was last there, if it fires on without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_firing: Option<Timestamp>,
     /// Since when that clock stands still, because the state is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Timestamp>,

@@ -99,16 +99,18 @@ pub struct Policy {
 }
 
 impl Policy {
+    /// When the fault of this name is true.
+    pub fn when(&self, fault: &str) -> Option<&When> {
+        let mut faults = self.faults.iter();
+        Some(&faults.find(|known| known.name == fault)?.when)
+    }
+
     /// Whether a fault of this name rests on the same things in both.
     pub fn same_fault(&self, other: &Self, name: &str) -> bool {
-        let of = |policy: &Self| {
-            let fault = policy.faults.iter().find(|fault| fault.name == name);
-            fault.map(|fault| fault.when.clone())
-        };
-        let (Some(here), Some(there)) = (of(self), of(other)) else {
+        let (Some(here), Some(there)) = (self.when(name), other.when(name)) else {
             return false;
         };
-        let parts = policy::leaves(&here);
+        let parts = policy::leaves(here);
         let mut faults = parts.iter().filter_map(|(_, leaf)| leaf.fault.as_deref());
         here == there && faults.all(|part| self.same_fault(other, part))
     }
@@ -163,6 +165,35 @@ pub struct Rule {
     pub interval: Span,
     /// The labels that the rule and its group add, templates as they are written.
     pub labels: BTreeMap<String, String>,
+}
+
+/// The polled rules, each name once.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Rules(Vec<Rule>);
+
+impl Rules {
+    /// The rule of this name.
+    pub fn get(&self, name: &str) -> Option<&Rule> {
+        let found = self.0.binary_search_by(|rule| rule.name.as_str().cmp(name));
+        self.0.get(found.ok()?)
+    }
+}
+
+/// Of rules of one name the first counts.
+impl FromIterator<Rule> for Rules {
+    fn from_iter<I: IntoIterator<Item = Rule>>(rules: I) -> Self {
+        let mut rules: Vec<Rule> = rules.into_iter().collect();
+        rules.sort_by(|one, other| one.name.cmp(&other.name));
+        rules.dedup_by(|one, other| one.name == other.name);
+        Self(rules)
+    }
+}
+
+impl std::ops::Deref for Rules {
+    type Target = [Rule];
+    fn deref(&self) -> &[Rule] {
+        &self.0
+    }
 }
 
 /// The limits that bind all policies together.

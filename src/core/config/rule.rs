@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::findings::Findings;
 use super::shape::Shape;
 use super::yaml;
-use super::{Document, Policy, Problem, Rule, policy, sorted};
+use super::{Document, Policy, Problem, Rule, Rules, policy, sorted};
 use crate::model::Span;
 
 /// The annotation that names the selector which says which nodes have data.
@@ -61,7 +61,7 @@ struct RawRule {
 
 /// The alerting rules of some Prometheus rule files. Alert names are unique over all
 /// of them. `limit` and `query_offset` are accepted and not used.
-pub fn rules(documents: &[Document<'_>]) -> Result<Vec<Rule>, Vec<Problem>> {
+pub fn rules(documents: &[Document<'_>]) -> Result<Rules, Vec<Problem>> {
     let (mut rules, mut problems) = (Vec::new(), Vec::new());
     let mut alerts = BTreeMap::new();
     for document in documents {
@@ -79,7 +79,7 @@ pub fn rules(documents: &[Document<'_>]) -> Result<Vec<Rule>, Vec<Problem>> {
             problems.extend(findings.into_problems());
         }
     }
-    sorted(rules, problems)
+    sorted(rules.into_iter().collect(), problems)
 }
 
 /// The signals of the policies that no rule provides: only a webhook can bring them.

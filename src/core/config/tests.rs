@@ -405,7 +405,7 @@ fn a_rule_is_read_whole() {
         interval: Span::seconds(30),
         labels: labels("critical"),
     };
-    assert_eq!(rules(&[document(RULES)]).unwrap(), [expect]);
+    assert_eq!(*rules(&[document(RULES)]).unwrap(), [expect]);
     let plain = rules(&[document(
         &RULES.replace("  interval: 30s\n", "  limit: 5\n  query_offset: 1m\n"),
     )])

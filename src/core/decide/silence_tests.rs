@@ -72,13 +72,13 @@ fn look(evidence: &mut Evidence, now: i64, firing: &[&str], silenced: &[&str]) {
         silences: silenced.iter().map(silence).collect(),
     };
     evidence.fold(Input::Asked(asked), at(now));
-    evidence.settle(&[], &policies(), at(now));
+    evidence.settle(&Rules::default(), &policies(), at(now));
 }
 
 fn with_world<T>(evidence: &Evidence, ask: impl FnOnce(&World<'_>) -> T) -> T {
     ask(&World {
         evidence,
-        rules: &[],
+        rules: &Rules::default(),
         policies: &policies(),
         limits: &Limits::default(),
         repairs: &[],

@@ -88,7 +88,8 @@ impl Fleet {
             .collect();
         nodes.iter_mut().for_each(self.change);
         self.evidence.fold(Input::Nodes(nodes), at(second));
-        self.evidence.settle(&[], &self.policies, at(second));
+        self.evidence
+            .settle(&Rules::default(), &self.policies, at(second));
     }
 
     /// Looks every half minute until then, so that clocks run.
@@ -101,7 +102,7 @@ impl Fleet {
     fn decide(&self, second: i64) -> (Vec<Verdict>, Vec<String>, Scopes) {
         let world = World {
             evidence: &self.evidence,
-            rules: &[],
+            rules: &Rules::default(),
             policies: &self.policies,
             limits: &self.limits,
             repairs: &self.repairs,
@@ -282,7 +283,9 @@ fn a_refused_policy_keeps_its_nodes_from_weaker_ones() {
 fn an_old_list_of_nodes_makes_nobody_due() {
     let mut fleet = Fleet::new(10, 1);
     fleet.watch(10, 1, 30, 60);
-    fleet.evidence.settle(&[], &fleet.policies, at(200));
+    fleet
+        .evidence
+        .settle(&Rules::default(), &fleet.policies, at(200));
     assert_eq!(fleet.first(200).0, VerdictKind::Unknown);
     assert!(fleet.decide(200).1.is_empty());
 }
@@ -352,7 +355,7 @@ fn a_running_repair_pauses_for_a_storm_and_for_a_person_also_without_node_or_pol
     let paused = |fleet: &Fleet, repair: &NodeRepair, second: i64| {
         let world = World {
             evidence: &fleet.evidence,
-            rules: &[],
+            rules: &Rules::default(),
             policies: &[],
             limits: &fleet.limits,
             repairs: &[],

@@ -2,22 +2,28 @@
 //! keeps our own clocks, `signal` and `fault` answer with three values.
 //! A source that is silent, stale or in contradiction makes Unknown, never Clear.
 
+mod alerts;
+mod clock;
 pub mod identity;
+pub mod lease;
 pub mod probe;
 mod reload;
+mod rules;
 pub mod silence;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use crate::api::{
-    AlertGroupSpec, FaultRecord, Leaf, SignalRecord, SilenceRecord, StoredAlert, When,
-};
-use crate::config::{Confirm, Policy, Rule};
+use crate::api::{AlertGroupSpec, FaultRecord, Leaf, SignalRecord, SilenceRecord, When};
+use crate::config::{Confirm, Policy, Rules};
 use crate::model::{NodeView, SignalState, Span, Truth};
+use clock::Clock;
 use identity::Labels;
 use probe::Reading;
+
+pub use alerts::{forget, is_forgotten, is_news, merge};
+pub use rules::Answer;
 
 /// A since is forgotten only after its signal was clear this long: flapping does not restart clocks.
 pub const CLEAR_AFTER: Span = Span::minutes(2);
@@ -78,6 +84,13 @@ pub enum Input {
         /// The answer.
         reading: Reading,
     },
+    /// What a node's Lease says of its last renewal.
+    Lease {
+        /// The node's UID.
+        uid: String,
+        /// None if there is no lease; an error if it could not be read.
+        renewed: Result<Option<Timestamp>, String>,
+    },
     /// The clocks that an earlier leader kept for a node.
     Restore {
         /// The node's UID.
@@ -89,104 +102,6 @@ pub enum Input {
         /// When the earlier leader was last known to look: from then on clocks stood still.
         last_seen: Timestamp,
     },
-}
-
-/// What Prometheus said to a rule.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Answer {
-    /// The series of the expression, and of its presence selector if it has one.
-    Series {
-        /// Series that fire.
-        firing: Vec<Labels>,
-        /// Series that show which nodes have fresh data.
-        present: Option<Vec<Labels>>,
-    },
-    /// No usable answer, and why.
-    Failed(String),
-}
-
-/// How long something is so, in time that was observed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Clock {
-    since: Option<Timestamp>,
-    clear_since: Option<Timestamp>,
-    settled: Timestamp,
-    /// Since when nothing is known. It ends only after a while of knowing.
-    gap: Option<Timestamp>,
-    known_again: Option<Timestamp>,
-}
-
-impl Clock {
-    fn start(now: Timestamp) -> Self {
-        Self {
-            since: None,
-            clear_since: None,
-            settled: now,
-            gap: None,
-            known_again: None,
-        }
-    }
-
-    /// Keeps the time. A gap pauses it, whether the source was silent or nobody looked (a
-    /// wall clock that jumps is the same); one longer than `wait` starts it anew, a
-    /// shorter one is over once the source said the same for `RESUME`. `CLEAR_AFTER` of
-    /// clear resets it. A wall clock that went back never lengthens it.
-    fn tick(&mut self, truth: Truth, wait: Span, now: Timestamp) {
-        let before = self.settled.min(now);
-        let passed = now.duration_since(before);
-        self.settled = self.settled.max(now);
-        if passed > NODES_STALE.signed() {
-            self.gap.get_or_insert(before);
-            self.known_again = None;
-        }
-        match truth {
-            Truth::True => {
-                self.clear_since = None;
-                self.resume(wait, passed, now);
-                self.since = Some(self.since.map_or(now, |since| since.min(now)));
-            }
-            Truth::Unknown => {
-                self.gap.get_or_insert(before);
-                (self.known_again, self.clear_since) = (None, None);
-                self.pause(passed, now);
-            }
-            Truth::False => {
-                (self.gap, self.known_again) = (None, None);
-                let clear = *self.clear_since.get_or_insert(now);
-                if CLEAR_AFTER.after(clear) <= now {
-                    self.since = None;
-                }
-            }
-        }
-    }
-
-    fn resume(&mut self, wait: Span, passed: SignedDuration, now: Timestamp) {
-        let Some(gap) = self.gap else { return };
-        if self.since.is_none() || now.duration_since(gap) > wait.signed() {
-            (self.since, self.gap, self.known_again) = (None, None, None);
-            return;
-        }
-        self.pause(passed, now);
-        if RESUME.after(*self.known_again.get_or_insert(now)) <= now {
-            (self.gap, self.known_again) = (None, None);
-        }
-    }
-
-    fn pause(&mut self, passed: SignedDuration, now: Timestamp) {
-        let since = self.since.and_then(|since| since.checked_add(passed).ok());
-        self.since = since.map(|since| since.min(now));
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Default)]
-struct RuleEvidence {
-    at: Option<Timestamp>,
-    failed: Option<String>,
-    down_since: Option<Timestamp>,
-    firing: BTreeSet<String>,
-    present: Option<BTreeSet<String>>,
-    /// When each node's series was last seen, for those whose exporter dies.
-    last_firing: BTreeMap<String, Timestamp>,
 }
 
 /// A signal of one node.
@@ -204,43 +119,73 @@ pub struct Evidence {
     nodes: BTreeMap<String, NodeView>,
     /// Of `nodes`, made once for each list.
     index: identity::Index,
+    /// The names in order, and by UID the place in it: where answers keep their marks.
+    names: Vec<String>,
+    slots: BTreeMap<String, usize>,
     nodes_at: Option<Timestamp>,
-    rules: BTreeMap<String, RuleEvidence>,
-    alerts: BTreeMap<String, AlertGroupSpec>,
+    rules: BTreeMap<String, rules::RuleEvidence>,
+    alerts: alerts::Delivered,
     alertmanager: silence::Alertmanager,
-    /// By node UID and signal.
-    signals: BTreeMap<(String, String), Clock>,
-    /// By node UID, policy and fault.
-    faults: BTreeMap<(String, String, String), Clock>,
-    /// By node UID: not Ready.
-    unready: BTreeMap<String, Clock>,
+    /// By node UID; only nodes of which something is, or was a short while ago.
+    clocks: BTreeMap<String, Clocks>,
+    /// Signals that fire on most nodes.
+    everywhere: BTreeSet<String>,
+    leases: BTreeMap<String, lease::Seen>,
     unresolved: BTreeMap<(&'static str, identity::Unresolved), u64>,
     probed: Vec<probe::Probed>,
+}
+
+/// The clocks of one node.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Clocks {
+    signals: BTreeMap<String, Clock>,
+    /// By policy and fault.
+    faults: BTreeMap<String, BTreeMap<String, Clock>>,
+    unready: Option<Clock>,
+    /// Since when alert and poll of one name disagree.
+    disputes: BTreeMap<String, Timestamp>,
+}
+
+impl Clocks {
+    fn fault(&self, policy: &str, fault: &str) -> Option<&Clock> {
+        self.faults.get(policy)?.get(fault)
+    }
+
+    fn empty(&self) -> bool {
+        let clocks = self.signals.is_empty() && self.faults.values().all(BTreeMap::is_empty);
+        clocks && self.unready.is_none() && self.disputes.is_empty()
+    }
+}
+
+/// One node at one time, and what is asked again and again of it.
+struct Look<'a> {
+    node: &'a NodeView,
+    slot: Option<usize>,
+    clocks: Option<&'a Clocks>,
+    rules: &'a Rules,
+    now: Timestamp,
+}
+
+impl Look<'_> {
+    fn signal(&self, name: &str) -> Option<&Clock> {
+        self.clocks?.signals.get(name)
+    }
 }
 
 impl Evidence {
     /// Takes in what one source says.
     pub fn fold(&mut self, input: Input, now: Timestamp) {
         match input {
-            Input::Nodes(nodes) => {
-                self.index = identity::Index::of(&nodes);
-                self.nodes = nodes
-                    .into_iter()
-                    .map(|node| (node.name.clone(), node))
-                    .collect();
-                self.nodes_at = Some(now);
-            }
+            Input::Nodes(nodes) => self.fold_nodes(nodes, now),
             Input::Rule { name, answer } => self.fold_rule(name, answer, now),
             Input::Alerts { object, group } => {
                 for alert in group.alerts.values() {
                     self.count_unresolved("Alertmanager", &alert.labels);
                 }
-                self.alerts.insert(object, group);
+                self.alerts.put(object, group, &self.index);
             }
-            Input::AlertsGone { object } => {
-                self.alerts.remove(&object);
-            }
-            Input::Asked(asked) => self.alertmanager.answered(asked),
+            Input::AlertsGone { object } => self.alerts.remove(&object, &self.index),
+            Input::Asked(asked) => self.alertmanager.answered(asked, &self.index),
             Input::AskFailed(message) => self.alertmanager.failed(message, now),
             Input::Silenced { uid, silences } => self.alertmanager.restore(uid, silences),
             Input::Probe {
@@ -248,73 +193,67 @@ impl Evidence {
                 confirm,
                 reading,
             } => self.fold_probe(uid, confirm, &reading, now),
+            Input::Lease { uid, renewed } => self.fold_lease(uid, renewed, now),
             Input::Restore {
                 uid,
                 signals,
                 faults,
                 last_seen,
             } => {
-                let resumed = |since: Option<Timestamp>, paused: Option<Timestamp>| {
-                    let stood = paused.unwrap_or(last_seen).min(last_seen).min(now);
-                    Clock {
-                        since: since.map(|since| since.min(stood)),
-                        settled: stood,
-                        gap: Some(stood),
-                        ..Clock::start(stood)
-                    }
+                let stood = |paused: Option<Timestamp>| {
+                    let stood = paused.unwrap_or(last_seen);
+                    stood.min(last_seen).min(now)
                 };
+                for record in &signals {
+                    if record.state == SignalState::Firing {
+                        let at = record.last_firing.unwrap_or(last_seen).min(now);
+                        let rule = self.rules.entry(record.name.clone()).or_default();
+                        rule.restore(uid.clone(), at);
+                    }
+                }
+                let clocks = self.clocks.entry(uid).or_default();
                 for record in signals {
-                    self.signals
-                        .entry((uid.clone(), record.name))
-                        .or_insert_with(|| resumed(record.since, record.paused));
+                    if let Some(since) = record.since {
+                        let clock = Clock::restored(since, stood(record.paused));
+                        clocks.signals.entry(record.name).or_insert(clock);
+                    }
                 }
                 for record in faults {
-                    self.faults
-                        .entry((uid.clone(), record.policy, record.fault))
-                        .or_insert_with(|| resumed(Some(record.since), record.paused));
+                    let clock = Clock::restored(record.since, stood(record.paused));
+                    let faults = clocks.faults.entry(record.policy).or_default();
+                    faults.entry(record.fault).or_insert(clock);
                 }
             }
         }
     }
 
-    fn fold_rule(&mut self, name: String, answer: Answer, now: Timestamp) {
-        let (firing, present) = match answer {
-            Answer::Failed(message) => {
-                let rule = self.rules.entry(name).or_default();
-                rule.failed = Some(message);
-                rule.down_since.get_or_insert(now);
-                return;
+    fn fold_nodes(&mut self, nodes: Vec<NodeView>, now: Timestamp) {
+        let index = identity::Index::of(&nodes);
+        let before = std::mem::take(&mut self.nodes);
+        self.nodes = nodes
+            .into_iter()
+            .map(|node| (node.name.clone(), node))
+            .collect();
+        self.nodes_at = Some(now);
+        let uids = |nodes: &BTreeMap<String, NodeView>| -> Vec<String> {
+            nodes.values().map(|node| node.uid.clone()).collect()
+        };
+        let (before, uids) = (uids(&before), uids(&self.nodes));
+        if before != uids {
+            self.names = self.nodes.keys().cloned().collect();
+            let places = uids.into_iter().enumerate();
+            self.slots = places.map(|(slot, uid)| (uid, slot)).collect();
+            let now_at = |uid| self.slots.get(uid).copied();
+            let moved: Vec<Option<usize>> = before.iter().map(now_at).collect();
+            for rule in self.rules.values_mut() {
+                rule.renumber(|slot| moved[slot]);
             }
-            Answer::Series { firing, present } => (firing, present),
-        };
-        for labels in &firing {
-            self.count_unresolved("Prometheus", labels);
         }
-        let nodes: Vec<&NodeView> = self.nodes.values().collect();
-        let about = |labels: &Labels| self.nodes.get(self.index.resolve(labels).ok()?);
-        self.alertmanager.fired(&name, &firing, about, &nodes);
-        let join = |series: Vec<Labels>| -> BTreeSet<String> {
-            series
-                .iter()
-                .filter_map(about)
-                .map(|node| node.uid.clone())
-                .collect()
-        };
-        let (firing, present) = (join(firing), present.map(join));
-        let rule = self.rules.entry(name).or_default();
-        for uid in &firing {
-            rule.last_firing.insert(uid.clone(), now);
+        if index != self.index {
+            self.index = index;
+            self.alerts.join(&self.index);
+            self.alertmanager.join(&self.index);
         }
-        let known: BTreeSet<&String> = nodes.iter().map(|node| &node.uid).collect();
-        rule.last_firing.retain(|uid, _| known.contains(uid));
-        *rule = RuleEvidence {
-            at: Some(now),
-            failed: None,
-            down_since: None,
-            firing,
-            present,
-            last_firing: std::mem::take(&mut rule.last_firing),
-        };
     }
 
     fn count_unresolved(&mut self, source: &'static str, labels: &Labels) {
@@ -324,51 +263,115 @@ impl Evidence {
     }
 
     /// Keeps every clock that rules and policies need; call once per pass, before asking.
-    pub fn settle(&mut self, rules: &[Rule], policies: &[Policy], now: Timestamp) {
-        let names: BTreeSet<String> = policies.iter().flat_map(signal_names).collect();
-        let nodes: Vec<NodeView> = self.nodes.values().cloned().collect();
-        for node in &nodes {
-            for name in &names {
-                let truth = Truth::from(self.raw(node, name, rules, now));
-                self.signals
-                    .entry((node.uid.clone(), name.clone()))
-                    .or_insert_with(|| Clock::start(now))
-                    .tick(truth, wait_of(rules, name), now);
+    pub fn settle(&mut self, rules: &Rules, policies: &[Policy], now: Timestamp) {
+        self.rules.retain(|name, _| rules.get(name).is_some());
+        for rule in rules.iter() {
+            if let Some(evidence) = self.rules.get_mut(&rule.name) {
+                evidence.prune(rule.keep_firing_for, now);
             }
-            let known = if self.nodes_fresh(now) {
-                Truth::from(if node.ready() {
-                    SignalState::Clear
-                } else {
-                    SignalState::Firing
-                })
-            } else {
-                Truth::Unknown
+        }
+        self.settle_signals(rules, policies, now);
+        self.settle_readiness(now);
+        self.settle_faults(rules, policies, now);
+        if self.nodes_fresh(now) {
+            // Else who is gone is not known; clocks that an earlier leader kept wait for the
+            // first list.
+            let slots = &self.slots;
+            self.clocks
+                .retain(|uid, clocks| slots.contains_key(uid) && !clocks.empty());
+            self.leases.retain(|uid, _| slots.contains_key(uid));
+        }
+    }
+
+    /// Only where something fires or did: elsewhere no clock runs.
+    fn settle_signals(&mut self, rules: &Rules, policies: &[Policy], now: Timestamp) {
+        let names: BTreeSet<String> = policies.iter().flat_map(signal_names).collect();
+        let mut touched: BTreeSet<(&str, &str)> = BTreeSet::new();
+        for name in &names {
+            let fired = self.rules.get(name).into_iter();
+            let fired = fired.flat_map(rules::RuleEvidence::firing);
+            let fired = fired.map(|slot| self.names[slot].as_str());
+            let delivered = self.alerts.nodes(name);
+            let all = fired.chain(delivered).chain(self.alertmanager.nodes(name));
+            touched.extend(all.map(|node| (node, name.as_str())));
+        }
+        for (uid, clocks) in &self.clocks {
+            let Some(slot) = self.slots.get(uid) else {
+                continue;
             };
-            self.unready
-                .entry(node.uid.clone())
-                .or_insert_with(|| Clock::start(now))
-                .tick(known, Span::minutes(24 * 60), now);
+            let running = clocks.signals.keys().chain(clocks.disputes.keys());
+            let wanted = running.filter(|name| names.contains(*name));
+            touched.extend(wanted.map(|name| (self.names[*slot].as_str(), name.as_str())));
+        }
+        let (mut found, mut firing) = (Vec::new(), BTreeMap::new());
+        for (node, name) in touched {
+            let Some(node) = self.nodes.get(node) else {
+                continue;
+            };
+            let look = self.look(node, rules, now);
+            let truth = Truth::from(self.raw(&look, name));
+            let disputed = rules.get(name).map(|rule| self.disagree(&look, rule));
+            *firing.entry(name.to_owned()).or_insert(0) += usize::from(truth == Truth::True);
+            found.push((node.uid.clone(), name.to_owned(), truth, disputed));
+        }
+        for (uid, name, truth, disputed) in found {
+            let clocks = self.clocks.entry(uid).or_default();
+            if disputed == Some(true) {
+                clocks.disputes.entry(name.clone()).or_insert(now);
+            } else {
+                clocks.disputes.remove(&name);
+            }
+            let wait = rules.get(&name).map_or(Span::default(), |rule| rule.for_);
+            let mut clock = clocks.signals.remove(&name);
+            clock::tick(&mut clock, truth, wait, now);
+            clocks.signals.extend(clock.map(|clock| (name, clock)));
+        }
+        let nodes = self.nodes.len();
+        firing.retain(|_, count| lease::most(*count, nodes));
+        self.everywhere = firing.into_keys().collect();
+    }
+
+    fn settle_readiness(&mut self, now: Timestamp) {
+        let fresh = self.nodes_fresh(now);
+        for node in self.nodes.values() {
+            if node.ready() && !self.clocks.contains_key(&node.uid) {
+                continue;
+            }
+            let truth = match (fresh, node.ready()) {
+                (false, _) => Truth::Unknown,
+                (true, ready) => !Truth::from(ready),
+            };
+            let clocks = self.clocks.entry(node.uid.clone()).or_default();
+            clock::tick(&mut clocks.unready, truth, Span::minutes(24 * 60), now);
+        }
+    }
+
+    fn settle_faults(&mut self, rules: &Rules, policies: &[Policy], now: Timestamp) {
+        let mut found = Vec::new();
+        for node in self.nodes.values() {
+            let look = self.look(node, rules, now);
             for policy in policies {
+                if !policy.selector.matches(&node.labels) {
+                    continue;
+                }
                 for fault in &policy.faults {
-                    let truth = self.truth(node, policy, &fault.when, rules, now);
-                    let key = (node.uid.clone(), policy.name.clone(), fault.name.clone());
-                    self.faults
-                        .entry(key)
-                        .or_insert_with(|| Clock::start(now))
-                        .tick(truth, fault.for_, now);
+                    let truth = self.judged(&look, policy, &fault.when);
+                    let clock = look
+                        .clocks
+                        .and_then(|of| of.fault(&policy.name, &fault.name));
+                    if truth == Truth::True || clock.is_some() {
+                        found.push((node.uid.clone(), policy, fault, truth));
+                    }
                 }
             }
         }
-        if !self.nodes_fresh(now) {
-            // Who is gone is not known; clocks that an earlier leader kept wait for the first list.
-            return;
+        for (uid, policy, fault, truth) in found {
+            let clocks = self.clocks.entry(uid).or_default();
+            let faults = clocks.faults.entry(policy.name.clone()).or_default();
+            let mut clock = faults.remove(&fault.name);
+            clock::tick(&mut clock, truth, fault.for_, now);
+            faults.extend(clock.map(|clock| (fault.name.clone(), clock)));
         }
-        let alive: BTreeSet<&str> = nodes.iter().map(|node| node.uid.as_str()).collect();
-        self.signals
-            .retain(|(uid, _), _| alive.contains(uid.as_str()));
-        self.faults
-            .retain(|(uid, _, _), _| alive.contains(uid.as_str()));
-        self.unready.retain(|uid, _| alive.contains(uid.as_str()));
     }
 
     /// Every node of the last list.
@@ -389,13 +392,21 @@ impl Evidence {
 
     /// Since when a node is not Ready, by our own clock.
     pub fn unready_since(&self, uid: &str) -> Option<Timestamp> {
-        self.unready.get(uid).and_then(|clock| clock.since)
+        self.clocks.get(uid)?.unready.as_ref()?.since
+    }
+
+    /// Whether a clock runs for a signal or a fault of this node: it is not plainly healthy.
+    pub fn watched(&self, uid: &str) -> bool {
+        self.clocks.get(uid).is_some_and(|clocks| {
+            !clocks.signals.is_empty() || clocks.faults.values().any(|faults| !faults.is_empty())
+        })
     }
 
     /// Rules that gave no usable answer: name, since, what was said.
     pub fn failing_rules(&self) -> impl Iterator<Item = (&str, Timestamp, &str)> {
         self.rules.iter().filter_map(|(name, rule)| {
-            Some((name.as_str(), rule.down_since?, rule.failed.as_deref()?))
+            let (since, message) = rule.failure()?;
+            Some((name.as_str(), since, message))
         })
     }
 
@@ -404,44 +415,34 @@ impl Evidence {
         &self.unresolved
     }
 
-    /// What a signal says of a node, its rule's `for` applied.
-    pub fn signal(&self, node: &NodeView, name: &str, rules: &[Rule], now: Timestamp) -> Signal {
-        let raw = self.raw(node, name, rules, now);
-        let since = self
-            .signals
-            .get(&(node.uid.clone(), name.to_owned()))
-            .and_then(|clock| clock.since);
-        let wait = wait_of(rules, name);
-        let held = since.is_some_and(|since| wait.after(since) <= now) || wait == Span::default();
-        let state = if raw == SignalState::Firing && !held {
-            SignalState::Clear
-        } else {
-            raw
-        };
-        Signal {
-            state,
-            since: since.filter(|_| state != SignalState::Clear),
-        }
+    /// The objects whose every alert is to be forgotten.
+    pub fn forgotten(&self, now: Timestamp) -> impl Iterator<Item = &str> {
+        self.alerts.forgotten(now)
     }
 
-    /// The signals of a policy for a node, for its record.
+    /// What a signal says of a node, its rule's `for` applied.
+    pub fn signal(&self, node: &NodeView, name: &str, rules: &Rules, now: Timestamp) -> Signal {
+        self.told(&self.look(node, rules, now), name)
+    }
+
+    /// The signals of a policy for a node, for its record. A since is there also while a
+    /// rule's `for` is not over, and a while after it cleared: it must survive us.
     pub fn signals(
         &self,
         node: &NodeView,
         policy: &Policy,
-        rules: &[Rule],
+        rules: &Rules,
         now: Timestamp,
     ) -> Vec<SignalRecord> {
+        let look = self.look(node, rules, now);
         signal_names(policy)
             .into_iter()
-            .map(|name| {
-                let signal = self.signal(node, &name, rules, now);
-                SignalRecord {
-                    name,
-                    state: signal.state,
-                    since: signal.since,
-                    paused: None,
-                }
+            .map(|name| SignalRecord {
+                state: self.told(&look, &name).state,
+                since: look.signal(&name).and_then(|clock| clock.since),
+                paused: None,
+                last_firing: self.held_since(&look, &name),
+                name,
             })
             .collect()
     }
@@ -452,134 +453,111 @@ impl Evidence {
         node: &NodeView,
         policy: &Policy,
         fault: &str,
-        rules: &[Rule],
+        rules: &Rules,
         now: Timestamp,
     ) -> (Truth, Option<Timestamp>) {
-        let Some(found) = policy
-            .faults
-            .iter()
-            .find(|candidate| candidate.name == fault)
-        else {
+        let Some(when) = policy.when(fault) else {
             return (Truth::Unknown, None);
         };
-        let truth = self.truth(node, policy, &found.when, rules, now);
-        let key = (node.uid.clone(), policy.name.clone(), fault.to_owned());
-        match self.faults.get(&key) {
+        let look = self.look(node, rules, now);
+        let clock = look.clocks.and_then(|of| of.fault(&policy.name, fault));
+        let since = clock.and_then(|clock| clock.since);
+        match self.judged(&look, policy, when) {
             // One word after a gap is not enough.
-            Some(clock) if truth == Truth::True && clock.gap.is_some() => {
-                (Truth::Unknown, clock.since)
+            Truth::True if clock.is_some_and(|clock| clock.gap.is_some()) => {
+                (Truth::Unknown, since)
             }
-            clock => (truth, clock.and_then(|clock| clock.since)),
+            truth => (truth, since),
         }
     }
 
-    fn truth(
-        &self,
-        node: &NodeView,
-        policy: &Policy,
-        when: &When,
-        rules: &[Rule],
-        now: Timestamp,
-    ) -> Truth {
-        combine(when, |leaf| self.leaf(node, policy, leaf, rules, now))
+    fn look<'a>(&'a self, node: &'a NodeView, rules: &'a Rules, now: Timestamp) -> Look<'a> {
+        Look {
+            node,
+            slot: self.slots.get(&node.uid).copied(),
+            clocks: self.clocks.get(&node.uid),
+            rules,
+            now,
+        }
     }
 
-    fn leaf(
-        &self,
-        node: &NodeView,
-        policy: &Policy,
-        leaf: &Leaf,
-        rules: &[Rule],
-        now: Timestamp,
-    ) -> Truth {
+    /// What a combination comes to, if no kubelet that is alive contradicts it.
+    fn judged(&self, look: &Look<'_>, policy: &Policy, when: &When) -> Truth {
+        let truth = self.truth(look, policy, when);
+        let alive = || self.lease(&look.node.uid, look.now) == Some(lease::Word::Renewing);
+        if truth == Truth::True && self.rests_on_lease(look, policy, when) && alive() {
+            return Truth::Unknown;
+        }
+        truth
+    }
+
+    fn truth(&self, look: &Look<'_>, policy: &Policy, when: &When) -> Truth {
+        combine(when, |leaf| self.leaf(look, policy, leaf))
+    }
+
+    fn leaf(&self, look: &Look<'_>, policy: &Policy, leaf: &Leaf) -> Truth {
         if let Some(name) = &leaf.signal {
-            return self.signal(node, name, rules, now).state.into();
+            return self.told(look, name).state.into();
         }
         if let Some(wanted) = &leaf.condition {
-            if !self.nodes_fresh(now) {
+            if !self.nodes_fresh(look.now) {
                 return Truth::Unknown;
             }
-            return match node.condition(&wanted.type_) {
-                None => Truth::Unknown,
-                Some(found) => {
-                    let status = wanted
-                        .statuses
-                        .iter()
-                        .any(|status| status.as_str() == found.status);
-                    let reason =
-                        wanted.reasons.is_empty() || wanted.reasons.contains(&found.reason);
-                    if status && reason {
-                        Truth::True
-                    } else {
-                        Truth::False
-                    }
-                }
+            let Some(found) = look.node.condition(&wanted.type_) else {
+                return Truth::Unknown;
             };
+            let mut statuses = wanted.statuses.iter();
+            let status = statuses.any(|status| status.as_str() == found.status);
+            let reason = wanted.reasons.is_empty() || wanted.reasons.contains(&found.reason);
+            return Truth::from(status && reason);
         }
-        let Some(part) = leaf
-            .fault
-            .as_ref()
-            .and_then(|name| policy.faults.iter().find(|fault| fault.name == *name))
-        else {
-            return Truth::Unknown;
-        };
-        self.truth(node, policy, &part.when, rules, now)
+        let part = leaf.fault.as_ref().and_then(|name| policy.when(name));
+        part.map_or(Truth::Unknown, |part| self.truth(look, policy, part))
     }
 
-    /// What the source says, before any `for`. A polled rule decides over alerts of its name.
-    fn raw(&self, node: &NodeView, name: &str, rules: &[Rule], now: Timestamp) -> SignalState {
-        match rules.iter().find(|rule| rule.name == name) {
-            Some(rule) => self.polled(node, rule, now),
-            None => self.alerted(node, name, now),
+    fn told(&self, look: &Look<'_>, name: &str) -> Signal {
+        let raw = self.raw(look, name);
+        if raw == SignalState::Clear {
+            let since = None;
+            return Signal { state: raw, since };
         }
+        let since = look.signal(name).and_then(|clock| clock.since);
+        let wait = look
+            .rules
+            .get(name)
+            .map_or(Span::default(), |rule| rule.for_);
+        let over = since.is_some_and(|since| wait.after(since) <= look.now);
+        if raw == SignalState::Firing && !over && wait != Span::default() {
+            let (state, since) = (SignalState::Clear, None);
+            return Signal { state, since };
+        }
+        Signal { state: raw, since }
     }
 
-    fn polled(&self, node: &NodeView, rule: &Rule, now: Timestamp) -> SignalState {
-        let Some(evidence) = self.rules.get(&rule.name) else {
-            return SignalState::Unknown;
+    /// What the source says, before any `for`. A polled rule decides over alerts of its
+    /// name, unless they disagree for long.
+    fn raw(&self, look: &Look<'_>, name: &str) -> SignalState {
+        let Some(rule) = look.rules.get(name) else {
+            return self.alerted(look.node, name, look.now);
         };
-        let fresh = evidence
-            .at
-            .is_some_and(|at| MAX_STALENESS.after(at) >= now && at <= CLOCK_SKEW.after(now));
-        if evidence.failed.is_some() || !fresh {
+        let patience = Span::seconds(2 * u32::try_from(rule.interval.as_seconds()).unwrap_or(0));
+        let disputed = look.clocks.and_then(|clocks| clocks.disputes.get(name));
+        if disputed.is_some_and(|since| patience.after(*since) < look.now) {
             return SignalState::Unknown;
         }
-        if evidence.firing.contains(&node.uid) {
-            return SignalState::Firing;
-        }
-        match &evidence.present {
-            Some(present) if present.contains(&node.uid) => SignalState::Clear,
-            Some(present) if !present.is_empty() && !node.ready() => {
-                // A dying node takes its exporter along: its last word holds for a while.
-                match evidence.last_firing.get(&node.uid) {
-                    Some(last) if rule.keep_firing_for.after(*last) >= now => SignalState::Firing,
-                    _ => SignalState::Unknown,
-                }
-            }
-            _ => SignalState::Unknown,
-        }
+        self.polled(look, rule)
     }
 
     fn alerted(&self, node: &NodeView, name: &str, now: Timestamp) -> SignalState {
-        let about = |alert: &StoredAlert| {
-            let found = || self.nodes.get(self.index.resolve(&alert.labels).ok()?);
-            alert.name == name && found().is_some_and(|found| found.uid == node.uid)
-        };
-        let delivered: Vec<(&String, &StoredAlert)> = self
-            .alerts
-            .values()
-            .flat_map(|group| &group.alerts)
-            .filter(|(_, alert)| about(alert))
-            .collect();
-        self.alertmanager.state(name, &delivered, about, node, now)
-    }
-
-    /// The objects whose every alert is to be forgotten.
-    pub fn forgotten(&self, now: Timestamp) -> impl Iterator<Item = &str> {
-        let groups = self.alerts.iter();
-        groups
-            .filter(move |(_, group)| is_forgotten(group, now))
-            .map(|(object, _)| object.as_str())
+        if self
+            .nodes
+            .get(&node.name)
+            .is_none_or(|known| known.uid != node.uid)
+        {
+            return SignalState::Unknown;
+        }
+        let delivered = self.alerts.of(name, &node.name);
+        self.alertmanager.state(name, delivered, node, now)
     }
 }
 
@@ -608,46 +586,6 @@ fn combine(when: &When, leaf: impl Fn(&Leaf) -> Truth) -> Truth {
     }
 }
 
-/// None for what was said of an earlier machine of this name, before the node object existed.
-fn alert_state(alert: &StoredAlert, node: &NodeView, now: Timestamp) -> Option<SignalState> {
-    let word = alert.last_firing.max(alert.ends_at)?;
-    if word < node.created {
-        return None;
-    }
-    let state = last_word(alert);
-    let expired = state == SignalState::Firing && ALERT_TTL.after(word) < now;
-    // What comes from our future was received by a clock that jumped.
-    Some(if expired || word > CLOCK_SKEW.after(now) {
-        SignalState::Unknown
-    } else {
-        state
-    })
-}
-
-fn wait_of(rules: &[Rule], name: &str) -> Span {
-    rules
-        .iter()
-        .find(|rule| rule.name == name)
-        .map_or(Span::default(), |rule| rule.for_)
-}
-
-/// What the deliveries say together, whatever their order. Its end is Alertmanager's
-/// word by its clock, the rest is when we received it; where the two disagree on
-/// which came last, a delayed delivery or the clocks are to blame.
-fn last_word(alert: &StoredAlert) -> SignalState {
-    match (alert.last_firing, alert.ends_at) {
-        (Some(_), None) => SignalState::Firing,
-        (None, Some(_)) => SignalState::Clear,
-        (Some(firing), Some(end)) if CLOCK_SKEW.after(firing) < end => SignalState::Clear,
-        (Some(firing), Some(end))
-            if CLOCK_SKEW.after(end) < firing && alert.last_resolved <= alert.last_firing =>
-        {
-            SignalState::Firing
-        }
-        _ => SignalState::Unknown,
-    }
-}
-
 /// Every signal that a policy names.
 pub fn signal_names(policy: &Policy) -> BTreeSet<String> {
     policy
@@ -665,64 +603,6 @@ fn leaves(when: &When) -> impl Iterator<Item = &Leaf> {
         .chain(&when.any)
         .chain(&when.none)
         .chain(counted)
-}
-
-/// Merges a stored group with a delivery of the same group, per alert by maxima,
-/// so that any order and any repetition of deliveries gives the same.
-pub fn merge(stored: &mut AlertGroupSpec, delivered: &AlertGroupSpec) {
-    stored.truncated_at = stored.truncated_at.max(delivered.truncated_at);
-    for (fingerprint, alert) in &delivered.alerts {
-        match stored.alerts.get_mut(fingerprint) {
-            None => {
-                stored.alerts.insert(fingerprint.clone(), alert.clone());
-            }
-            Some(known) => {
-                known.starts_at = known.starts_at.max(alert.starts_at);
-                known.last_firing = known.last_firing.max(alert.last_firing);
-                known.last_resolved = known.last_resolved.max(alert.last_resolved);
-                known.ends_at = known.ends_at.max(alert.ends_at);
-            }
-        }
-    }
-}
-
-/// Whether a merged group says something that the stored one does not. A later time of
-/// receipt alone is news only once in a third of `ALERT_TTL`, so that re-sends cost little.
-pub fn is_news(stored: &AlertGroupSpec, merged: &AlertGroupSpec) -> bool {
-    let later = |new: Option<Timestamp>, old: Option<Timestamp>| {
-        new.zip(old)
-            .is_some_and(|(new, old)| new.duration_since(old) >= ALERT_TTL.signed() / 3)
-    };
-    let news = |(fingerprint, alert): (&String, &StoredAlert)| {
-        stored.alerts.get(fingerprint).is_none_or(|known| {
-            later(alert.last_firing, known.last_firing)
-                || last_word(alert) != last_word(known)
-                || (alert.starts_at, alert.ends_at) != (known.starts_at, known.ends_at)
-        })
-    };
-    later(merged.truncated_at, stored.truncated_at)
-        || merged.truncated_at.is_some() != stored.truncated_at.is_some()
-        || merged.alerts.iter().any(news)
-}
-
-/// Drops the alerts of which nothing was received for `FORGET_AFTER`, and the mark of a
-/// truncated delivery that is older than any alert that counts.
-pub fn forget(group: &mut AlertGroupSpec, now: Timestamp) {
-    group.alerts.retain(|_, alert| !is_past(alert, now));
-    group.truncated_at = group.truncated_at.filter(|at| ALERT_TTL.after(*at) >= now);
-}
-
-/// Whether nothing would be left of a group.
-pub fn is_forgotten(group: &AlertGroupSpec, now: Timestamp) -> bool {
-    let truncated = group
-        .truncated_at
-        .is_some_and(|at| ALERT_TTL.after(at) >= now);
-    !truncated && group.alerts.values().all(|alert| is_past(alert, now))
-}
-
-fn is_past(alert: &StoredAlert, now: Timestamp) -> bool {
-    let received = alert.last_firing.max(alert.last_resolved);
-    received.is_none_or(|at| FORGET_AFTER.after(at) < now)
 }
 
 #[cfg(test)]

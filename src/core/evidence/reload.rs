@@ -7,12 +7,18 @@ impl Evidence {
     /// The rule of this name asks for something else now, or is gone.
     pub fn forget_rule(&mut self, name: &str) {
         self.rules.remove(name);
-        self.signals.retain(|(_, signal), _| signal != name);
+        for clocks in self.clocks.values_mut() {
+            clocks.signals.remove(name);
+            clocks.disputes.remove(name);
+        }
     }
 
     /// The fault of this name means something else now, or is gone.
     pub fn forget_fault(&mut self, policy: &str, fault: &str) {
-        self.faults
-            .retain(|(_, of, name), _| (of.as_str(), name.as_str()) != (policy, fault));
+        for clocks in self.clocks.values_mut() {
+            if let Some(faults) = clocks.faults.get_mut(policy) {
+                faults.remove(fault);
+            }
+        }
     }
 }

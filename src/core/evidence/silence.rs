@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use regex::Regex;
 
-use super::identity::{self, Labels};
-use super::{Evidence, MAX_STALENESS, alert_state, combine, leaves};
+use super::alerts::{About, alert_state};
+use super::identity::{self, Index, Labels};
+use super::{Evidence, Look, MAX_STALENESS, combine, leaves};
 use crate::api::{Leaf, SilenceRecord, StoredAlert, When};
-use crate::config::{Policy, Rule};
+use crate::config::{Policy, Rules};
 use crate::model::{NodeView, SignalState, Span, Truth};
 
 /// A member that runs for less than this may not have been told of every alert yet.
@@ -179,6 +180,8 @@ pub(super) struct Alertmanager {
     complete: bool,
     /// By name and fingerprint, with all labels.
     listed: BTreeMap<String, BTreeMap<String, StoredAlert>>,
+    /// Fingerprints of listed alerts.
+    about: About<String>,
     silences: Vec<Silence>,
     failed: Option<(Timestamp, String)>,
     /// By node UID, from the records of an earlier leader.
@@ -188,7 +191,7 @@ pub(super) struct Alertmanager {
 }
 
 impl Alertmanager {
-    pub(super) fn answered(&mut self, asked: Asked) {
+    pub(super) fn answered(&mut self, asked: Asked, index: &Index) {
         self.listed.clear();
         for alert in asked.alerts {
             let name = alert.labels.get("alertname").cloned().unwrap_or_default();
@@ -209,6 +212,35 @@ impl Alertmanager {
         self.at = Some(asked.at);
         self.failed = None;
         self.restored.clear();
+        self.join(index);
+    }
+
+    /// Joins the listed alerts anew: they or the nodes are others.
+    pub(super) fn join(&mut self, index: &Index) {
+        self.about = About::default();
+        for (fingerprint, alert) in self.listed.values().flatten() {
+            self.about.note(alert, index, fingerprint.clone());
+        }
+    }
+
+    /// The names of the nodes that listed alerts of this name speak of.
+    pub(super) fn nodes(&self, alert: &str) -> impl Iterator<Item = &str> {
+        self.about.nodes(alert)
+    }
+
+    /// Whether an alert of this name about this node is listed.
+    pub(super) fn lists(&self, alert: &str, node: &NodeView) -> bool {
+        self.about.of(alert, &node.name).next().is_some()
+    }
+
+    fn listed<'a>(
+        &'a self,
+        name: &str,
+        node: &str,
+    ) -> impl Iterator<Item = (&'a String, &'a StoredAlert)> {
+        let alerts = self.listed.get(name);
+        let keys = self.about.of(name, node);
+        keys.filter_map(move |key| alerts?.get_key_value(key))
     }
 
     pub(super) fn failed(&mut self, message: String, now: Timestamp) {
@@ -227,7 +259,7 @@ impl Alertmanager {
         rule: &str,
         series: &[Labels],
         about: impl Fn(&Labels) -> Option<&'a NodeView>,
-        nodes: &[&NodeView],
+        known: impl Fn(&str) -> bool,
     ) {
         let mut fired: BTreeMap<String, Vec<Labels>> = BTreeMap::new();
         for labels in series {
@@ -238,9 +270,8 @@ impl Alertmanager {
                 }
             }
         }
-        let known: BTreeSet<&str> = nodes.iter().map(|node| node.uid.as_str()).collect();
         let kept = self.fired.entry(rule.to_owned()).or_default();
-        kept.retain(|uid, _| known.contains(uid.as_str()));
+        kept.retain(|uid, _| known(uid));
         kept.extend(fired);
     }
 
@@ -268,11 +299,10 @@ impl Alertmanager {
 
     /// What is said of a node by the alerts of one name that were delivered about it, by
     /// fingerprint, and by those that are listed: of each the later word counts.
-    pub(super) fn state(
+    pub(super) fn state<'a>(
         &self,
         name: &str,
-        stored: &[(&String, &StoredAlert)],
-        about: impl Fn(&StoredAlert) -> bool,
+        delivered: impl Iterator<Item = (&'a String, &'a StoredAlert)>,
         node: &NodeView,
         now: Timestamp,
     ) -> SignalState {
@@ -281,14 +311,14 @@ impl Alertmanager {
         let listed = self.listed.get(name);
         let is_listed = |fingerprint| listed.is_some_and(|all| all.contains_key(fingerprint));
         let (mut states, mut later) = (Vec::new(), BTreeSet::new());
-        for (fingerprint, alert) in stored {
+        for (fingerprint, alert) in delivered {
             let Some(state) = alert_state(alert, node, now) else {
                 continue;
             };
             if self.at.is_none() || alert.last_firing.max(alert.last_resolved) > self.at {
-                later.insert(*fingerprint);
+                later.insert(fingerprint);
                 states.push(state);
-            } else if !whole && !is_listed(*fingerprint) {
+            } else if !whole && !is_listed(fingerprint) {
                 // Delivered, then not listed, by a list that is old or from a new member.
                 states.push(match state {
                     SignalState::Firing => SignalState::Unknown,
@@ -296,10 +326,8 @@ impl Alertmanager {
                 });
             }
         }
-        let listed = listed
-            .into_iter()
-            .flatten()
-            .filter(|(fingerprint, alert)| !later.contains(fingerprint) && about(alert));
+        let listed = self.listed(name, &node.name);
+        let listed = listed.filter(|(fingerprint, _)| !later.contains(fingerprint));
         states.extend(listed.filter_map(|(_, alert)| self.listed_state(alert, node, now)));
         // One firing is enough; a clear needs every alert of the name to be clear.
         let silent = if whole {
@@ -312,15 +340,6 @@ impl Alertmanager {
     }
 }
 
-/// What a silence is matched for.
-#[derive(Clone, Copy)]
-struct Question<'a> {
-    node: &'a NodeView,
-    policy: &'a Policy,
-    rules: &'a [Rule],
-    now: Timestamp,
-}
-
 impl Evidence {
     /// The silences that hold a fault of a node: those of the whole node, and those of
     /// signals without which the fault would not be true. By id, each once.
@@ -329,25 +348,19 @@ impl Evidence {
         node: &NodeView,
         policy: &Policy,
         fault: &str,
-        rules: &[Rule],
+        rules: &Rules,
         now: Timestamp,
     ) -> Vec<SilenceRecord> {
-        let asked = Question {
-            node,
-            policy,
-            rules,
-            now,
-        };
-        let when = policy.faults.iter().find(|known| known.name == fault);
+        let look = self.look(node, rules, now);
         let mut found: Vec<SilenceRecord> = self
             .active(now)
             .filter(|silence| silence.covers(node))
             .map(Silence::record)
             .collect();
-        if let Some(when) = when.map(|fault| &fault.when)
-            && self.unsilenced(when, asked) != Truth::True
+        if let Some(when) = policy.when(fault)
+            && self.unsilenced(&look, policy, when) != Truth::True
         {
-            self.matched(when, asked, &mut found);
+            self.matched(&look, policy, when, &mut found);
         }
         // Until Alertmanager answers us, what an earlier leader knew holds.
         if self.alertmanager.failed.is_some() && self.alertmanager.at.is_none() {
@@ -378,17 +391,14 @@ impl Evidence {
     }
 
     /// The truth of a combination as if nothing were known of silenced signals.
-    fn unsilenced(&self, when: &When, asked: Question<'_>) -> Truth {
+    fn unsilenced(&self, look: &Look<'_>, policy: &Policy, when: &When) -> Truth {
         combine(when, |leaf| {
-            if let Some(part) = part(leaf, asked.policy) {
-                return self.unsilenced(part, asked);
+            if let Some(part) = part(leaf, policy) {
+                return self.unsilenced(look, policy, part);
             }
-            let truth = self.leaf(asked.node, asked.policy, leaf, asked.rules, asked.now);
-            if truth == Truth::True
-                && self
-                    .active(asked.now)
-                    .any(|one| self.mutes(one, leaf, asked))
-            {
+            let truth = self.leaf(look, policy, leaf);
+            let mut active = self.active(look.now);
+            if truth == Truth::True && active.any(|one| self.mutes(one, leaf, look)) {
                 Truth::Unknown
             } else {
                 truth
@@ -397,43 +407,46 @@ impl Evidence {
     }
 
     /// The silences of every signal of a combination.
-    fn matched(&self, when: &When, asked: Question<'_>, into: &mut Vec<SilenceRecord>) {
+    fn matched(
+        &self,
+        look: &Look<'_>,
+        policy: &Policy,
+        when: &When,
+        into: &mut Vec<SilenceRecord>,
+    ) {
         for leaf in leaves(when) {
-            match part(leaf, asked.policy) {
-                Some(part) => self.matched(part, asked, into),
+            match part(leaf, policy) {
+                Some(part) => self.matched(look, policy, part, into),
                 None => into.extend(
-                    self.active(asked.now)
-                        .filter(|silence| self.mutes(silence, leaf, asked))
+                    self.active(look.now)
+                        .filter(|silence| self.mutes(silence, leaf, look))
                         .map(Silence::record),
                 ),
             }
         }
     }
 
-    fn mutes(&self, silence: &Silence, leaf: &Leaf, asked: Question<'_>) -> bool {
+    fn mutes(&self, silence: &Silence, leaf: &Leaf, look: &Look<'_>) -> bool {
         if let Some(wanted) = &leaf.condition {
-            let mut labels = node_labels(asked.node);
+            let mut labels = node_labels(look.node);
             labels.insert("condition".into(), wanted.type_.clone());
             return silence.matches(&labels);
         }
         leaf.signal
             .as_ref()
-            .is_some_and(|name| self.mutes_signal(silence, name, asked))
+            .is_some_and(|name| self.mutes_signal(silence, name, look))
     }
 
     /// One matched alert or series is enough: whoever silenced it looks at this node.
-    fn mutes_signal(&self, silence: &Silence, name: &str, asked: Question<'_>) -> bool {
-        let about = |alert: &StoredAlert| {
-            alert.name == name && identity::resolve(&alert.labels, &[asked.node]).is_ok()
-        };
-        let listed = self.alertmanager.listed.get(name);
+    fn mutes_signal(&self, silence: &Silence, name: &str, look: &Look<'_>) -> bool {
+        let alertmanager = &self.alertmanager;
+        let listed = alertmanager.listed.get(name);
         let is_listed = |fingerprint| listed.is_some_and(|all| all.contains_key(fingerprint));
-        let polled = asked.rules.iter().find(|rule| rule.name == name);
-        let series = self
-            .alertmanager
+        let polled = look.rules.get(name);
+        let series = alertmanager
             .fired
             .get(name)
-            .and_then(|fired| fired.get(&asked.node.uid))
+            .and_then(|fired| fired.get(&look.node.uid))
             .filter(|_| polled.is_some());
         let labelled = |series: &Labels| {
             let mut labels = series.clone();
@@ -441,31 +454,25 @@ impl Evidence {
             labels.insert("alertname".into(), name.to_owned());
             labels
         };
-        listed
-            .into_iter()
-            .flat_map(BTreeMap::values)
-            .any(|alert| about(alert) && silence.matches(&alert.labels))
+        let fires = |alert| alert_state(alert, look.node, look.now) == Some(SignalState::Firing);
+        alertmanager
+            .listed(name, &look.node.name)
+            .any(|(_, alert)| silence.matches(&alert.labels))
             || series
                 .into_iter()
                 .flatten()
                 .any(|series| silence.matches(&labelled(series)))
             || self
                 .alerts
-                .values()
-                .flat_map(|group| &group.alerts)
-                .filter(|(fingerprint, alert)| !is_listed(*fingerprint) && about(alert))
-                .filter(|(_, alert)| {
-                    alert_state(alert, asked.node, asked.now) == Some(SignalState::Firing)
-                })
+                .of(name, &look.node.name)
+                .filter(|(fingerprint, alert)| !is_listed(*fingerprint) && fires(alert))
                 .any(|(_, alert)| silence.may_match(alert))
     }
 }
 
 /// The combination of a leaf that names another fault.
 fn part<'a>(leaf: &Leaf, policy: &'a Policy) -> Option<&'a When> {
-    let name = leaf.fault.as_ref()?;
-    let fault = policy.faults.iter().find(|fault| fault.name == *name)?;
-    Some(&fault.when)
+    policy.when(leaf.fault.as_ref()?)
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! Tables of what the evidence says.
 
+use super::alerts::alert_state;
 use super::*;
-use crate::api::{AlertGroupSpec, Mode};
-use crate::config::Fault;
+use crate::api::{AlertGroupSpec, Mode, StoredAlert};
+use crate::config::{Fault, Rule};
 use crate::model::Condition;
 
 pub(super) fn at(seconds: i64) -> Timestamp {
@@ -84,7 +85,7 @@ pub(super) fn answer(firing: &[&str], present: Option<&[&str]>) -> Input {
 }
 
 fn state(evidence: &mut Evidence, wait: u32, now: i64) -> SignalState {
-    let rules = [rule(wait)];
+    let rules = Rules::from_iter([rule(wait)]);
     evidence.settle(&rules, &[policy()], at(now));
     let node = evidence.node("a").expect("folded").clone();
     evidence.signal(&node, "R", &rules, at(now)).state
@@ -289,7 +290,7 @@ fn h55_a_wall_clock_that_jumps_never_makes_a_fault_older() {
 #[test]
 fn h19_a_prometheus_that_starts_empty_is_no_recovery_and_keeps_our_clock() {
     let mut evidence = with_nodes("True");
-    let clock = |evidence: &Evidence| evidence.signals[&("uid-a".to_owned(), "R".to_owned())].since;
+    let clock = |evidence: &Evidence| evidence.clocks["uid-a"].signals["R"].since;
     let fires = || answer(&["a"], Some(&["a", "b"]));
     // Nothing fires, and nothing is there that could.
     let empty = || answer(&[], Some(&[]));
@@ -324,10 +325,12 @@ fn h56_what_an_alert_says_of_its_start_makes_it_neither_younger_nor_older() {
         evidence.fold(Input::Alerts { object, group }, at(100));
         let mut policy = policy();
         policy.faults[0].when.any[0].signal = Some("A".into());
-        evidence.settle(&[], &[policy], at(100));
+        evidence.settle(&Rules::default(), &[policy], at(100));
         let node = evidence.node("a").cloned().unwrap();
         assert_eq!(
-            evidence.signal(&node, "A", &[], at(100)).since,
+            evidence
+                .signal(&node, "A", &Rules::default(), at(100))
+                .since,
             Some(at(100))
         );
     }
@@ -404,7 +407,12 @@ fn two_alerts_of_a_name_are_clear_only_together() {
             at(1000),
         );
         let node = evidence.node("a").cloned().unwrap();
-        assert_eq!(evidence.raw(&node, "A", &[], at(1000)), expect);
+        assert_eq!(
+            evidence
+                .signal(&node, "A", &Rules::default(), at(1000))
+                .state,
+            expect
+        );
     }
 }
 
@@ -467,7 +475,9 @@ fn h4_what_a_delivery_left_out_is_not_clear() {
         let object = "o".into();
         let group = group.clone();
         evidence.fold(Input::Alerts { object, group }, at(now));
-        evidence.signal(&node, "A", &[], at(now)).state
+        evidence
+            .signal(&node, "A", &Rules::default(), at(now))
+            .state
     };
     assert_eq!(fold(&mut evidence, &group, 0), SignalState::Unknown);
     group.alerts.insert("f".into(), alert(0, Some(0), None));
@@ -530,7 +540,7 @@ fn a_rule_that_breaks_is_named_alone_until_it_is_mended() {
         name: "S".into(),
         ..rule(0)
     };
-    let rules = [rule(0), other];
+    let rules = Rules::from_iter([rule(0), other]);
     let says = |name: &str, answer: &Answer| Input::Rule {
         name: name.into(),
         answer: answer.clone(),
@@ -570,7 +580,7 @@ fn a_rule_that_breaks_is_named_alone_until_it_is_mended() {
 #[test]
 fn what_is_asked_anew_is_forgotten_and_nothing_else() {
     let mut evidence = with_nodes("True");
-    let (rules, policies) = ([rule(0)], [policy()]);
+    let (rules, policies) = (Rules::from_iter([rule(0)]), [policy()]);
     evidence.fold(answer(&["a"], Some(&["a", "b"])), at(0));
     evidence.settle(&rules, &policies, at(0));
     let before = evidence.clone();
@@ -593,4 +603,204 @@ fn what_is_asked_anew_is_forgotten_and_nothing_else() {
     );
     evidence.forget_rule("R");
     assert_eq!(evidence.failing_rules().next(), None);
+}
+
+/// What a new leader makes of the records of one that looked until then.
+fn restored(records: &[SignalRecord], last_seen: i64, ready: &str, now: i64) -> Evidence {
+    let mut evidence = Evidence::default();
+    let restore = Input::Restore {
+        uid: "uid-a".into(),
+        signals: records.to_vec(),
+        faults: vec![],
+        last_seen: at(last_seen),
+    };
+    evidence.fold(restore, at(now));
+    let nodes = vec![node("a", ready), node("b", "True")];
+    evidence.fold(Input::Nodes(nodes), at(now));
+    evidence
+}
+
+fn record(state: SignalState, since: i64, last_firing: Option<i64>) -> SignalRecord {
+    SignalRecord {
+        name: "R".into(),
+        state,
+        since: Some(at(since)),
+        last_firing: last_firing.map(at),
+        paused: None,
+    }
+}
+
+#[test]
+fn a_rules_own_for_goes_on_under_a_new_leader_without_the_gap() {
+    let mut before = with_nodes("True");
+    before.fold(answer(&["a"], Some(&["a", "b"])), at(0));
+    assert_eq!(state(&mut before, 120, 0), SignalState::Clear);
+    before.fold(answer(&["a"], Some(&["a", "b"])), at(60));
+    assert_eq!(state(&mut before, 120, 60), SignalState::Clear);
+    assert!(before.watched("uid-a") && !before.watched("uid-b"));
+    let rules = Rules::from_iter([rule(120)]);
+    let records = before.signals(before.node("a").unwrap(), &policy(), &rules, at(60));
+    assert_eq!(records, [record(SignalState::Clear, 0, None)]);
+
+    let mut evidence = restored(&records, 60, "True", 90);
+    // A minute counted; 30 s nobody looked, and 30 s are one word alone.
+    for (now, expect) in [
+        (90, SignalState::Clear),
+        (120, SignalState::Clear),
+        (179, SignalState::Clear),
+        (180, SignalState::Firing),
+    ] {
+        evidence.fold(answer(&["a"], Some(&["a", "b"])), at(now));
+        assert_eq!(state(&mut evidence, 120, now), expect, "at {now}");
+    }
+}
+
+#[test]
+fn h78_a_dying_nodes_last_word_holds_under_a_new_leader() {
+    // Seen last by a leader that looked until 60, or vanished for it already at 10.
+    for (last_firing, holds_until) in [(None, 60 + 900), (Some(10), 10 + 900)] {
+        for (now, expect) in [
+            (holds_until, SignalState::Firing),
+            (holds_until + 1, SignalState::Unknown),
+        ] {
+            let records = [record(SignalState::Firing, 0, last_firing)];
+            let mut evidence = restored(&records, 60, "False", now);
+            evidence.fold(answer(&[], Some(&["b"])), at(now));
+            let found = state(&mut evidence, 0, now);
+            assert_eq!(found, expect, "{last_firing:?} at {now}");
+        }
+    }
+    let mut evidence = restored(&[record(SignalState::Clear, 0, None)], 60, "False", 70);
+    evidence.fold(answer(&[], Some(&["b"])), at(70));
+    assert_eq!(state(&mut evidence, 0, 70), SignalState::Unknown);
+}
+
+#[test]
+fn h78_what_was_seen_clear_does_not_fire_again_by_vanishing() {
+    let mut evidence = with_nodes("False");
+    evidence.fold(answer(&["a"], Some(&["a", "b"])), at(0));
+    evidence.fold(answer(&[], Some(&["a", "b"])), at(30));
+    evidence.fold(answer(&[], Some(&["b"])), at(60));
+    assert_eq!(state(&mut evidence, 0, 60), SignalState::Unknown);
+}
+
+#[test]
+fn marks_follow_their_nodes_and_not_those_that_come_in_their_place() {
+    let mut evidence = with_nodes("True");
+    evidence.fold(answer(&["a"], Some(&["a", "b"])), at(0));
+    let rules = Rules::from_iter([rule(0)]);
+    let of = |evidence: &Evidence, name: &str| {
+        let node = evidence.node(name).expect("folded");
+        evidence.signal(node, "R", &rules, at(10)).state
+    };
+    let reborn = NodeView {
+        uid: "another".into(),
+        ..node("a", "True")
+    };
+    let nodes = |first: NodeView| vec![node("0", "True"), first, node("b", "True")];
+    evidence.fold(Input::Nodes(nodes(node("a", "True"))), at(10));
+    let states = ["0", "a", "b"].map(|name| of(&evidence, name));
+    let (clear, unknown) = (SignalState::Clear, SignalState::Unknown);
+    assert_eq!(states, [unknown, SignalState::Firing, clear]);
+    evidence.fold(Input::Nodes(nodes(reborn)), at(10));
+    assert_eq!(
+        ["0", "a", "b"].map(|name| of(&evidence, name)),
+        [unknown, unknown, clear]
+    );
+}
+
+fn says(alert: StoredAlert) -> Input {
+    let alert = StoredAlert {
+        name: "R".into(),
+        ..alert
+    };
+    Input::Alerts {
+        object: "o".into(),
+        group: AlertGroupSpec {
+            alerts: [("f".to_owned(), alert)].into(),
+            ..AlertGroupSpec::default()
+        },
+    }
+}
+
+#[test]
+fn an_alert_and_a_poll_of_one_name_that_disagree_for_two_intervals_are_unknown() {
+    use SignalState::{Clear, Firing, Unknown};
+    let fires = || answer(&["a"], Some(&["a", "b"]));
+    let clear = || answer(&[], Some(&["a", "b"]));
+    let firing = || alert(0, Some(1), None);
+    let resolved = |end: i64| StoredAlert {
+        last_resolved: Some(at(end)),
+        ..alert(0, Some(1), Some(end))
+    };
+    for (name, poll, alert, expect) in [
+        ("both fire", fires(), firing(), [Firing, Firing, Firing]),
+        (
+            "it was resolved while it fires",
+            fires(),
+            resolved(31),
+            [Firing, Firing, Unknown],
+        ),
+        (
+            "it was resolved before it fired",
+            fires(),
+            resolved(-10),
+            [Firing, Firing, Firing],
+        ),
+        (
+            "it fires while all is clear",
+            clear(),
+            firing(),
+            [Clear, Clear, Unknown],
+        ),
+        (
+            "both are clear",
+            clear(),
+            resolved(31),
+            [Clear, Clear, Clear],
+        ),
+    ] {
+        let mut evidence = with_nodes("True");
+        for now in [0, 30] {
+            evidence.fold(poll.clone(), at(now));
+            state(&mut evidence, 0, now);
+        }
+        evidence.fold(says(alert), at(31));
+        let found = [31, 91, 92].map(|now| {
+            evidence.fold(
+                Input::Nodes(vec![node("a", "True"), node("b", "True")]),
+                at(now),
+            );
+            evidence.fold(poll.clone(), at(now));
+            state(&mut evidence, 0, now)
+        });
+        assert_eq!(found, expect, "{name}");
+        // Agreement ends it at once.
+        evidence.fold(Input::AlertsGone { object: "o".into() }, at(93));
+        assert_eq!(state(&mut evidence, 0, 93), expect[0], "{name}");
+    }
+}
+
+#[test]
+fn an_alert_that_outlives_its_series_by_keep_firing_for_is_no_disagreement() {
+    let mut evidence = with_nodes("True");
+    let clear = || answer(&[], Some(&["a", "b"]));
+    evidence.fold(answer(&["a"], Some(&["a", "b"])), at(0));
+    state(&mut evidence, 0, 0);
+    // `keep_firing_for` is over at 900; the first look that sees it is at 930.
+    for now in (30..=990).step_by(30) {
+        evidence.fold(
+            Input::Nodes(vec![node("a", "True"), node("b", "True")]),
+            at(now),
+        );
+        evidence.fold(says(alert(0, Some(now), None)), at(now));
+        evidence.fold(clear(), at(now));
+        assert_eq!(state(&mut evidence, 0, now), SignalState::Clear, "at {now}");
+    }
+    evidence.fold(
+        Input::Nodes(vec![node("a", "True"), node("b", "True")]),
+        at(991),
+    );
+    evidence.fold(clear(), at(991));
+    assert_eq!(state(&mut evidence, 0, 991), SignalState::Unknown);
 }

@@ -111,7 +111,7 @@ fn matchers_are_alertmanagers() {
 }
 
 /// The ids of what holds the fault of node a.
-fn held(evidence: &Evidence, policy: &Policy, rules: &[Rule], now: i64) -> Vec<String> {
+fn held(evidence: &Evidence, policy: &Policy, rules: &Rules, now: i64) -> Vec<String> {
     let node = evidence.node("a").expect("folded");
     let found = evidence.silences(node, policy, "f", rules, at(now));
     found.into_iter().map(|silence| silence.id).collect()
@@ -124,7 +124,12 @@ fn check_rule(matchers: &str, expect: bool) {
         answer(&["a"], Some(&["a"])),
         asked(0, vec![], vec![silence("s", matchers)]),
     ];
-    let held = held(&evidence(inputs, 0), &policy(), &[rule], 0);
+    let held = held(
+        &evidence(inputs, 0),
+        &policy(),
+        &Rules::from_iter([rule]),
+        0,
+    );
     assert_eq!(!held.is_empty(), expect, "{matchers}");
 }
 
@@ -150,7 +155,12 @@ fn h84_a_silence_holds_a_polled_rule_by_the_alert_that_prometheus_makes_of_it() 
     for (alerts, expect) in [(vec![external], true), (vec![], false)] {
         let silences = vec![silence("s", "alertname=R cluster=prod")];
         let inputs = vec![answer(&["a"], Some(&["a"])), asked(0, alerts, silences)];
-        let held = held(&evidence(inputs, 0), &policy(), &[rule(0)], 0);
+        let held = held(
+            &evidence(inputs, 0),
+            &policy(),
+            &Rules::from_iter([rule(0)]),
+            0,
+        );
         assert_eq!(!held.is_empty(), expect);
     }
 }
@@ -183,7 +193,7 @@ fn h84_a_silence_holds_a_condition() {
         node.labels = labels(&[("pool", "general")]);
         evidence.fold(Input::Nodes(vec![node]), at(0));
         assert_eq!(
-            !held(&evidence, &policy, &[], 0).is_empty(),
+            !held(&evidence, &policy, &Rules::default(), 0).is_empty(),
             expect,
             "{matchers}"
         );
@@ -203,7 +213,7 @@ fn a_silence_holds_between_its_times_and_only_what_needs_its_signal() {
     let known = evidence(inputs("alertname=R"), 0);
     for (now, expect) in [(-1, false), (0, true), (99, true), (100, false)] {
         assert_eq!(
-            !held(&known, &policy, &[rule(0)], now).is_empty(),
+            !held(&known, &policy, &Rules::from_iter([rule(0)]), now).is_empty(),
             expect,
             "{now}"
         );
@@ -213,12 +223,12 @@ fn a_silence_holds_between_its_times_and_only_what_needs_its_signal() {
         signal: Some("A".into()),
         ..Leaf::default()
     });
-    assert!(held(&known, &policy, &[rule(0)], 0).is_empty());
+    assert!(held(&known, &policy, &Rules::from_iter([rule(0)]), 0).is_empty());
     assert_eq!(
         held(
             &evidence(inputs("alertname=~A|R"), 0),
             &policy,
-            &[rule(0)],
+            &Rules::from_iter([rule(0)]),
             0
         ),
         ["s"]
@@ -235,7 +245,10 @@ fn a_silence_holds_between_its_times_and_only_what_needs_its_signal() {
         ..When::default()
     };
     policy.faults.push(outer);
-    assert_eq!(held(&known, &policy, &[rule(0)], 0), ["s"]);
+    assert_eq!(
+        held(&known, &policy, &Rules::from_iter([rule(0)]), 0),
+        ["s"]
+    );
 }
 
 #[test]
@@ -257,10 +270,12 @@ fn h12_a_silenced_alert_is_still_confirmed_by_asking() {
     let evidence = evidence(inputs, late);
     let node = evidence.node("a").expect("folded");
     assert_eq!(
-        evidence.signal(node, "A", &[], at(late)).state,
+        evidence
+            .signal(node, "A", &Rules::default(), at(late))
+            .state,
         SignalState::Firing
     );
-    assert_eq!(held(&evidence, &policy, &[], late), ["s"]);
+    assert_eq!(held(&evidence, &policy, &Rules::default(), late), ["s"]);
 }
 
 #[test]
@@ -279,7 +294,7 @@ fn of_a_delivered_alert_any_value_of_a_label_that_was_not_kept_is_possible() {
             asked(0, vec![], vec![silence("s", matchers)]),
             delivered(Some(1), None, None),
         ];
-        let held = held(&evidence(inputs, 1), &policy, &[], 1);
+        let held = held(&evidence(inputs, 1), &policy, &Rules::default(), 1);
         assert_eq!(!held.is_empty(), expect, "{matchers}");
     }
 }
@@ -293,7 +308,12 @@ fn an_earlier_leaders_silences_hold_while_alertmanager_fails() {
     let failed = || Input::AskFailed("503".into());
     let firing = || answer(&["a"], Some(&["a"]));
     let check = |inputs: Vec<Input>, now: i64, expect: &[&str]| {
-        let held = held(&evidence(inputs, now), &policy(), &[rule(0)], now);
+        let held = held(
+            &evidence(inputs, now),
+            &policy(),
+            &Rules::from_iter([rule(0)]),
+            now,
+        );
         assert_eq!(held, expect);
     };
     check(vec![restored(), failed(), firing()], 0, &["old"]);
@@ -314,7 +334,7 @@ fn check_state(inputs: Vec<Input>, now: i64, expect: SignalState) {
     let evidence = evidence(inputs, now);
     let node = evidence.node("a").expect("folded");
     assert_eq!(
-        evidence.signal(node, "A", &[], at(now)).state,
+        evidence.signal(node, "A", &Rules::default(), at(now)).state,
         expect,
         "{what}"
     );
@@ -430,16 +450,18 @@ fn h13_replicas_that_tell_of_one_alert_are_one_signal() {
     let both = vec![replica("0", "f"), replica("1", "e")];
     let inputs = vec![answer(&[], Some(&["a"])), asked(0, both, vec![])];
     let mut evidence = evidence(inputs, 0);
-    evidence.settle(&[rule(0)], &[policy.clone()], at(0));
+    evidence.settle(&Rules::from_iter([rule(0)]), &[policy.clone()], at(0));
     let node = evidence.node("a").expect("folded").clone();
     assert_eq!(
-        evidence.fault(&node, &policy, "f", &[rule(0)], at(0)).0,
+        evidence
+            .fault(&node, &policy, "f", &Rules::from_iter([rule(0)]), at(0))
+            .0,
         Truth::False
     );
     // One of them ends; the other still tells.
     evidence.fold(asked(60, vec![replica("1", "e")], vec![]), at(60));
-    evidence.settle(&[rule(0)], &[policy], at(60));
-    let signal = evidence.signal(&node, "A", &[], at(60));
+    evidence.settle(&Rules::from_iter([rule(0)]), &[policy], at(60));
+    let signal = evidence.signal(&node, "A", &Rules::default(), at(60));
     assert_eq!(
         (signal.state, signal.since),
         (SignalState::Firing, Some(at(0)))
@@ -458,7 +480,7 @@ fn silences_in_a_record_are_few_and_short() {
     ];
     let evidence = evidence(inputs, 0);
     let node = evidence.node("a").expect("folded");
-    let found = evidence.silences(node, &policy(), "f", &[rule(0)], at(0));
+    let found = evidence.silences(node, &policy(), "f", &Rules::from_iter([rule(0)]), at(0));
     assert_eq!(found.len(), MAX_SILENCES);
     assert!(
         found

@@ -1,0 +1,211 @@
+//! The alerts that were delivered: how deliveries are merged, what an alert says, and
+//! which alerts speak of which node.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::identity::Index;
+use super::{ALERT_TTL, CLOCK_SKEW, FORGET_AFTER};
+use crate::api::{AlertGroupSpec, StoredAlert};
+use crate::model::{NodeView, SignalState};
+
+/// Which alerts speak of which node: keys of alerts by alert and node name.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct About<K>(BTreeMap<String, BTreeMap<String, BTreeSet<K>>>);
+
+impl<K> Default for About<K> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: Ord> About<K> {
+    pub fn note(&mut self, alert: &StoredAlert, index: &Index, key: K) {
+        if let Ok(node) = index.resolve(&alert.labels) {
+            let named = self.0.entry(alert.name.clone()).or_default();
+            named.entry(node.to_owned()).or_default().insert(key);
+        }
+    }
+
+    fn forget(&mut self, alert: &StoredAlert, index: &Index, key: &K) {
+        let node = index.resolve(&alert.labels).ok();
+        let named = self.0.get_mut(&alert.name);
+        if let Some(keys) = named
+            .zip(node)
+            .and_then(|(named, node)| named.get_mut(node))
+        {
+            keys.remove(key);
+        }
+    }
+
+    pub fn of(&self, alert: &str, node: &str) -> impl Iterator<Item = &K> {
+        let keys = self.0.get(alert).and_then(|named| named.get(node));
+        keys.into_iter().flatten()
+    }
+
+    /// The names of the nodes that alerts of this name speak of.
+    pub fn nodes(&self, alert: &str) -> impl Iterator<Item = &str> {
+        let named = self.0.get(alert).into_iter().flatten();
+        let some = named.filter(|(_, keys)| !keys.is_empty());
+        some.map(|(node, _)| node.as_str())
+    }
+}
+
+/// The groups as they are stored, by object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Delivered {
+    groups: BTreeMap<String, AlertGroupSpec>,
+    /// Object and fingerprint.
+    about: About<(String, String)>,
+}
+
+impl Delivered {
+    pub fn put(&mut self, object: String, group: AlertGroupSpec, index: &Index) {
+        self.remove(&object, index);
+        for (fingerprint, alert) in &group.alerts {
+            let key = (object.clone(), fingerprint.clone());
+            self.about.note(alert, index, key);
+        }
+        self.groups.insert(object, group);
+    }
+
+    /// `index` is the one that the alerts were joined by.
+    pub fn remove(&mut self, object: &str, index: &Index) {
+        for (fingerprint, alert) in self.groups.remove(object).unwrap_or_default().alerts {
+            let key = (object.to_owned(), fingerprint);
+            self.about.forget(&alert, index, &key);
+        }
+    }
+
+    /// Joins all alerts anew: the nodes are others, or called otherwise.
+    pub fn join(&mut self, index: &Index) {
+        self.about = About::default();
+        for (object, group) in &self.groups {
+            for (fingerprint, alert) in &group.alerts {
+                let key = (object.clone(), fingerprint.clone());
+                self.about.note(alert, index, key);
+            }
+        }
+    }
+
+    /// The alerts of a name about a node, by fingerprint.
+    pub fn of<'a>(
+        &'a self,
+        name: &str,
+        node: &str,
+    ) -> impl Iterator<Item = (&'a String, &'a StoredAlert)> {
+        self.about.of(name, node).filter_map(|(object, key)| {
+            let group = self.groups.get(object)?;
+            group.alerts.get_key_value(key)
+        })
+    }
+
+    /// The names of the nodes that alerts of this name speak of.
+    pub fn nodes(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.about.nodes(name)
+    }
+
+    /// The objects whose every alert is to be forgotten.
+    pub fn forgotten(&self, now: Timestamp) -> impl Iterator<Item = &str> {
+        let groups = self.groups.iter();
+        groups
+            .filter(move |(_, group)| is_forgotten(group, now))
+            .map(|(object, _)| object.as_str())
+    }
+}
+
+/// None for what was said of an earlier machine of this name, before the node object existed.
+pub(super) fn alert_state(
+    alert: &StoredAlert,
+    node: &NodeView,
+    now: Timestamp,
+) -> Option<SignalState> {
+    let word = alert.last_firing.max(alert.ends_at)?;
+    if word < node.created {
+        return None;
+    }
+    let state = last_word(alert);
+    let expired = state == SignalState::Firing && ALERT_TTL.after(word) < now;
+    // What comes from our future was received by a clock that jumped.
+    Some(if expired || word > CLOCK_SKEW.after(now) {
+        SignalState::Unknown
+    } else {
+        state
+    })
+}
+
+/// What the deliveries say together, whatever their order. Its end is Alertmanager's
+/// word by its clock, the rest is when we received it; where the two disagree on
+/// which came last, a delayed delivery or the clocks are to blame.
+fn last_word(alert: &StoredAlert) -> SignalState {
+    match (alert.last_firing, alert.ends_at) {
+        (Some(_), None) => SignalState::Firing,
+        (None, Some(_)) => SignalState::Clear,
+        (Some(firing), Some(end)) if CLOCK_SKEW.after(firing) < end => SignalState::Clear,
+        (Some(firing), Some(end))
+            if CLOCK_SKEW.after(end) < firing && alert.last_resolved <= alert.last_firing =>
+        {
+            SignalState::Firing
+        }
+        _ => SignalState::Unknown,
+    }
+}
+
+/// Merges a stored group with a delivery of the same group, per alert by maxima,
+/// so that any order and any repetition of deliveries gives the same.
+pub fn merge(stored: &mut AlertGroupSpec, delivered: &AlertGroupSpec) {
+    stored.truncated_at = stored.truncated_at.max(delivered.truncated_at);
+    for (fingerprint, alert) in &delivered.alerts {
+        match stored.alerts.get_mut(fingerprint) {
+            None => {
+                stored.alerts.insert(fingerprint.clone(), alert.clone());
+            }
+            Some(known) => {
+                known.starts_at = known.starts_at.max(alert.starts_at);
+                known.last_firing = known.last_firing.max(alert.last_firing);
+                known.last_resolved = known.last_resolved.max(alert.last_resolved);
+                known.ends_at = known.ends_at.max(alert.ends_at);
+            }
+        }
+    }
+}
+
+/// Whether a merged group says something that the stored one does not. A later time of
+/// receipt alone is news only once in a third of `ALERT_TTL`, so that re-sends cost little.
+pub fn is_news(stored: &AlertGroupSpec, merged: &AlertGroupSpec) -> bool {
+    let later = |new: Option<Timestamp>, old: Option<Timestamp>| {
+        new.zip(old)
+            .is_some_and(|(new, old)| new.duration_since(old) >= ALERT_TTL.signed() / 3)
+    };
+    let news = |(fingerprint, alert): (&String, &StoredAlert)| {
+        stored.alerts.get(fingerprint).is_none_or(|known| {
+            later(alert.last_firing, known.last_firing)
+                || last_word(alert) != last_word(known)
+                || (alert.starts_at, alert.ends_at) != (known.starts_at, known.ends_at)
+        })
+    };
+    later(merged.truncated_at, stored.truncated_at)
+        || merged.truncated_at.is_some() != stored.truncated_at.is_some()
+        || merged.alerts.iter().any(news)
+}
+
+/// Drops the alerts of which nothing was received for `FORGET_AFTER`, and the mark of a
+/// truncated delivery that is older than any alert that counts.
+pub fn forget(group: &mut AlertGroupSpec, now: Timestamp) {
+    group.alerts.retain(|_, alert| !is_past(alert, now));
+    group.truncated_at = group.truncated_at.filter(|at| ALERT_TTL.after(*at) >= now);
+}
+
+/// Whether nothing would be left of a group.
+pub fn is_forgotten(group: &AlertGroupSpec, now: Timestamp) -> bool {
+    let truncated = group
+        .truncated_at
+        .is_some_and(|at| ALERT_TTL.after(at) >= now);
+    !truncated && group.alerts.values().all(|alert| is_past(alert, now))
+}
+
+fn is_past(alert: &StoredAlert, now: Timestamp) -> bool {
+    let received = alert.last_firing.max(alert.last_resolved);
+    received.is_none_or(|at| FORGET_AFTER.after(at) < now)
+}

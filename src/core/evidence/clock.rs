@@ -1,0 +1,103 @@
+//! How long something is so, in time that was observed. Only what is so, or was a
+//! short while ago, has a clock.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{CLEAR_AFTER, NODES_STALE, RESUME};
+use crate::model::{Span, Truth};
+
+/// How long something is so.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Clock {
+    /// Since when, in time that counts; none until it is first so.
+    pub since: Option<Timestamp>,
+    clear_since: Option<Timestamp>,
+    settled: Timestamp,
+    /// Since when nothing is known. It ends only after a while of knowing.
+    pub gap: Option<Timestamp>,
+    known_again: Option<Timestamp>,
+}
+
+impl Clock {
+    pub fn start(now: Timestamp) -> Self {
+        Self {
+            since: None,
+            clear_since: None,
+            settled: now,
+            gap: None,
+            known_again: None,
+        }
+    }
+
+    /// As an earlier leader kept it. It stood still from when that one last looked.
+    pub fn restored(since: Timestamp, stood: Timestamp) -> Self {
+        Self {
+            since: Some(since.min(stood)),
+            gap: Some(stood),
+            ..Self::start(stood)
+        }
+    }
+
+    /// Keeps the time. A gap pauses it, whether the source was silent or nobody looked (a
+    /// wall clock that jumps is the same); one longer than `wait` starts it anew, a
+    /// shorter one is over once the source said the same for `RESUME`. `CLEAR_AFTER` of
+    /// clear resets it. A wall clock that went back never lengthens it.
+    pub fn tick(&mut self, truth: Truth, wait: Span, now: Timestamp) {
+        let before = self.settled.min(now);
+        let passed = now.duration_since(before);
+        self.settled = self.settled.max(now);
+        if passed > NODES_STALE.signed() {
+            self.gap.get_or_insert(before);
+            self.known_again = None;
+        }
+        match truth {
+            Truth::True => {
+                self.clear_since = None;
+                self.resume(wait, passed, now);
+                self.since = Some(self.since.map_or(now, |since| since.min(now)));
+            }
+            Truth::Unknown => {
+                self.gap.get_or_insert(before);
+                (self.known_again, self.clear_since) = (None, None);
+                self.pause(passed, now);
+            }
+            Truth::False => {
+                (self.gap, self.known_again) = (None, None);
+                let clear = *self.clear_since.get_or_insert(now);
+                if CLEAR_AFTER.after(clear) <= now {
+                    self.since = None;
+                }
+            }
+        }
+    }
+
+    fn resume(&mut self, wait: Span, passed: SignedDuration, now: Timestamp) {
+        let Some(gap) = self.gap else { return };
+        if self.since.is_none() || now.duration_since(gap) > wait.signed() {
+            (self.since, self.gap, self.known_again) = (None, None, None);
+            return;
+        }
+        self.pause(passed, now);
+        if RESUME.after(*self.known_again.get_or_insert(now)) <= now {
+            (self.gap, self.known_again) = (None, None);
+        }
+    }
+
+    fn pause(&mut self, passed: SignedDuration, now: Timestamp) {
+        let since = self.since.and_then(|since| since.checked_add(passed).ok());
+        self.since = since.map(|since| since.min(now));
+    }
+}
+
+/// Ticks the clock in this place. There is none before the first time, and none after it
+/// was reset: such a clock holds nothing.
+pub(super) fn tick(clock: &mut Option<Clock>, truth: Truth, wait: Span, now: Timestamp) {
+    if clock.is_none() && truth != Truth::True {
+        return;
+    }
+    let running = clock.get_or_insert_with(|| Clock::start(now));
+    running.tick(truth, wait, now);
+    if running.since.is_none() {
+        *clock = None;
+    }
+}

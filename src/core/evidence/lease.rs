@@ -1,0 +1,157 @@
+//! The node's Lease, which its kubelet renews while it lives. It is asked for only where
+//! monitoring may be what is broken: where the Ready condition has no word of the
+//! kubelet, and where a signal fires on most nodes at once. A kubelet that is alive
+//! contradicts both; one of which that is not known yet refutes nothing.
+
+use jiff::Timestamp;
+
+use super::{Evidence, Look, combine};
+use crate::api::{Leaf, When};
+use crate::config::{Policy, Rules};
+use crate::model::{NodeView, Span, Truth};
+
+/// The kubelet's default for `nodeLeaseDurationSeconds`; it renews every quarter of it.
+pub const DURATION: Span = Span::seconds(40);
+/// A read that is older says nothing.
+pub const MAX_AGE: Span = Span::seconds(30);
+/// How often one lease is read.
+pub const INTERVAL: Span = Span::seconds(10);
+/// A signal that fires on fewer nodes is never taken for one that fires on all.
+const MIN_NODES: usize = 3;
+
+/// What a node's lease says of its kubelet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// It renews its lease.
+    Renewing,
+    /// It did not renew it for as long as a lease lasts, by our clock.
+    Silent,
+}
+
+/// A lease as it was read, more than once if need be.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Seen {
+    asked: Timestamp,
+    read: Option<Read>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Read {
+    at: Timestamp,
+    renewed: Option<Timestamp>,
+    /// Since when it reads so.
+    since: Timestamp,
+    /// Whether it read otherwise before.
+    changed: bool,
+}
+
+impl Read {
+    /// Between reads that are far apart it may have been anything.
+    fn then(before: Option<Self>, renewed: Option<Timestamp>, now: Timestamp) -> Self {
+        let known = before.filter(|before| before.at <= now && now <= MAX_AGE.after(before.at));
+        let (since, changed) = match known {
+            Some(before) if before.renewed == renewed => (before.since, before.changed),
+            before => (now, before.is_some()),
+        };
+        Self {
+            at: now,
+            renewed,
+            since,
+            changed,
+        }
+    }
+
+    /// By its change, since the kubelet's clock may be wrong.
+    fn word(&self, now: Timestamp) -> Option<Word> {
+        if now < self.at || MAX_AGE.after(self.at) < now {
+            return None;
+        }
+        let lasted = DURATION.after(self.since) <= now;
+        let young = |at: Timestamp| DURATION.after(at) >= now && at <= DURATION.after(now);
+        if (self.changed && !lasted) || self.renewed.is_some_and(young) {
+            Some(Word::Renewing)
+        } else {
+            lasted.then_some(Word::Silent)
+        }
+    }
+}
+
+impl Evidence {
+    /// `renewed` is what the lease says of its last renewal; none if there is no lease,
+    /// an error if it could not be read.
+    pub(super) fn fold_lease(
+        &mut self,
+        uid: String,
+        renewed: Result<Option<Timestamp>, String>,
+        now: Timestamp,
+    ) {
+        let before = self.leases.remove(&uid).and_then(|seen| seen.read);
+        let read = match renewed {
+            Ok(renewed) => Some(Read::then(before, renewed, now)),
+            Err(_) => before,
+        };
+        self.leases.insert(uid, Seen { asked: now, read });
+    }
+
+    /// What is known of a node's lease.
+    pub fn lease(&self, uid: &str, now: Timestamp) -> Option<Word> {
+        self.leases.get(uid)?.read.as_ref()?.word(now)
+    }
+
+    /// When a node's lease was last asked for.
+    pub fn lease_asked(&self, uid: &str) -> Option<Timestamp> {
+        self.leases.get(uid).map(|seen| seen.asked)
+    }
+
+    /// Whether a fault that is true would not be without what only a dead kubelet bears out.
+    pub fn needs_lease(
+        &self,
+        node: &NodeView,
+        policy: &Policy,
+        fault: &str,
+        rules: &Rules,
+        now: Timestamp,
+    ) -> bool {
+        let Some(when) = policy.when(fault) else {
+            return false;
+        };
+        let look = self.look(node, rules, now);
+        self.truth(&look, policy, when) == Truth::True && self.rests_on_lease(&look, policy, when)
+    }
+
+    /// Whether a combination that is true would not be without its doubtful leaves.
+    pub(super) fn rests_on_lease(&self, look: &Look<'_>, policy: &Policy, when: &When) -> bool {
+        self.undoubted(look, policy, when) != Truth::True
+    }
+
+    fn undoubted(&self, look: &Look<'_>, policy: &Policy, when: &When) -> Truth {
+        combine(when, |leaf| {
+            if let Some(part) = leaf.fault.as_ref().and_then(|name| policy.when(name)) {
+                return self.undoubted(look, policy, part);
+            }
+            match self.leaf(look, policy, leaf) {
+                Truth::True if self.doubtful(look, leaf) => Truth::Unknown,
+                truth => truth,
+            }
+        })
+    }
+
+    fn doubtful(&self, look: &Look<'_>, leaf: &Leaf) -> bool {
+        let signal = leaf.signal.as_ref();
+        let silent = || {
+            let ready = look.node.condition("Ready");
+            ready.is_some_and(|ready| ready.status == "Unknown")
+        };
+        let condition = leaf.condition.as_ref();
+        signal.is_some_and(|name| self.everywhere.contains(name))
+            || condition.is_some_and(|wanted| wanted.type_ == "Ready" && silent())
+    }
+}
+
+/// Whether so many nodes of a fleet are most of it.
+pub(super) fn most(nodes: usize, of: usize) -> bool {
+    nodes >= MIN_NODES && nodes * 2 > of
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+//! What Prometheus answers to the polled rules, and whether the alerts of the same
+//! name agree.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{CLOCK_SKEW, Evidence, Look, MAX_STALENESS};
+use crate::config::Rule;
+use crate::evidence::identity::Labels;
+use crate::model::{NodeView, SignalState, Span};
+
+/// What Prometheus said to a rule.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// The series of the expression, and of its presence selector if it has one.
+    Series {
+        /// Series that fire.
+        firing: Vec<Labels>,
+        /// Series that show which nodes have fresh data.
+        present: Option<Vec<Labels>>,
+    },
+    /// No usable answer, and why.
+    Failed(String),
+}
+
+/// The last usable answer to a rule, and whether there was one since.
+#[derive(Clone, Debug, PartialEq, Default)]
+pub(super) struct RuleEvidence {
+    at: Option<Timestamp>,
+    failed: Option<(Timestamp, String)>,
+    firing: Slots,
+    present: Option<Slots>,
+    /// When each node's series was last seen, by UID.
+    fired: BTreeMap<String, Fired>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Fired {
+    at: Timestamp,
+    /// Whether the node was seen without it since.
+    cleared: bool,
+}
+
+/// Some of the nodes, by their slots.
+#[derive(Clone, Debug, PartialEq, Default)]
+struct Slots {
+    marks: Vec<bool>,
+    count: usize,
+}
+
+impl Slots {
+    fn of(slots: impl Iterator<Item = usize>) -> Self {
+        let mut found = Self::default();
+        for slot in slots {
+            if found.marks.len() <= slot {
+                found.marks.resize(slot + 1, false);
+            }
+            found.count += usize::from(!found.marks[slot]);
+            found.marks[slot] = true;
+        }
+        found
+    }
+
+    fn contains(&self, slot: Option<usize>) -> bool {
+        slot.and_then(|slot| self.marks.get(slot)) == Some(&true)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = usize> {
+        let marked = self.marks.iter().enumerate();
+        marked.filter(|(_, mark)| **mark).map(|(slot, _)| slot)
+    }
+}
+
+impl RuleEvidence {
+    /// The slots of the nodes that it fires for.
+    pub fn firing(&self) -> impl Iterator<Item = usize> {
+        self.firing.iter()
+    }
+
+    /// Since when there is no usable answer, and what was said.
+    pub fn failure(&self) -> Option<(Timestamp, &str)> {
+        let (since, message) = self.failed.as_ref()?;
+        Some((*since, message))
+    }
+
+    /// The nodes have other slots now; those without one are gone.
+    pub fn renumber(&mut self, slot: impl Fn(usize) -> Option<usize>) {
+        let moved = |slots: &Slots| Slots::of(slots.iter().filter_map(&slot));
+        self.firing = moved(&self.firing);
+        self.present = self.present.as_ref().map(moved);
+    }
+
+    /// As an earlier leader knew it: the node's series was there then.
+    pub fn restore(&mut self, uid: String, at: Timestamp) {
+        let cleared = false;
+        self.fired.entry(uid).or_insert(Fired { at, cleared });
+    }
+
+    /// Forgets series that were last seen too long ago to count.
+    pub fn prune(&mut self, keep: Span, now: Timestamp) {
+        self.fired.retain(|_, fired| keep.after(fired.at) >= now);
+    }
+
+    fn fires_on(&self, uid: &str, keep: Span, now: Timestamp) -> bool {
+        let fired = self.fired.get(uid);
+        fired.is_some_and(|fired| !fired.cleared && keep.after(fired.at) >= now)
+    }
+
+    fn state(
+        &self,
+        rule: &Rule,
+        node: &NodeView,
+        slot: Option<usize>,
+        now: Timestamp,
+    ) -> SignalState {
+        let young = |at| MAX_STALENESS.after(at) >= now && at <= CLOCK_SKEW.after(now);
+        if self.failed.is_some() || !self.at.is_some_and(young) {
+            return SignalState::Unknown;
+        }
+        if self.firing.contains(slot) {
+            return SignalState::Firing;
+        }
+        let Some(present) = &self.present else {
+            return SignalState::Unknown;
+        };
+        if present.contains(slot) {
+            return SignalState::Clear;
+        }
+        // A dying node takes its exporter along: its last word holds for a while.
+        let alone = present.count > 0 && !node.ready();
+        if alone && self.fires_on(&node.uid, rule.keep_firing_for, now) {
+            return SignalState::Firing;
+        }
+        SignalState::Unknown
+    }
+}
+
+impl Evidence {
+    pub(super) fn fold_rule(&mut self, name: String, answer: Answer, now: Timestamp) {
+        let (firing, present) = match answer {
+            Answer::Failed(message) => {
+                let rule = self.rules.entry(name).or_default();
+                let since = rule.failed.take().map_or(now, |(since, _)| since);
+                rule.failed = Some((since, message));
+                return;
+            }
+            Answer::Series { firing, present } => (firing, present),
+        };
+        for labels in &firing {
+            self.count_unresolved("Prometheus", labels);
+        }
+        let about = |labels: &Labels| self.nodes.get(self.index.resolve(labels).ok()?);
+        self.alertmanager
+            .fired(&name, &firing, about, |uid| self.slots.contains_key(uid));
+        let slots = |series: &[Labels]| {
+            let nodes = series.iter().filter_map(about);
+            Slots::of(nodes.filter_map(|node| self.slots.get(&node.uid).copied()))
+        };
+        let (firing, present) = (slots(&firing), present.as_deref().map(slots));
+        let rule = self.rules.entry(name).or_default();
+        for (uid, fired) in &mut rule.fired {
+            let slot = self.slots.get(uid).copied();
+            fired.cleared |= present
+                .as_ref()
+                .is_some_and(|present| present.contains(slot));
+        }
+        for node in firing
+            .iter()
+            .filter_map(|slot| self.nodes.get(&self.names[slot]))
+        {
+            let (at, cleared) = (now, false);
+            rule.fired.insert(node.uid.clone(), Fired { at, cleared });
+        }
+        (rule.at, rule.failed) = (Some(now), None);
+        (rule.firing, rule.present) = (firing, present);
+    }
+
+    /// What the poll says of a node, whatever alerts of the same name say.
+    pub(super) fn polled(&self, look: &Look<'_>, rule: &Rule) -> SignalState {
+        self.rules
+            .get(&rule.name)
+            .map_or(SignalState::Unknown, |evidence| {
+                evidence.state(rule, look.node, look.slot, look.now)
+            })
+    }
+
+    /// When the series of a signal was last seen, if it fires on without it.
+    pub(super) fn held_since(&self, look: &Look<'_>, name: &str) -> Option<Timestamp> {
+        let (rule, evidence) = (look.rules.get(name)?, self.rules.get(name)?);
+        let held =
+            self.polled(look, rule) == SignalState::Firing && !evidence.firing.contains(look.slot);
+        let fired = evidence.fired.get(&look.node.uid);
+        fired.filter(|_| held).map(|fired| fired.at)
+    }
+
+    /// Whether the alerts of a rule's name say otherwise than the poll. A silence of either
+    /// is no word; nor is a resolve from before the poll fired, nor an alert that outlives
+    /// a series that was there within `keep_firing_for`.
+    pub(super) fn disagree(&self, look: &Look<'_>, rule: &Rule) -> bool {
+        let mut about = self.alerts.of(&rule.name, &look.node.name).peekable();
+        if about.peek().is_none() && !self.alertmanager.lists(&rule.name, look.node) {
+            return false;
+        }
+        let alerted = self.alerted(look.node, &rule.name, look.now);
+        match (self.polled(look, rule), alerted) {
+            (SignalState::Firing, SignalState::Clear) => {
+                let resolved =
+                    about.filter_map(|(_, alert)| alert.ends_at.max(alert.last_resolved));
+                let since = look.signal(&rule.name).and_then(|clock| clock.since);
+                resolved.max() > since && since.is_some()
+            }
+            (SignalState::Clear, SignalState::Firing) => {
+                let fired = self
+                    .rules
+                    .get(&rule.name)
+                    .and_then(|rule| rule.fired.get(&look.node.uid));
+                fired.is_none_or(|fired| rule.keep_firing_for.after(fired.at) < look.now)
+            }
+            _ => false,
+        }
+    }
+}
