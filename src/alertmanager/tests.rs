@@ -134,7 +134,9 @@ impl Memory {
             let (object, group) = (object.clone(), stored.spec.clone());
             evidence.fold(Input::Alerts { object, group }, now);
         }
-        evidence.signal(&node, "A", &nodemend_core::config::Rules::default(), now).state
+        evidence
+            .signal(&node, "A", &nodemend_core::config::Rules::default(), now)
+            .state
     }
 }
 

@@ -2,6 +2,7 @@
 //! ever compared with known nodes.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use crate::model::NodeView;
 
@@ -65,7 +66,7 @@ impl Index {
                 node.instance_id().unwrap_or_default(),
             );
             for address in &node.addresses {
-                note(&mut index.addresses, address);
+                note(&mut index.addresses, &canonical(address));
             }
         }
         index
@@ -90,10 +91,11 @@ impl Index {
             .is_some_and(|job| SPEAK_FOR_OTHERS.contains(&job.as_str()));
         if let Some(value) = given("instance").filter(|_| !speaks_for_others) {
             let host = without_port(value);
+            let address = canonical(host);
             let keys = [
                 (&self.names, host),
                 (&self.names, value),
-                (&self.addresses, host),
+                (&self.addresses, &address),
             ];
             let matches = keys
                 .into_iter()
@@ -135,6 +137,16 @@ pub fn resolve<'a>(labels: &Labels, nodes: &[&'a NodeView]) -> Result<&'a NodeVi
         .ok_or(Unresolved::Unknown)
 }
 
+/// An address as it is compared: of the many ways to write an IPv6 address one, an IPv4
+/// address that is written as one as itself, a DNS name without regard to case.
+fn canonical(address: &str) -> String {
+    let alone = address.split_once('%').map_or(address, |(alone, _)| alone);
+    match alone.parse::<IpAddr>() {
+        Ok(ip) => ip.to_canonical().to_string(),
+        Err(_) => address.to_ascii_lowercase(),
+    }
+}
+
 fn without_port(instance: &str) -> &str {
     if let Some(rest) = instance.strip_prefix('[') {
         return rest.split_once(']').map_or(instance, |(host, _)| host);
@@ -162,6 +174,8 @@ mod tests {
             node("n2", "i-2", "10.0.0.2"),
             node("n3", "i-3", "10.0.0.2"),
             node("n6", "i-6", "fd00::6"),
+            node("n7", "i-7", "FD00:0:0::7"),
+            node("n8", "i-8", "ip-10-0-0-8.Internal"),
         ];
         let labels = labels
             .iter()
@@ -183,6 +197,19 @@ mod tests {
         check(&[("instance", "10.0.0.1:9100")], Ok("n1"));
         check(&[("instance", "[fd00::6]:9100")], Ok("n6"));
         check(&[("instance", "fd00::6")], Ok("n6"));
+        check(&[("instance", "[fd00:0::0006]:9100")], Ok("n6"));
+        check(&[("instance", "[fd00::7]:9100")], Ok("n7"));
+        check(&[("instance", "[fd00::7%eth0]:9100")], Ok("n7"));
+        check(&[("instance", "[::ffff:10.0.0.1]:9100")], Ok("n1"));
+        check(&[("instance", "IP-10-0-0-8.internal:9100")], Ok("n8"));
+        check(&[("instance", "10.0.0.1:http")], Err(Unresolved::Unknown));
+        check(&[("instance", "010.0.0.1:9100")], Err(Unresolved::Unknown));
+        check(
+            &[("instance", "http://10.0.0.1/probe")],
+            Err(Unresolved::Unknown),
+        );
+        // A pod's address, or one that was a node's.
+        check(&[("pod_ip", "10.0.0.1")], Err(Unresolved::Missing));
         check(&[("provider_id", "aws:///a/i-2")], Ok("n2"));
         check(&[("instance_id", "i-2")], Ok("n2"));
         check(&[("node", "n1"), ("instance", "10.9.9.9:8080")], Ok("n1"));
