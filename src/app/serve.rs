@@ -33,6 +33,7 @@ use crate::cluster::{
 };
 use crate::controller::{self, Controller, Setup};
 use crate::exec::{CallError, Clock, Cloud};
+use crate::fetch::{self, Signer};
 use crate::http::{self, Auth, Bounds, Limits, Method, Readiness, Refusal, Reviews, Socket, Tls};
 use crate::prometheus::{self, Prober};
 use crate::telemetry::{About, CallResult, Notice, Pass, Source, System, Telemetry};
@@ -53,6 +54,9 @@ const MAX_NOTICES: usize = 20;
 const PASS: Duration = Duration::from_secs(10);
 /// A watch that gave no sign of life for this long is unknown, not quiet.
 const SILENCE: Duration = Duration::from_secs(90);
+const PROMETHEUS: &str = "Prometheus";
+const ALERTMANAGER: &str = "Alertmanager";
+
 /// Webhook deliveries at once.
 const MAX_DELIVERIES: usize = 64;
 
@@ -74,15 +78,12 @@ pub enum Error {
     /// The Kubernetes API.
     #[error(transparent)]
     Kubernetes(#[from] crate::cluster::Error),
-    /// Prometheus' client.
-    #[error("the Prometheus client cannot be made")]
-    Prometheus(#[source] prometheus::Error),
-    /// Alertmanager's client.
-    #[error("the Alertmanager client cannot be made")]
-    Alertmanager(#[source] ask::Error),
-    /// The signatures of Prometheus' requests.
-    #[error("requests to Prometheus cannot be signed: {0}")]
-    Signer(String),
+    /// A client of Prometheus, Alertmanager or the nodes' exporters.
+    #[error("the client of {0} cannot be made")]
+    Client(&'static str, #[source] fetch::Error),
+    /// The signatures of requests to AWS.
+    #[error("requests to {0} cannot be signed: {1}")]
+    Signer(&'static str, String),
     /// Traces.
     #[error("the exporter of traces cannot be made")]
     Telemetry(#[source] crate::telemetry::Error),
@@ -140,17 +141,15 @@ async fn serve(config: &Path, loaded: Loaded, telemetry: &Telemetry) -> Result<(
         lease,
         telemetry: telemetry.clone(),
     };
-    let prometheus = connect(&settings.prometheus).await?;
-    let alertmanager = (!settings.alertmanager_urls.is_empty())
-        .then(|| ask::Client::new(&settings.alertmanager_urls))
-        .transpose()
-        .map_err(Error::Alertmanager)?;
+    let prometheus = connect_prometheus(&settings.prometheus).await?;
+    let alertmanager = connect_alertmanager(&settings.alertmanager).await?;
     let leader = Leader {
         cluster,
         cloud,
         prometheus,
         alertmanager,
-        prober: Prober::new(settings.probe_loopback).map_err(Error::Prometheus)?,
+        prober: Prober::new(settings.probe_loopback)
+            .map_err(|error| Error::Client("the nodes' exporters", error))?,
         telemetry: telemetry.clone(),
         files,
     };
@@ -164,31 +163,45 @@ async fn serve(config: &Path, loaded: Loaded, telemetry: &Telemetry) -> Result<(
 }
 
 /// The client of Prometheus, if there is any to ask.
-async fn connect(connection: &Connection) -> Result<Option<prometheus::Client>, Error> {
+async fn connect_prometheus(connection: &Connection) -> Result<Option<prometheus::Client>, Error> {
     if connection.urls.is_empty() {
         return Ok(None);
     }
-    let signer = match &connection.credentials {
-        Credentials::SigV4 { region } => signer(region).await.map_err(Error::Signer)?,
-        _ => None,
+    let client = prometheus::Client::new(connection, signer(PROMETHEUS, connection).await?);
+    let refused = |error| Error::Client(PROMETHEUS, error);
+    client.map(Some).map_err(refused)
+}
+
+/// The client of Alertmanager, if there is any to ask.
+async fn connect_alertmanager(connection: &Connection) -> Result<Option<ask::Client>, Error> {
+    if connection.urls.is_empty() {
+        return Ok(None);
+    }
+    let client = ask::Client::new(connection, signer(ALERTMANAGER, connection).await?);
+    let refused = |error| Error::Client(ALERTMANAGER, error);
+    client.map(Some).map_err(refused)
+}
+
+async fn signer(whose: &'static str, connection: &Connection) -> Result<Option<Signer>, Error> {
+    let Credentials::SigV4 { region } = &connection.credentials else {
+        return Ok(None);
     };
-    prometheus::Client::new(connection, signer)
-        .map(Some)
-        .map_err(Error::Prometheus)
+    let signer = aws(region).await;
+    signer.map_err(|error| Error::Signer(whose, error))
 }
 
 #[cfg(feature = "ec2")]
-async fn signer(region: &str) -> Result<Option<prometheus::Signer>, String> {
+async fn aws(region: &str) -> Result<Option<Signer>, String> {
     let signer = crate::cloud::Signer::connect(region).await?;
-    Ok(Some(Arc::new(move |url, form| {
+    Ok(Some(Arc::new(move |method, url, body| {
         let signer = signer.clone();
-        Box::pin(async move { signer.sign(&url, &form, now().into()).await })
+        Box::pin(async move { signer.sign(&method, &url, &body, now().into()).await })
     })))
 }
 
 /// `load` refuses the setting.
 #[cfg(not(feature = "ec2"))]
-fn signer(_: &str) -> impl Future<Output = Result<Option<prometheus::Signer>, String>> {
+fn aws(_: &str) -> impl Future<Output = Result<Option<Signer>, String>> {
     std::future::ready(Ok(None))
 }
 
