@@ -7,6 +7,7 @@ pub mod cloud;
 pub mod cluster;
 pub mod controller;
 pub mod exec;
+pub mod fetch;
 pub mod http;
 pub mod prometheus;
 pub mod sim;

@@ -2,23 +2,19 @@
 //! which alerts fire, and which silences there are. They share their silences, and
 //! Prometheus tells each of them its alerts, so one answer is enough.
 
-use std::error::Error as _;
-use std::fmt::Write as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::try_join3;
 use jiff::Timestamp;
+use nodemend_core::config::Connection;
 use nodemend_core::evidence::Input;
 use nodemend_core::evidence::identity::Labels;
 use nodemend_core::evidence::silence::{Asked, AskedAlert, Matcher, Silence};
-use reqwest::{StatusCode, Url, redirect, retry};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// How long one member may take for one answer.
-const DEADLINE: Duration = Duration::from_secs(10);
+use crate::fetch::{self, Server, Servers, Signer};
+
 /// The longest answer that is read, in bytes.
 const MAX_BODY: usize = 64 << 20;
 /// How often it is asked.
@@ -29,18 +25,12 @@ const RETRY: Duration = Duration::from_secs(15);
 /// Why there is no usable answer.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
-    /// It cannot be asked at all.
-    #[error("{0}")]
-    Setup(String),
-    /// Nothing came back, or only a part, or too late.
-    #[error("no answer: {0}")]
-    NoAnswer(String),
+    /// It cannot be asked, or there is no whole answer.
+    #[error(transparent)]
+    Fetch(#[from] fetch::Error),
     /// A status other than 200.
     #[error("HTTP status {0}")]
     Status(u16),
-    /// A body longer than this many bytes.
-    #[error("an answer of more than {0} bytes")]
-    TooLong(usize),
     /// It is not what Alertmanager answers.
     #[error("not an answer of Alertmanager: {0}")]
     Shape(String),
@@ -49,68 +39,37 @@ pub enum Error {
 /// The members of one cluster. Clones share which of them answered last.
 #[derive(Clone, Debug)]
 pub struct Client {
-    http: reqwest::Client,
-    urls: Arc<[Url]>,
-    preferred: Arc<AtomicUsize>,
+    members: Servers,
     max_body: usize,
 }
 
 impl Client {
-    /// Base URLs, such as `http://alertmanager:9093`, in order of preference. A URL with
-    /// credentials is an error.
-    pub fn new(urls: &[String]) -> Result<Self, Error> {
-        Self::with_deadline(urls, DEADLINE)
-    }
-
-    fn with_deadline(urls: &[String], deadline: Duration) -> Result<Self, Error> {
-        let urls: Vec<Url> = urls
-            .iter()
-            .map(|url| endpoint(url))
-            .collect::<Result<_, _>>()?;
-        if urls.is_empty() {
-            return Err(Error::Setup("there is no Alertmanager to ask".into()));
-        }
-        let http = reqwest::Client::builder()
-            .redirect(redirect::Policy::none())
-            .retry(retry::never())
-            .timeout(deadline)
-            .build()
-            .map_err(|error| Error::Setup(cause(&error)))?;
+    /// Base URLs, such as `http://alertmanager:9093`; the timeout is for one answer of one
+    /// member.
+    pub fn new(connection: &Connection, signer: Option<Signer>) -> Result<Self, fetch::Error> {
         Ok(Self {
-            http,
-            urls: urls.into(),
-            preferred: Arc::default(),
+            members: Servers::new("Alertmanager", connection, signer)?,
             max_body: MAX_BODY,
         })
     }
 
     /// Asks each member in turn until one has a usable answer; `now` is the time before that.
     pub async fn ask(&self, now: impl Fn() -> Timestamp) -> Input {
-        let first = self.preferred.load(Ordering::Relaxed);
-        let mut errors = String::new();
-        for offset in 0..self.urls.len() {
-            let index = (first + offset) % self.urls.len();
-            let url = &self.urls[index];
-            match self.ask_at(url, now()).await {
-                Ok(asked) => {
-                    self.preferred.store(index, Ordering::Relaxed);
-                    return Input::Asked(asked);
-                }
-                Err(error) => {
-                    let between = if errors.is_empty() { "" } else { "; " };
-                    let _ = write!(errors, "{between}{}: {error}", url.authority());
-                }
-            }
-        }
-        Input::AskFailed(errors)
+        let answer = self.members.first(|member| self.ask_at(member, now()));
+        answer.await.map_or_else(Input::AskFailed, Input::Asked)
     }
 
-    async fn ask_at(&self, url: &Url, at: Timestamp) -> Result<Asked, Error> {
-        const STATES: &str = "active=true&silenced=true&inhibited=true&unprocessed=true";
+    async fn ask_at(&self, member: Server, at: Timestamp) -> Result<Asked, Error> {
+        const STATES: [(&str, &str); 4] = [
+            ("active", "true"),
+            ("silenced", "true"),
+            ("inhibited", "true"),
+            ("unprocessed", "true"),
+        ];
         let (status, alerts, silences): (Status, Vec<Alert>, Vec<RawSilence>) = try_join3(
-            self.get(url, "status", None),
-            self.get(url, "alerts", Some(STATES)),
-            self.get(url, "silences", None),
+            self.get(&member, "status", &[]),
+            self.get(&member, "alerts", &STATES),
+            self.get(&member, "silences", &[]),
         )
         .await?;
         Ok(Asked {
@@ -123,27 +82,15 @@ impl Client {
 
     async fn get<T: DeserializeOwned>(
         &self,
-        url: &Url,
+        member: &Server,
         what: &str,
-        query: Option<&str>,
+        query: &[(&str, &str)],
     ) -> Result<T, Error> {
-        let mut url = url.clone();
-        if let Ok(mut segments) = url.path_segments_mut() {
-            segments.push(what);
+        let reply = member.get(&["api", "v2", what], query).await?;
+        if reply.status() != 200 {
+            return Err(Error::Status(reply.status()));
         }
-        url.set_query(query);
-        let sent = self.http.get(url).send().await;
-        let mut response = sent.map_err(|error| no_answer(&error))?;
-        if response.status() != StatusCode::OK {
-            return Err(Error::Status(response.status().as_u16()));
-        }
-        let mut body = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| no_answer(&error))? {
-            if body.len() + chunk.len() > self.max_body {
-                return Err(Error::TooLong(self.max_body));
-            }
-            body.extend_from_slice(&chunk);
-        }
+        let body = reply.body(self.max_body).await?;
         let shape = |error: serde_json::Error| Error::Shape(super::quote(&error.to_string()));
         serde_json::from_slice(&body).map_err(shape)
     }
@@ -228,44 +175,10 @@ impl From<RawSilence> for Silence {
     }
 }
 
-/// Never shows the URL: it may hold a password.
-fn endpoint(base: &str) -> Result<Url, Error> {
-    let wrong = |why: &str| Error::Setup(format!("a URL of Alertmanager {why}"));
-    let mut url = Url::parse(base).map_err(|error| wrong(&format!("is none: {error}")))?;
-    if !["http", "https"].contains(&url.scheme()) {
-        return Err(wrong("is not an http or https URL"));
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(wrong("holds credentials"));
-    }
-    if let Ok(mut segments) = url.path_segments_mut() {
-        segments.pop_if_empty().extend(["api", "v2"]);
-    }
-    Ok(url)
-}
-
-fn no_answer(error: &reqwest::Error) -> Error {
-    Error::NoAnswer(if error.is_timeout() {
-        "timed out".into()
-    } else {
-        cause(error)
-    })
-}
-
-/// The innermost cause: reqwest's own text has the URL in it, and little else.
-fn cause(error: &reqwest::Error) -> String {
-    let Some(mut inner) = error.source() else {
-        return "the request failed".into();
-    };
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    inner.to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nodemend_core::config::Credentials;
     use nodemend_lab::{Double, Reply};
 
     const STATUS: &str = r#"{"uptime":"2026-11-24T09:00:00.000Z","versionInfo":{},"cluster":{}}"#;
@@ -290,9 +203,16 @@ mod tests {
         "2026-11-24T10:00:30Z".parse().unwrap()
     }
 
+    fn connection(doubles: &[&Double]) -> Connection {
+        Connection {
+            urls: doubles.iter().map(|double| double.url.clone()).collect(),
+            timeout: "20s".parse().unwrap(),
+            ..Connection::default()
+        }
+    }
+
     fn client(doubles: &[&Double]) -> Client {
-        let urls: Vec<String> = doubles.iter().map(|double| double.url.clone()).collect();
-        Client::with_deadline(&urls, Duration::from_secs(20)).unwrap()
+        Client::new(&connection(doubles), None).unwrap()
     }
 
     async fn answering(reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Double {
@@ -389,35 +309,38 @@ mod tests {
         short.max_body = 20;
         check_failed(&short, "more than 20 bytes").await;
         let silent = answering(|_| Reply::Hang).await;
-        let urls = [silent.url.clone()];
-        let hasty = Client::with_deadline(&urls, Duration::from_millis(100)).unwrap();
-        check_failed(&hasty, "no answer: timed out").await;
+        let hasty = Connection {
+            timeout: "100ms".parse().unwrap(),
+            ..connection(&[&silent])
+        };
+        check_failed(&Client::new(&hasty, None).unwrap(), "no answer: timed out").await;
     }
 
     #[tokio::test]
     async fn it_is_asked_at_once() {
-        let client = Client::new(&["http://127.0.0.1:1".into()]).unwrap();
+        let closed = client(&[&answering(|_| Reply::Hang).await]);
         let (send, mut heard) = tokio::sync::mpsc::unbounded_channel();
         tokio::select! {
-            () = poll(client, at, |input| send.send(input).unwrap()) => panic!("it ended"),
+            () = poll(closed, at, |input| send.send(input).unwrap()) => panic!("it ended"),
             input = heard.recv() => assert!(matches!(input, Some(Input::AskFailed(_)))),
         }
     }
 
-    #[test]
-    fn urls_are_checked_and_never_shown() {
-        for (urls, expect) in [
-            (vec![], "no Alertmanager"),
-            (vec!["alertmanager"], "is none"),
-            (vec!["ftp://alertmanager"], "not an http"),
-            (vec!["http://user:secret@alertmanager"], "holds credentials"),
-        ] {
-            let urls: Vec<String> = urls.into_iter().map(str::to_owned).collect();
-            let error = Client::new(&urls).unwrap_err().to_string();
-            assert!(
-                error.contains(expect) && !error.contains("secret"),
-                "{error}"
-            );
+    #[tokio::test]
+    async fn each_question_says_who_asks() {
+        let double = answering(sound).await;
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        std::fs::write(&file, "secret").unwrap();
+        let mut connection = connection(&[&double]);
+        connection.urls[0] += "/base/";
+        connection.credentials = Credentials::BearerFile(file.display().to_string());
+        let asked = Client::new(&connection, None).unwrap().ask(at).await;
+        assert!(matches!(asked, Input::Asked(_)), "{asked:?}");
+        assert_eq!(double.sent().len(), 3);
+        for sent in double.sent() {
+            assert!(sent.line.starts_with("GET /base/api/v2/"), "{}", sent.line);
+            assert_eq!(sent.headers["authorization"], "Bearer secret");
         }
     }
 }

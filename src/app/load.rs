@@ -135,7 +135,12 @@ impl Files {
             config::policies(&documents(&self.policies)),
         );
         problems.extend(check_webhook(&self.name, &settings));
-        problems.extend(without_sdk(&self.name, &settings.prometheus));
+        problems.extend(without_sdk(&self.name, "prometheus", &settings.prometheus));
+        problems.extend(without_sdk(
+            &self.name,
+            "alertmanager",
+            &settings.alertmanager,
+        ));
         match (rules, policies) {
             (Ok(rules), Ok(policies)) => {
                 problems.extend(policies.iter().filter_map(without_cloud));
@@ -168,13 +173,13 @@ pub fn without_cloud(policy: &Policy) -> Option<Problem> {
     })
 }
 
-/// Why this build cannot sign requests to Prometheus.
-fn without_sdk(config: &str, prometheus: &Connection) -> Option<Problem> {
-    let signed = matches!(prometheus.credentials, Credentials::SigV4 { .. });
+/// Why this build cannot sign requests.
+fn without_sdk(config: &str, field: &str, connection: &Connection) -> Option<Problem> {
+    let signed = matches!(connection.credentials, Credentials::SigV4 { .. });
     (signed && cfg!(not(feature = "ec2"))).then(|| {
         problem(
             config,
-            "prometheus.sigv4: this nodemend was built without the AWS SDK".into(),
+            format!("{field}.sigv4: this nodemend was built without the AWS SDK"),
             "build it with the feature ec2",
         )
     })
@@ -358,10 +363,13 @@ mod tests {
     #[test]
     fn signatures_need_the_sdk() {
         let directory = tempfile::tempdir().unwrap();
-        let text =
-            "cluster: c\nprometheus: {urls: [\"http://p\"], sigv4: {region: eu-central-1}}\n";
-        let loaded = load(&write(directory.path(), &[("nodemend.yaml", text)]));
-        assert_eq!(loaded.is_ok(), cfg!(feature = "ec2"), "{loaded:?}");
+        for server in ["prometheus", "alertmanager"] {
+            let text = format!(
+                "cluster: c\n{server}: {{urls: [\"http://p\"], sigv4: {{region: eu-central-1}}}}\n"
+            );
+            let loaded = load(&write(directory.path(), &[("nodemend.yaml", &text)]));
+            assert_eq!(loaded.is_ok(), cfg!(feature = "ec2"), "{loaded:?}");
+        }
     }
 
     #[test]

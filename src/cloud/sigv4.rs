@@ -1,4 +1,4 @@
-//! Signatures of requests to Amazon Managed Prometheus, by the AWS SDK's own signer.
+//! Signatures of requests to Amazon Managed Prometheus and its Alertmanager, by the AWS SDK's own signer.
 
 use std::time::{Duration, SystemTime};
 
@@ -36,9 +36,10 @@ impl Signer {
         })
     }
 
-    /// The headers that sign a POST of this body.
+    /// The headers that sign a request of this method and body.
     pub async fn sign(
         &self,
+        method: &str,
         url: &str,
         body: &[u8],
         now: SystemTime,
@@ -47,11 +48,12 @@ impl Signer {
             .await
             .map_err(|_| "the AWS credentials take too long".to_owned())?
             .map_err(|error| format!("there are no AWS credentials: {error}"))?;
-        signature(url, body, &self.region, credentials, now)
+        signature(method, url, body, &self.region, credentials, now)
     }
 }
 
 fn signature(
+    method: &str,
     url: &str,
     body: &[u8],
     region: &str,
@@ -68,7 +70,7 @@ fn signature(
         .build()
         .map_err(|error| error.to_string())?
         .into();
-    let request = SignableRequest::new("POST", url, std::iter::empty(), SignableBody::Bytes(body))
+    let request = SignableRequest::new(method, url, std::iter::empty(), SignableBody::Bytes(body))
         .map_err(|error| error.to_string())?;
     let (signed, _) = sign(request, &params)
         .map_err(|error| error.to_string())?
@@ -94,6 +96,7 @@ mod tests {
             "test",
         );
         let signed = signature(
+            "POST",
             "https://aps-workspaces.eu-central-1.amazonaws.com/workspaces/ws-1/api/v1/query",
             b"query=up+%3D%3D+0&timeout=10s",
             "eu-central-1",

@@ -9,7 +9,9 @@ mod probe;
 use nodemend_core::evidence::identity::Labels;
 use nodemend_core::evidence::{Answer, MAX_STALENESS};
 
-pub use client::{Client, SignedHeaders, Signer};
+use crate::fetch;
+
+pub use client::Client;
 pub use decode::{Sample, decode};
 pub use poll::poll;
 pub use probe::{Prober, samples};
@@ -20,18 +22,12 @@ pub const MAX_SERIES: usize = 10_000;
 /// Why an answer cannot be used.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
-    /// It cannot be asked at all.
-    #[error("{0}")]
-    Setup(String),
-    /// Nothing came back, or only a part, or too late.
-    #[error("no answer: {0}")]
-    NoAnswer(String),
+    /// It cannot be asked, or there is no whole answer.
+    #[error(transparent)]
+    Fetch(#[from] fetch::Error),
     /// A status other than 200, and what Prometheus said to it.
     #[error("HTTP status {0}: {1}")]
     Status(u16, String),
-    /// A body longer than this many bytes.
-    #[error("an answer of more than {0} bytes")]
-    TooLong(usize),
     /// It is not what Prometheus answers.
     #[error("not an answer of Prometheus: {0}")]
     Shape(String),

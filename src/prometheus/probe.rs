@@ -8,11 +8,9 @@ use nodemend_core::config::Confirm;
 use nodemend_core::evidence::probe::Reading;
 use nodemend_core::model::NodeView;
 use prometheus_parse::{Scrape, Value};
-use reqwest::{StatusCode, Url, redirect, retry};
 
-use super::Error;
-use super::client::{body, cause, no_answer};
 use crate::exec::Probes;
+use crate::fetch::{self, Direct};
 
 /// How long a probe takes at most.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -22,35 +20,35 @@ const MAX_TEXT: usize = 16 << 20;
 /// Asks exporters at the addresses that node objects give.
 #[derive(Clone, Debug)]
 pub struct Prober {
-    http: reqwest::Client,
+    exporters: Direct,
     loopback: bool,
 }
 
 impl Prober {
     /// `loopback` allows addresses at which, but in a test, only this machine would answer.
-    pub fn new(loopback: bool) -> Result<Self, Error> {
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(redirect::Policy::none())
-            .retry(retry::never())
-            .timeout(DEADLINE)
-            .build()
-            .map_err(|error| Error::Setup(cause(&error)))?;
-        Ok(Self { http, loopback })
+    pub fn new(loopback: bool) -> Result<Self, fetch::Error> {
+        let exporters = Direct::new(DEADLINE)?;
+        Ok(Self {
+            exporters,
+            loopback,
+        })
     }
 
     async fn read(&self, node: &NodeView, confirm: &Confirm) -> Reading {
-        let Some(url) = self.url(node, confirm) else {
+        let Some(ip) = self.address(node) else {
             return Reading::Unusable("the node has no address that may be probed".into());
         };
-        let response = match self.http.get(url).send().await {
-            Ok(response) => response,
-            Err(error) => return Reading::Unreachable(no_answer(&error).to_string()),
+        let asked = self.exporters.get(ip, confirm.port, &confirm.path).await;
+        let reply = match asked {
+            Ok(reply) if reply.status() == 200 => reply,
+            Ok(reply) => return Reading::Unusable(format!("HTTP status {}", reply.status())),
+            Err(error @ fetch::Error::NoAnswer(_)) => {
+                return Reading::Unreachable(error.to_string());
+            }
+            Err(error) => return Reading::Unusable(error.to_string()),
         };
-        if response.status() != StatusCode::OK {
-            return Reading::Unusable(format!("HTTP status {}", response.status().as_u16()));
-        }
-        let text = body(response, MAX_TEXT)
+        let text = reply
+            .body(MAX_TEXT)
             .await
             .map_err(|error| error.to_string())
             .and_then(|bytes| String::from_utf8(bytes).map_err(|error| error.to_string()));
@@ -58,22 +56,9 @@ impl Prober {
             .map_or_else(Reading::Unusable, Reading::Samples)
     }
 
-    /// Made of an address and numbers, so that nothing in the path can lead elsewhere.
-    fn url(&self, node: &NodeView, confirm: &Confirm) -> Option<Url> {
+    fn address(&self, node: &NodeView) -> Option<IpAddr> {
         let mut ips = node.ips.iter().map(IpAddr::to_canonical);
-        let ip = ips.find(|ip| permitted(*ip, self.loopback))?;
-        let mut url = Url::parse("http://node/").ok()?;
-        url.set_ip_host(ip).ok()?;
-        url.set_port(Some(confirm.port)).ok()?;
-        let (path, query) = confirm
-            .path
-            .split_once('?')
-            .map_or((confirm.path.as_str(), None), |(path, query)| {
-                (path, Some(query))
-            });
-        url.set_path(path);
-        url.set_query(query);
-        Some(url)
+        ips.find(|ip| permitted(*ip, self.loopback))
     }
 }
 
@@ -263,35 +248,31 @@ n 2.5e-01
     }
 
     #[test]
-    fn h70_a_path_leads_to_no_other_host() {
+    fn h70_the_first_permitted_address_of_a_node_is_probed() {
         let prober = Prober::new(false).unwrap();
-        let url = |ips: &[&str], path: &str| {
-            let url = prober.url(&node(ips), &confirm(9100, path));
-            url.map(|url| url.to_string())
-        };
-        for (path, expect) in [
-            ("/metrics", "http://10.0.0.1:9100/metrics"),
-            ("//evil/x", "http://10.0.0.1:9100//evil/x"),
-            ("/@evil", "http://10.0.0.1:9100/@evil"),
-            ("/m?a[]=b", "http://10.0.0.1:9100/m?a[]=b"),
-        ] {
-            assert_eq!(
-                url(&["127.0.0.1", "10.0.0.1"], path).as_deref(),
-                Some(expect)
-            );
-        }
-        let v6 = url(&["2001:db8::1"], "/");
-        assert_eq!(v6.as_deref(), Some("http://[2001:db8::1]:9100/"));
-        assert_eq!(url(&["127.0.0.1", "169.254.169.254"], "/"), None);
-        assert_eq!(url(&[], "/"), None);
+        let address = |ips: &[&str]| prober.address(&node(ips)).map(|ip| ip.to_string());
+        let found = address(&[
+            "127.0.0.1",
+            "::ffff:169.254.169.254",
+            "10.0.0.1",
+            "10.0.0.2",
+        ]);
+        assert_eq!(found.as_deref(), Some("10.0.0.1"));
+        let v6 = address(&["2001:db8::1"]);
+        assert_eq!(v6.as_deref(), Some("2001:db8::1"));
+        assert_eq!(address(&["127.0.0.1", "169.254.169.254"]), None);
+        assert_eq!(address(&[]), None);
     }
 
     async fn reading(reply: Reply) -> Reading {
         let double = Double::start(move |_| reply.clone()).await.unwrap();
-        let port = Url::parse(&double.url).unwrap().port().unwrap();
+        let (_, port) = double.url.rsplit_once(':').unwrap();
         let reading = Prober::new(true)
             .unwrap()
-            .probe(&node(&["127.0.0.1"]), &confirm(port, "/metrics"))
+            .probe(
+                &node(&["127.0.0.1"]),
+                &confirm(port.parse().unwrap(), "/metrics"),
+            )
             .await;
         assert_eq!(double.sent()[0].line, "GET /metrics");
         reading

@@ -29,22 +29,22 @@ const RESERVED: [&str; 11] = [
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct Raw {
     #[serde(default)]
-    urls: Vec<String>,
+    pub(super) urls: Vec<String>,
     #[serde(default)]
-    timeout: Option<Span>,
+    pub(super) timeout: Option<Span>,
     #[serde(default)]
-    auth: Option<RawAuth>,
+    pub(super) auth: Option<RawAuth>,
     #[serde(default)]
-    tls: RawTls,
+    pub(super) tls: RawTls,
     #[serde(default)]
-    headers: BTreeMap<String, String>,
+    pub(super) headers: BTreeMap<String, String>,
     #[serde(default)]
-    sigv4: Option<RawSigV4>,
+    pub(super) sigv4: Option<RawSigV4>,
 }
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RawAuth {
+pub(super) struct RawAuth {
     #[serde(default)]
     #[schemars(length(min = 1))]
     bearer_token_file: Option<String>,
@@ -67,7 +67,7 @@ struct RawBasic {
     clippy::struct_field_names,
     reason = "the names that people know from Prometheus"
 )]
-struct RawTls {
+pub(super) struct RawTls {
     #[serde(default)]
     #[schemars(length(min = 1))]
     ca_file: Option<String>,
@@ -81,7 +81,7 @@ struct RawTls {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RawSigV4 {
+pub(super) struct RawSigV4 {
     #[schemars(length(min = 1, max = 64))]
     region: String,
 }
@@ -203,7 +203,7 @@ fn wrong_header(name: &str) -> Option<(&'static str, &'static str)> {
 }
 
 /// Never shows the URL: it may hold a password.
-pub(super) fn wrong_url(url: &str) -> Option<(&'static str, &'static str)> {
+fn wrong_url(url: &str) -> Option<(&'static str, &'static str)> {
     let example = "such as http://prometheus:9090";
     let Some(rest) = url
         .strip_prefix("http://")

@@ -311,8 +311,8 @@ pub struct Settings {
     pub webhook_tls: Option<TlsFiles>,
     /// The largest webhook body in bytes, uncompressed.
     pub max_body: usize,
-    /// The base URLs of the members of one Alertmanager cluster, http or https.
-    pub alertmanager_urls: Vec<String>,
+    /// How the members of one Alertmanager cluster are asked.
+    pub alertmanager: Connection,
     /// How Prometheus is asked.
     pub prometheus: Connection,
     /// Whether nodes may be probed at loopback addresses: in tests, where they have no others.

@@ -1,5 +1,6 @@
 //! `nodemend.yaml` to `Settings`.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::LazyLock;
 
@@ -78,9 +79,33 @@ struct Webhook {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Alertmanager {
     #[serde(default)]
+    webhook_auth: Option<WebhookAuth>,
+    // The same as in a `connection::Raw`: what serde flattens, it cannot check for strangers.
+    #[serde(default)]
     urls: Vec<String>,
     #[serde(default)]
-    webhook_auth: Option<WebhookAuth>,
+    timeout: Option<Span>,
+    #[serde(default)]
+    auth: Option<connection::RawAuth>,
+    #[serde(default)]
+    tls: connection::RawTls,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    sigv4: Option<connection::RawSigV4>,
+}
+
+impl Alertmanager {
+    fn into_connection(self) -> connection::Raw {
+        connection::Raw {
+            urls: self.urls,
+            timeout: self.timeout,
+            auth: self.auth,
+            tls: self.tls,
+            headers: self.headers,
+            sigv4: self.sigv4,
+        }
+    }
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -223,7 +248,7 @@ pub fn settings(document: &Document<'_>) -> Result<Settings, Vec<Problem>> {
     Ok(sorted(settings, problems)?.expect("without a problem there are settings"))
 }
 
-fn read(raw: Raw, findings: &mut Findings<'_>) -> Settings {
+fn read(mut raw: Raw, findings: &mut Findings<'_>) -> Settings {
     if raw.cluster.trim().is_empty() {
         findings.add(
             "/cluster",
@@ -234,11 +259,10 @@ fn read(raw: Raw, findings: &mut Findings<'_>) -> Settings {
     if raw.listen.page.is_some() {
         findings.not_supported("/listen/page", "listen.page", "leave it out");
     }
-    check_urls(&raw.alertmanager.urls, "/alertmanager/urls", findings);
     if raw.pool_labels.is_some() {
         findings.not_supported("/poolLabels", "poolLabels", "leave it out");
     }
-    let webhook_auth = raw.alertmanager.webhook_auth.unwrap_or_default();
+    let webhook_auth = raw.alertmanager.webhook_auth.take().unwrap_or_default();
     let webhook_tls = raw.listen.tls;
     let guarded = webhook_auth.guards();
     let default_webhook = SocketAddr::from(if guarded {
@@ -261,6 +285,8 @@ fn read(raw: Raw, findings: &mut Findings<'_>) -> Settings {
         findings.add("/listen/webhook", "the webhook is open to anyone", hint);
     }
     check_auth(&webhook_auth, webhook_tls.is_some(), findings);
+    let alertmanager = raw.alertmanager.into_connection();
+    let alertmanager = connection::read(alertmanager, "/alertmanager", findings);
     let prometheus = connection::read(raw.prometheus, "/prometheus", findings);
     if !raw.rules.is_empty() && prometheus.urls.is_empty() && findings.is_free("/prometheus/urls") {
         let message = "there is no Prometheus to ask";
@@ -279,7 +305,7 @@ fn read(raw: Raw, findings: &mut Findings<'_>) -> Settings {
         webhook_auth,
         webhook_tls,
         max_body: raw.webhook.max_body_bytes.unwrap_or(DEFAULT_MAX_BODY),
-        alertmanager_urls: raw.alertmanager.urls,
+        alertmanager,
         prometheus,
         probe_loopback: raw.probes.allow_loopback,
         rules: raw.rules,
@@ -340,14 +366,6 @@ fn check_auth(auth: &WebhookAuth, tls: bool, findings: &mut Findings<'_>) {
             "there are no client certificates without TLS",
             "give listen.tls",
         );
-    }
-}
-
-fn check_urls(urls: &[String], pointer: &str, findings: &mut Findings<'_>) {
-    for (index, url) in urls.iter().enumerate() {
-        if let Some((message, hint)) = connection::wrong_url(url) {
-            findings.add(&format!("{pointer}/{index}"), message, hint);
-        }
     }
 }
 

@@ -594,7 +594,11 @@ limits:
             key_file: "k".into(),
         }),
         max_body: 2048,
-        alertmanager_urls: vec!["http://alertmanager:9093".into()],
+        alertmanager: Connection {
+            urls: vec!["http://alertmanager:9093".into()],
+            timeout: Span::seconds(10),
+            ..Connection::default()
+        },
         prometheus: Connection {
             urls: vec!["http://prometheus:9090".into()],
             timeout: Span::seconds(5),
@@ -703,17 +707,21 @@ fn mistakes_in_settings() {
     }
 }
 
-/// What follows `prometheus:` in the settings, and a mistake in it.
-fn check_prometheus(text: &str, expect: &[&str]) {
-    let text = format!("cluster: a\nprometheus:\n{text}\n");
-    check(settings(&document(&text)), expect);
+/// What follows `prometheus:` or `alertmanager:` in the settings, and a mistake in it.
+fn check_connection(text: &str, expect: &[&str]) {
+    for server in ["prometheus", "alertmanager"] {
+        let text = format!("cluster: a\n{server}:\n{text}\n");
+        check(settings(&document(&text)), expect);
+    }
 }
 
 #[test]
 fn a_connection_is_read_whole() {
     let read = |text: &str| {
-        let text = format!("cluster: a\nprometheus: {text}\n");
-        settings(&document(&text)).unwrap().prometheus
+        let text = format!("cluster: a\nprometheus: {text}\nalertmanager: {text}\n");
+        let settings = settings(&document(&text)).unwrap();
+        assert_eq!(settings.alertmanager, settings.prometheus);
+        settings.prometheus
     };
     let plain = read("{urls: ['http://p']}");
     assert_eq!(
@@ -743,32 +751,32 @@ fn a_connection_is_read_whole() {
 
 #[test]
 fn mistakes_in_a_connection() {
-    check_prometheus("  auth: {}", &["3:3 is not one thing"]);
-    check_prometheus(
+    check_connection("  auth: {}", &["3:3 is not one thing"]);
+    check_connection(
         "  auth: {bearerTokenFile: t, basic: {username: u, passwordFile: p}}",
         &["3:3 is not one thing"],
     );
-    check_prometheus(
+    check_connection(
         "  auth: {basic: {username: 'a:b', passwordFile: p}}",
         &["3:28 has a colon or a control character"],
     );
-    check_prometheus(
+    check_connection(
         "  auth: {basic: {username: u}}",
         &["3:17 field `passwordFile` is missing"],
     );
-    check_prometheus(
+    check_connection(
         "  tls: {certFile: c}",
         &["3:3 is half a client certificate"],
     );
-    check_prometheus(
+    check_connection(
         "  tls: {insecureSkipVerify: true}",
         &["3:9 unknown field `insecureSkipVerify`"],
     );
-    check_prometheus(
+    check_connection(
         "  auth: {bearerTokenFile: t}\n  sigv4: {region: eu-central-1}",
         &["4:3 there is `auth` already"],
     );
-    check_prometheus(
+    check_connection(
         "  sigv4: {region: 'eu/central'}",
         &["3:19 `eu/central` is not a region"],
     );
@@ -796,7 +804,7 @@ fn mistakes_in_headers_do_not_show_values() {
         ("X-A: ''", "4:10", "is not a header's value"),
         ("X-A: x\n    x-a: y", "5:5", "header `x-a` is there twice"),
     ] {
-        check_prometheus(
+        check_connection(
             &format!("  headers:\n    {header}"),
             &[&format!("{place} {message}")],
         );

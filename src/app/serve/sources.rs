@@ -1,0 +1,213 @@
+//! What a leader hears: the watches, the rules' answers, Alertmanager's.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nodemend_core::api::{AlertGroup, AlertGroupSpec, NodeSelector, RepairPause, RepairPolicy};
+use nodemend_core::config::Rule;
+use nodemend_core::decide::Pause;
+use nodemend_core::evidence::{Answer, Input};
+use nodemend_core::model::NodeView;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::clock::now;
+use super::term::Leader;
+use crate::alertmanager::ask;
+use crate::app::load::Loaded;
+use crate::cluster::{Followed, follow, node_view};
+use crate::prometheus;
+use crate::telemetry::Source;
+
+/// A watch that gave no sign of life for this long is unknown, not quiet.
+const SILENCE: Duration = Duration::from_secs(90);
+
+/// What a leader listens to; it ends with the term.
+pub(super) struct Sources {
+    pub(super) wake: Arc<Notify>,
+    nodes: Followed<NodeView>,
+    groups: Followed<AlertGroupSpec>,
+    pub(super) policies: Followed<RepairPolicy>,
+    pub(super) pauses: Followed<RepairPause>,
+    pub(super) paused: Vec<Pause>,
+    /// The policy objects as they were last seen.
+    pub(super) objects: BTreeMap<String, RepairPolicy>,
+    pub(super) loaded: Arc<Loaded>,
+    polling: Option<AbortHandle>,
+    answers: mpsc::UnboundedReceiver<Input>,
+    /// What Alertmanager says, whatever rules are in force.
+    heard: Option<mpsc::UnboundedReceiver<Input>>,
+    /// Whether Alertmanager, if there is one, answered or failed.
+    asked: Arc<AtomicBool>,
+    known: BTreeMap<String, AlertGroupSpec>,
+    /// They end when this is dropped.
+    tasks: JoinSet<()>,
+}
+
+impl Sources {
+    /// Follows everything at once.
+    pub(super) fn start(leader: &Leader, loaded: Arc<Loaded>) -> Self {
+        let wake = Arc::new(Notify::new());
+        let mut sources = Self {
+            wake: Arc::clone(&wake),
+            nodes: Followed::default(),
+            groups: Followed::default(),
+            policies: Followed::default(),
+            pauses: Followed::default(),
+            paused: Vec::new(),
+            objects: BTreeMap::new(),
+            loaded,
+            polling: None,
+            answers: mpsc::unbounded_channel().1,
+            heard: None,
+            asked: Arc::new(AtomicBool::new(leader.alertmanager.is_none())),
+            known: BTreeMap::new(),
+            tasks: JoinSet::new(),
+        };
+        let cluster = || leader.cluster.clone();
+        let (nodes, groups) = (sources.nodes.clone(), sources.groups.clone());
+        let (policies, pauses) = (sources.policies.clone(), sources.pauses.clone());
+        let tasks = &mut sources.tasks;
+        tasks.spawn(follow(cluster(), followed_node, nodes, Arc::clone(&wake)));
+        tasks.spawn(follow(
+            cluster(),
+            |group: &AlertGroup| group.spec.clone(),
+            groups,
+            Arc::clone(&wake),
+        ));
+        tasks.spawn(follow(
+            cluster(),
+            RepairPolicy::clone,
+            policies,
+            Arc::clone(&wake),
+        ));
+        tasks.spawn(follow(
+            cluster(),
+            RepairPause::clone,
+            pauses,
+            Arc::clone(&wake),
+        ));
+        if let Some(client) = leader.alertmanager.clone() {
+            let (telemetry, asked) = (leader.telemetry.clone(), Arc::clone(&sources.asked));
+            let (sender, heard_from) = mpsc::unbounded_channel();
+            sources.heard = Some(heard_from);
+            let wake = Arc::clone(&wake);
+            let heard = move |input: Input| {
+                let ok = matches!(input, Input::Asked(_));
+                telemetry.source_up(Source::Alertmanager, ok);
+                // The receiver goes first only when the term is over.
+                let _ = sender.send(input);
+                asked.store(true, Ordering::Relaxed);
+                wake.notify_one();
+            };
+            tasks.spawn(ask::poll(client, now, heard));
+        }
+        sources.poll(leader);
+        sources
+    }
+
+    /// Polls the rules that are in force, and no others; an answer that is still under
+    /// way to an earlier question is not heard.
+    pub(super) fn poll(&mut self, leader: &Leader) {
+        if let Some(polling) = self.polling.take() {
+            polling.abort();
+        }
+        let (sender, answers) = mpsc::unbounded_channel();
+        self.answers = answers;
+        let Some(client) = leader.prometheus.clone() else {
+            return;
+        };
+        let (telemetry, wake) = (leader.telemetry.clone(), Arc::clone(&self.wake));
+        let heard = move |rule: &Rule, answer: Answer, took: Duration| {
+            let ok = matches!(answer, Answer::Series { .. });
+            telemetry.rule_evaluated(took.as_secs_f64(), ok);
+            telemetry.source_up(Source::Prometheus, ok);
+            let name = rule.name.clone();
+            // The receiver goes first only when the term is over, or the rules change.
+            let _ = sender.send(Input::Rule { name, answer });
+            wake.notify_one();
+        };
+        let rules = self.loaded.rules.to_vec();
+        let polling = self.tasks.spawn(prometheus::poll(client, rules, heard));
+        self.polling = Some(polling);
+    }
+
+    /// Whether every list was read, and not too long ago.
+    pub(super) fn heard(&self) -> bool {
+        self.nodes.heard_within(SILENCE) && self.groups.heard_within(SILENCE) && self.steered()
+    }
+
+    /// Whether what people wrote is known.
+    fn steered(&self) -> bool {
+        self.policies.heard_within(SILENCE) && self.pauses.heard_within(SILENCE)
+    }
+
+    /// The pauses. A kill switch that cannot be read is on.
+    pub(super) fn pauses(&self) -> Vec<Pause> {
+        let everything = Pause {
+            selector: NodeSelector::default(),
+            policy: None,
+            until: None,
+        };
+        let unknown = (!self.steered()).then_some(everything);
+        self.paused.iter().cloned().chain(unknown).collect()
+    }
+
+    /// Whether Alertmanager, if there is one, answered or failed.
+    pub(super) fn asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// What happened since the last pass.
+    pub(super) fn inputs(&mut self) -> Vec<Input> {
+        let mut inputs = Vec::new();
+        if let Some(nodes) = self.nodes.news() {
+            inputs.push(Input::Nodes(nodes.into_values().collect()));
+        }
+        if let Some(groups) = self.groups.news() {
+            inputs.extend(
+                self.known
+                    .keys()
+                    .filter(|object| !groups.contains_key(*object))
+                    .map(|object| Input::AlertsGone {
+                        object: object.clone(),
+                    }),
+            );
+            inputs.extend(
+                groups
+                    .iter()
+                    .filter(|(object, group)| self.known.get(*object) != Some(group))
+                    .map(|(object, group)| Input::Alerts {
+                        object: object.clone(),
+                        group: group.clone(),
+                    }),
+            );
+            self.known = groups;
+        }
+        for source in self.heard.iter_mut().chain([&mut self.answers]) {
+            while let Ok(answer) = source.try_recv() {
+                inputs.push(answer);
+            }
+        }
+        inputs
+    }
+}
+
+/// A node as it is followed: heartbeats change nothing of it, and patches read it live.
+fn followed_node(node: &k8s_openapi::api::core::v1::Node) -> NodeView {
+    NodeView {
+        resource_version: String::new(),
+        ..node_view(node)
+    }
+}
+
+/// A pause as decisions know it.
+pub(super) fn pause(object: RepairPause) -> Pause {
+    Pause {
+        selector: object.spec.node_selector,
+        policy: object.spec.policy,
+        until: object.spec.until,
+    }
+}
