@@ -95,6 +95,8 @@ pub struct Setup {
     pub policies: Vec<Policy>,
     /// The limits over all policies.
     pub limits: Limits,
+    /// The jobs whose series say nothing of a node by their `instance`.
+    pub cluster_jobs: Vec<String>,
 }
 
 /// What a pass came to.
@@ -156,8 +158,8 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             cluster,
             cloud,
             probes,
+            evidence: Evidence::new(setup.cluster_jobs.clone()),
             setup,
-            evidence: Evidence::default(),
             fleet: None,
             last_seen,
             unplanned: BTreeMap::new(),

@@ -1,11 +1,14 @@
 //! Asks Prometheus for a rule, one server after the other until one has a usable answer.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use futures_util::future::{OptionFuture, join};
 use nodemend_core::config::{Connection, Rule};
 use nodemend_core::evidence::Answer;
 
 use super::decode::{Sample, decode, refusal};
-use super::{Error, MAX_SERIES, answer};
+use super::{Error, MAX_SERIES, SERIES_PER_NODE, answer};
 use crate::fetch::{self, Server, Servers, Signer};
 
 /// No answer to a sane rule is longer, in bytes.
@@ -18,7 +21,7 @@ pub struct Client {
     /// How long Prometheus may evaluate a query, as it writes durations.
     timeout: String,
     max_body: usize,
-    max_series: usize,
+    max_series: Arc<AtomicUsize>,
 }
 
 impl Client {
@@ -29,8 +32,14 @@ impl Client {
             servers: Servers::new("Prometheus", connection, signer)?,
             timeout: connection.timeout.to_string(),
             max_body: MAX_BODY,
-            max_series: MAX_SERIES,
+            max_series: Arc::new(AtomicUsize::new(MAX_SERIES)),
         })
+    }
+
+    /// Answers are about so many nodes: a large fleet may have more series.
+    pub fn covers(&self, nodes: usize) {
+        let most = MAX_SERIES.max(nodes.saturating_mul(SERIES_PER_NODE));
+        self.max_series.store(most, Ordering::Relaxed);
     }
 
     /// Asks for a rule's expression and its presence. Both answers are of the same
@@ -61,7 +70,7 @@ impl Client {
         let status = reply.status();
         let body = reply.body(self.max_body).await?;
         if status == 200 {
-            decode(&body, self.max_series)
+            decode(&body, self.max_series.load(Ordering::Relaxed))
         } else {
             Err(Error::Status(status, refusal(&body)))
         }
@@ -161,10 +170,14 @@ mod tests {
         let double = answering(vector(&["1000"; 3])).await;
         let double = connection(&[&double], PATIENCE);
         let mut client = Client::new(&double, None).unwrap();
-        client.max_series = 2;
+        client.max_series.store(2, Ordering::Relaxed);
         check_failed(&client, "3 series, more than 2").await;
         client.max_body = 20;
         check_failed(&client, "more than 20 bytes").await;
+        for (nodes, most) in [(0, 10_000), (500, 10_000), (501, 10_020), (10_000, 200_000)] {
+            client.covers(nodes);
+            assert_eq!(client.max_series.load(Ordering::Relaxed), most);
+        }
     }
 
     #[tokio::test]

@@ -98,6 +98,7 @@ mod tests {
             rules: nodemend_core::config::Rules::default(),
             policies: vec![],
             limits: Limits::default(),
+            cluster_jobs: Vec::new(),
         };
         let mut controller =
             Controller::new(world.clone(), world.clone(), world.clone(), setup, None);

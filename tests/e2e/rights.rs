@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::authorization::v1::{
     ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
 };
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
 use kube::config::KubeConfigOptions;
@@ -112,6 +113,9 @@ fn service_account_can_do_its_work_and_no_more() {
         for right in MAY_NOT {
             ensure!(!allowed(&nodemend, right).await?, "{right:?} is too much");
         }
+        let lease = Api::<Lease>::namespaced(nodemend.clone(), "kube-node-lease");
+        lease.get("node-1").await.context("the lease of a node")?;
+        ensure!(code(lease.list(&ListParams::default()).await)? == 403);
         h72_rights_that_roles_cannot_name_are_refused_too(&nodemend).await?;
 
         // Its work, with these rights and no others.

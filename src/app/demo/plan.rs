@@ -47,6 +47,7 @@ pub(super) fn setup() -> Setup {
         rules: rules(),
         policies: vec![general, bound("batch", Mode::Observe)],
         limits: Limits::default(),
+        cluster_jobs: config::CLUSTER_JOBS.map(str::to_owned).to_vec(),
     }
 }
 

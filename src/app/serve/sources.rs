@@ -35,6 +35,7 @@ pub(super) struct Sources {
     /// The policy objects as they were last seen.
     pub(super) objects: BTreeMap<String, RepairPolicy>,
     pub(super) loaded: Arc<Loaded>,
+    prometheus: Option<prometheus::Client>,
     polling: Option<AbortHandle>,
     answers: mpsc::UnboundedReceiver<Input>,
     /// What Alertmanager says, whatever rules are in force.
@@ -59,6 +60,7 @@ impl Sources {
             paused: Vec::new(),
             objects: BTreeMap::new(),
             loaded,
+            prometheus: leader.prometheus.clone(),
             polling: None,
             answers: mpsc::unbounded_channel().1,
             heard: None,
@@ -116,7 +118,7 @@ impl Sources {
         }
         let (sender, answers) = mpsc::unbounded_channel();
         self.answers = answers;
-        let Some(client) = leader.prometheus.clone() else {
+        let Some(client) = self.prometheus.clone() else {
             return;
         };
         let (telemetry, wake) = (leader.telemetry.clone(), Arc::clone(&self.wake));
@@ -164,6 +166,9 @@ impl Sources {
     pub(super) fn inputs(&mut self) -> Vec<Input> {
         let mut inputs = Vec::new();
         if let Some(nodes) = self.nodes.news() {
+            if let Some(prometheus) = &self.prometheus {
+                prometheus.covers(nodes.len());
+            }
             inputs.push(Input::Nodes(nodes.into_values().collect()));
         }
         if let Some(groups) = self.groups.news() {

@@ -95,6 +95,7 @@ impl Leader {
             rules: loaded.rules.clone(),
             policies: loaded.policies.clone(),
             limits: loaded.settings.limits.clone(),
+            cluster_jobs: loaded.settings.cluster_jobs.clone(),
         };
         let mut controller = Controller::new(
             self.cluster.clone(),

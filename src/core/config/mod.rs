@@ -21,6 +21,9 @@ use std::fmt;
 use crate::api::{LaunchTemplate, Mode, NodeSelector, OnUnreachable, Severity, Strategy, When};
 use crate::model::Span;
 
+/// The jobs that speak for the whole cluster, if no others are configured.
+pub const CLUSTER_JOBS: [&str; 1] = ["kube-state-metrics"];
+
 /// A text to read: the core opens no files.
 #[derive(Clone, Copy, Debug)]
 pub struct Document<'a> {
@@ -317,6 +320,8 @@ pub struct Settings {
     pub prometheus: Connection,
     /// Whether nodes may be probed at loopback addresses: in tests, where they have no others.
     pub probe_loopback: bool,
+    /// Jobs that speak for the whole cluster: their `instance` is their own address.
+    pub cluster_jobs: Vec<String>,
     /// Glob patterns of rule files, relative to this file.
     pub rules: Vec<String>,
     /// Glob patterns of policy files, relative to this file.

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::findings::Findings;
 use super::shape::Shape;
 use super::yaml::{self, Parsed, Places};
-use super::{Breaker, Document, Limits, Problem, Settings, connection, sorted};
+use super::{Breaker, CLUSTER_JOBS, Document, Limits, Problem, Settings, connection, sorted};
 use crate::model::Span;
 
 const DEFAULT_MAX_BODY: usize = 32 << 20;
@@ -36,6 +36,8 @@ struct Raw {
     rules: Vec<String>,
     #[serde(default)]
     policies: Vec<String>,
+    #[serde(default)]
+    cluster_jobs: Option<Vec<String>>,
     #[serde(default)]
     pool_labels: Option<Value>,
     #[serde(default)]
@@ -310,6 +312,9 @@ fn read(mut raw: Raw, findings: &mut Findings<'_>) -> Settings {
         probe_loopback: raw.probes.allow_loopback,
         rules: raw.rules,
         policies: raw.policies,
+        cluster_jobs: raw
+            .cluster_jobs
+            .unwrap_or_else(|| CLUSTER_JOBS.map(str::to_owned).to_vec()),
         limits: limits(raw.limits, findings),
     }
 }

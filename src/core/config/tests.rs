@@ -556,6 +556,7 @@ alertmanager:
     clientCertificate: {caFile: ca, subjectAltNames: [am.example]}
 prometheus: {urls: ['http://prometheus:9090'], timeout: 5s}
 probes: {allowLoopback: true}
+clusterJobs: [ksm]
 rules: [rules/*.yaml]
 policies: [rules/policies/*.yaml]
 limits:
@@ -607,6 +608,7 @@ limits:
         probe_loopback: true,
         rules: vec!["rules/*.yaml".into()],
         policies: vec!["rules/policies/*.yaml".into()],
+        cluster_jobs: vec!["ksm".into()],
         limits: Limits {
             max_in_flight: 1,
             max_repairs: vec![(3, Span::minutes(120))],

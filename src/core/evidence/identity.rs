@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use crate::config::CLUSTER_JOBS;
 use crate::model::NodeView;
 
 /// The labels of an alert or a series.
@@ -17,8 +18,6 @@ const NAME_LABELS: [&str; 5] = [
     "kubernetes_node",
     "k8s.node.name",
 ];
-/// Jobs whose `instance` is their own address, not the node's.
-const SPEAK_FOR_OTHERS: [&str; 1] = ["kube-state-metrics"];
 
 /// Why labels could not be joined to a node. Closed: these are metric labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,18 +38,36 @@ pub fn is_identity_label(name: &str) -> bool {
 }
 
 /// Every node by each way to speak of it. Two nodes that share one are ambiguous there.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Index {
     names: BTreeMap<String, BTreeSet<String>>,
     provider_ids: BTreeMap<String, BTreeSet<String>>,
     instance_ids: BTreeMap<String, BTreeSet<String>>,
     addresses: BTreeMap<String, BTreeSet<String>>,
+    cluster_jobs: Vec<String>,
+}
+
+impl Default for Index {
+    fn default() -> Self {
+        Self::new(CLUSTER_JOBS.map(str::to_owned).to_vec())
+    }
 }
 
 impl Index {
-    /// Of these nodes.
-    pub fn of<'a>(nodes: impl IntoIterator<Item = &'a NodeView>) -> Self {
-        let mut index = Self::default();
+    /// Of no nodes. Of these jobs the `instance` says nothing.
+    pub const fn new(cluster_jobs: Vec<String>) -> Self {
+        Self {
+            names: BTreeMap::new(),
+            provider_ids: BTreeMap::new(),
+            instance_ids: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            cluster_jobs,
+        }
+    }
+
+    /// Of these nodes, and with the same jobs.
+    pub fn of<'a>(&self, nodes: impl IntoIterator<Item = &'a NodeView>) -> Self {
+        let mut index = Self::new(self.cluster_jobs.clone());
         for node in nodes {
             let note = |map: &mut BTreeMap<String, BTreeSet<String>>, key: &str| {
                 if !key.is_empty() {
@@ -88,7 +105,7 @@ impl Index {
         }
         let speaks_for_others = labels
             .get("job")
-            .is_some_and(|job| SPEAK_FOR_OTHERS.contains(&job.as_str()));
+            .is_some_and(|job| self.cluster_jobs.contains(job));
         if let Some(value) = given("instance").filter(|_| !speaks_for_others) {
             let host = without_port(value);
             let address = canonical(host);
@@ -129,7 +146,7 @@ fn only<'a>(matches: impl Iterator<Item = &'a String>) -> Result<&'a str, Unreso
 
 /// The one node that the labels speak of; for many labels make the index once.
 pub fn resolve<'a>(labels: &Labels, nodes: &[&'a NodeView]) -> Result<&'a NodeView, Unresolved> {
-    let index = Index::of(nodes.iter().copied());
+    let index = Index::default().of(nodes.iter().copied());
     let name = index.resolve(labels)?;
     let mut nodes = nodes.iter().copied();
     nodes
@@ -242,5 +259,24 @@ mod tests {
         );
         check(&[("job", "x")], Err(Unresolved::Missing));
         check(&[("node", "")], Err(Unresolved::Missing));
+    }
+
+    #[test]
+    fn h10_which_jobs_speak_for_others_is_configured() {
+        let node = NodeView {
+            name: "n1".into(),
+            ..NodeView::default()
+        };
+        for (jobs, expect) in [
+            (&["ksm"][..], Err(Unresolved::Missing)),
+            (&["kube-state-metrics"], Ok("n1")),
+            (&[], Ok("n1")),
+        ] {
+            let jobs = jobs.iter().map(ToString::to_string).collect();
+            let labels = [("instance", "n1:80"), ("job", "ksm")];
+            let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let index = Index::new(jobs).of([&node]);
+            assert_eq!(index.resolve(&labels.into()), expect);
+        }
     }
 }

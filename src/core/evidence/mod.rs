@@ -173,6 +173,14 @@ impl Look<'_> {
 }
 
 impl Evidence {
+    /// Nothing yet. Of these jobs' series the label `instance` says nothing of a node.
+    pub fn new(cluster_jobs: Vec<String>) -> Self {
+        Self {
+            index: identity::Index::new(cluster_jobs),
+            ..Self::default()
+        }
+    }
+
     /// Takes in what one source says.
     pub fn fold(&mut self, input: Input, now: Timestamp) {
         match input {
@@ -228,7 +236,7 @@ impl Evidence {
     }
 
     fn fold_nodes(&mut self, nodes: Vec<NodeView>, now: Timestamp) {
-        let index = identity::Index::of(&nodes);
+        let index = self.index.of(&nodes);
         let before = std::mem::take(&mut self.nodes);
         self.nodes = nodes
             .into_iter()
