@@ -1,17 +1,21 @@
 //! Asks Prometheus for a rule, one server after the other until one has a usable answer.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use futures_util::future::{OptionFuture, join};
 use nodemend_core::config::{Connection, Rule};
 use nodemend_core::evidence::Answer;
 
 use super::decode::{Sample, decode, refusal};
-use super::{Error, MAX_SERIES, answer};
+use super::{Error, MAX_SERIES, SERIES_PER_NODE, answer};
 use crate::fetch::{self, Server, Servers, Signer};
 
 /// No answer to a sane rule is longer, in bytes.
 const MAX_BODY: usize = 64 << 20;
 
-/// Some servers with the same data. Clones share which of them answered last.
+/// Some servers with the same data. Clones share which of them answered last, and how
+/// many nodes there are.
 #[derive(Clone, Debug)]
 pub struct Client {
     servers: Servers,
@@ -19,6 +23,7 @@ pub struct Client {
     timeout: String,
     max_body: usize,
     max_series: usize,
+    nodes: Arc<AtomicUsize>,
 }
 
 impl Client {
@@ -30,7 +35,13 @@ impl Client {
             timeout: connection.timeout.to_string(),
             max_body: MAX_BODY,
             max_series: MAX_SERIES,
+            nodes: Arc::default(),
         })
+    }
+
+    /// Says how many nodes an answer may be about.
+    pub fn expect(&self, nodes: usize) {
+        self.nodes.store(nodes, Ordering::Relaxed);
     }
 
     /// Asks for a rule's expression and its presence. Both answers are of the same
@@ -61,7 +72,9 @@ impl Client {
         let status = reply.status();
         let body = reply.body(self.max_body).await?;
         if status == 200 {
-            decode(&body, self.max_series)
+            let fleet = self.nodes.load(Ordering::Relaxed);
+            let most = fleet.saturating_mul(SERIES_PER_NODE).max(self.max_series);
+            decode(&body, most)
         } else {
             Err(Error::Status(status, refusal(&body)))
         }
@@ -163,6 +176,10 @@ mod tests {
         let mut client = Client::new(&double, None).unwrap();
         client.max_series = 2;
         check_failed(&client, "3 series, more than 2").await;
+        // A large fleet has more.
+        client.expect(1);
+        let found = client.ask(&rule("up == 0", None)).await;
+        assert!(matches!(found, Answer::Series { .. }), "{found:?}");
         client.max_body = 20;
         check_failed(&client, "more than 20 bytes").await;
     }
