@@ -1,11 +1,13 @@
 //! Signatures of requests to Amazon Managed Prometheus and its Alertmanager, by the AWS SDK's own signer.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_ec2::config::{Credentials, ProvideCredentials, SharedCredentialsProvider};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
+use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 /// The service's name in signatures.
@@ -13,15 +15,46 @@ const SERVICE: &str = "aps";
 /// How long credentials may take to be there.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Signs for one account and region.
+/// How long before their end credentials are asked for anew.
+const RENEW: Duration = Duration::from_mins(5);
+
+/// Signs for one account and region. Clones share their credentials.
 #[derive(Clone, Debug)]
 pub struct Signer {
     provider: SharedCredentialsProvider,
     region: String,
+    known: Known,
+}
+
+/// The provider keeps none: it would ask AWS for each signature.
+#[derive(Clone, Debug, Default)]
+struct Known(Arc<Mutex<Option<Credentials>>>);
+
+impl Known {
+    /// What is known, if that lasts; else what `fresh` gives. Credentials without an end
+    /// are of files or variables, which may change.
+    async fn or(
+        &self,
+        now: SystemTime,
+        fresh: impl Future<Output = Result<Credentials, String>>,
+    ) -> Result<Credentials, String> {
+        let mut known = self.0.lock().await;
+        let lasts = |time: SystemTime| {
+            let known = known.as_ref();
+            known.filter(|known| known.expiry().is_some_and(|end| time < end))
+        };
+        if let Some(known) = lasts(now + RENEW) {
+            return Ok(known.clone());
+        }
+        match fresh.await {
+            Ok(fresh) => Ok(known.insert(fresh).clone()),
+            Err(error) => lasts(now).cloned().ok_or(error),
+        }
+    }
 }
 
 impl Signer {
-    /// Finds credentials where every AWS tool does, and renews them.
+    /// Finds credentials where every AWS tool does, and renews them before they end.
     pub async fn connect(region: &str) -> Result<Self, String> {
         let config = aws_config::defaults(BehaviorVersion::latest())
             .region(Region::new(region.to_owned()))
@@ -33,6 +66,7 @@ impl Signer {
         Ok(Self {
             provider,
             region: region.to_owned(),
+            known: Known::default(),
         })
     }
 
@@ -44,10 +78,13 @@ impl Signer {
         body: &[u8],
         now: SystemTime,
     ) -> Result<Vec<(String, String)>, String> {
-        let credentials = timeout(DEADLINE, self.provider.provide_credentials())
-            .await
-            .map_err(|_| "the AWS credentials take too long".to_owned())?
-            .map_err(|error| format!("there are no AWS credentials: {error}"))?;
+        let fresh = async {
+            timeout(DEADLINE, self.provider.provide_credentials())
+                .await
+                .map_err(|_| "the AWS credentials take too long".to_owned())?
+                .map_err(|error| format!("there are no AWS credentials: {error}"))
+        };
+        let credentials = self.known.or(now, fresh).await?;
         signature(method, url, body, &self.region, credentials, now)
     }
 }
@@ -84,6 +121,27 @@ fn signature(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn credentials_are_asked_for_before_they_end_and_not_for_each_request() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let until = |end: Option<u64>| Credentials::new("A", "S", None, end.map(at), "test");
+        let known = Known::default();
+        let down = || std::future::ready(Err("down".to_owned()));
+        assert_eq!(known.or(at(0), down()).await, Err("down".into()));
+        let hour = until(Some(3600));
+        let fresh = std::future::ready(Ok(hour.clone()));
+        assert_eq!(known.or(at(0), fresh).await, Ok(hour.clone()));
+        // Nobody is asked.
+        let never = std::future::pending();
+        assert_eq!(known.or(at(3299), never).await, Ok(hour.clone()));
+        assert_eq!(known.or(at(3300), down()).await, Ok(hour.clone()));
+        assert_eq!(known.or(at(3600), down()).await, Err("down".into()));
+        for end in [Some(7200), None, None] {
+            let fresh = std::future::ready(Ok(until(end)));
+            assert_eq!(known.or(at(7000), fresh).await, Ok(until(end)));
+        }
+    }
 
     /// The expected signature was computed by hand from the published algorithm.
     #[test]

@@ -12,6 +12,7 @@ use futures_util::{StreamExt as _, pin_mut};
 use kube::api::{ListParams, WatchEvent, WatchParams};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
+use tokio::time::sleep_until;
 
 use super::{CALL_DEADLINE, Failure, Kubernetes, PAGE, name_of, plain};
 
@@ -19,6 +20,8 @@ use super::{CALL_DEADLINE, Failure, Kubernetes, PAGE, name_of, plain};
 const WATCH_SECONDS: u32 = 30;
 /// A stream that says nothing for this long is dead.
 const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 10);
+/// A server that ends watches sooner than this is not asked more often.
+const SHORTEST: Duration = Duration::from_secs(1);
 /// How long to wait after a failure, doubled each time up to the second value.
 const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 
@@ -166,11 +169,15 @@ where
             Ok(Ok(stream)) => stream,
         };
         into.lock().alive();
+        let next = tokio::time::Instant::now() + SHORTEST;
         pin_mut!(stream);
         loop {
             let event = match tokio::time::timeout(SILENCE, stream.next()).await {
                 Err(_) => return Ended::Failed("the watch is silent".into()),
-                Ok(None) => break,
+                Ok(None) => {
+                    sleep_until(next).await;
+                    break;
+                }
                 Ok(Some(Err(error))) => return expired_or(&error),
                 Ok(Some(Ok(event))) => event,
             };
@@ -232,5 +239,161 @@ where
             into.set(objects);
             return Ok(page.metadata.resource_version.unwrap_or_default());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+    use http_body_util::StreamBody;
+    use hyper::body::{Bytes, Frame};
+    use k8s_openapi::api::core::v1::Node;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::cluster::Lease;
+    use crate::telemetry::Telemetry;
+
+    /// How long anything may take here.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    /// An API that gives these answers by turns, the last without an end, and what it was
+    /// asked.
+    fn api(answers: Vec<Vec<Value>>) -> (Kubernetes, Arc<Mutex<Vec<String>>>) {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let (seen, answers) = (Arc::clone(&asked), Mutex::new(VecDeque::from(answers)));
+        let service = tower::service_fn(move |request: hyper::Request<kube::client::Body>| {
+            seen.lock().unwrap().push(request.uri().to_string());
+            let mut left = answers.lock().unwrap();
+            let lines: Vec<_> = left.pop_front().into_iter().flatten().collect();
+            let lines = lines
+                .into_iter()
+                .map(|line| Ok::<_, Infallible>(Frame::data(Bytes::from(format!("{line}\n")))));
+            let body = if left.is_empty() {
+                stream::iter(lines).chain(stream::pending()).left_stream()
+            } else {
+                stream::iter(lines).right_stream()
+            };
+            std::future::ready(Ok::<_, Infallible>(hyper::Response::new(StreamBody::new(
+                body,
+            ))))
+        });
+        let cluster = Kubernetes {
+            client: kube::Client::new(service, "default"),
+            lease: Lease::default(),
+            telemetry: Telemetry::silent(),
+        };
+        (cluster, asked)
+    }
+
+    fn node(name: &str, version: &str) -> Value {
+        json!({"metadata": {"name": name, "resourceVersion": version, "uid": name}})
+    }
+
+    fn list(version: &str, nodes: &[Value]) -> Vec<Value> {
+        let meta = json!({"resourceVersion": version});
+        vec![json!({"apiVersion": "v1", "kind": "NodeList", "metadata": meta, "items": nodes})]
+    }
+
+    fn event(kind: &str, object: Value) -> Value {
+        json!({"type": kind, "object": object})
+    }
+
+    fn bookmark(version: &str) -> Value {
+        let meta = json!({"resourceVersion": version});
+        let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": meta});
+        event("BOOKMARK", object)
+    }
+
+    /// Follows until the copy is as expected, and `count` questions were asked.
+    async fn check(answers: Vec<Vec<Value>>, expect: &[&str], count: usize) -> Vec<String> {
+        let (cluster, asked) = api(answers);
+        let (copy, wake) = (Followed::default(), Arc::new(Notify::new()));
+        assert!(!copy.heard_within(PATIENCE), "before the first list");
+        let name = |node: &Node| node.metadata.name.clone();
+        let following = follow(cluster, name, copy.clone(), Arc::clone(&wake));
+        let mut looks = tokio::time::interval(Duration::from_millis(5));
+        let arrived = async {
+            loop {
+                looks.tick().await;
+                let names: Vec<String> = copy.lock().objects.keys().cloned().collect();
+                if names == expect && asked.lock().unwrap().len() >= count {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = following => panic!("it ended"),
+            done = tokio::time::timeout(PATIENCE, arrived) => done.expect("in time"),
+        }
+        assert!(copy.heard_within(PATIENCE) && !copy.heard_within(Duration::ZERO));
+        let asked = asked.lock().unwrap();
+        asked.clone()
+    }
+
+    #[tokio::test]
+    async fn h24_a_watch_that_is_too_old_lists_again_what_is_there_now() {
+        let gone = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "metadata": {},
+            "code": 410, "reason": "Expired", "message": "too old"});
+        let answers = vec![
+            list("5", &[node("a", "3"), node("b", "4")]),
+            vec![event("ADDED", node("c", "6")), event("ERROR", gone)],
+            // The deletions of `a` and `c` were missed.
+            list("20", &[node("b", "4")]),
+            vec![
+                event("DELETED", node("b", "21")),
+                event("ADDED", node("d", "22")),
+            ],
+        ];
+        let asked = check(answers, &["d"], 4).await;
+        for list in [&asked[0], &asked[2]] {
+            // Without a version: the newest, not what some cache has.
+            assert!(
+                list.contains("limit=500") && !list.contains("resourceVersion"),
+                "{list}"
+            );
+        }
+        for (watch, version) in [(&asked[1], "5"), (&asked[3], "20")] {
+            for part in [
+                "watch=true",
+                "allowWatchBookmarks=true",
+                "timeoutSeconds=30",
+            ] {
+                assert!(watch.contains(part), "{watch}");
+            }
+            assert!(
+                watch.ends_with(&format!("resourceVersion={version}")),
+                "{watch}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn h24_a_watch_goes_on_from_the_last_bookmark() {
+        let answers = vec![
+            list("5", &[node("a", "3")]),
+            vec![event("MODIFIED", node("a", "6")), bookmark("90")],
+            vec![],
+        ];
+        let asked = check(answers, &["a"], 3).await;
+        assert!(asked[2].ends_with("resourceVersion=90"), "{}", asked[2]);
+    }
+
+    #[test]
+    fn each_sign_of_life_is_news_and_only_a_change_is_a_change() {
+        let copy = Followed::default();
+        assert_eq!(copy.news(), None);
+        copy.set([("a".to_owned(), 1)].into());
+        assert_eq!(copy.news(), Some([("a".to_owned(), 1)].into()));
+        assert_eq!(copy.news(), None);
+        assert!(!copy.change("a".into(), Some(1)), "a heartbeat");
+        assert!(copy.news().is_some());
+        copy.lock().alive();
+        assert!(copy.news().is_some(), "a bookmark");
+        assert!(copy.change("a".into(), None));
+        assert_eq!(copy.news(), Some(BTreeMap::new()));
     }
 }

@@ -9,6 +9,8 @@ use nodemend_lab::{Double, Reply as Says};
 
 use super::{Direct, Error, Reply, Server, Servers, Signer};
 
+mod tls;
+
 const PATIENCE: Span = Span::seconds(20);
 
 fn connection(urls: &[&str]) -> Connection {

@@ -25,8 +25,10 @@ const MAX_SECRET: u64 = 4096;
 const REVIEW_TTL: Span = Span::seconds(60);
 /// How many answers are remembered.
 const MAX_REVIEWS: usize = 256;
-/// Questions to the API at the same time; more wait.
+/// Questions to the API at the same time.
 const REVIEWS_AT_ONCE: usize = 8;
+/// Requests that ask or wait for their turn: strangers' must not fill every place.
+const REVIEW_LINE: usize = 32;
 
 /// Who may deliver.
 #[derive(Debug)]
@@ -143,6 +145,7 @@ pub struct Reviews {
     /// The users that may deliver.
     users: Vec<String>,
     known: Mutex<BTreeMap<String, Known>>,
+    line: Semaphore,
     at_once: Semaphore,
 }
 
@@ -162,6 +165,7 @@ impl Reviews {
             audience,
             users: accounts.iter().map(user).collect(),
             known: Mutex::default(),
+            line: Semaphore::new(REVIEW_LINE),
             at_once: Semaphore::new(REVIEWS_AT_ONCE),
         }
     }
@@ -180,6 +184,10 @@ impl Reviews {
         if let Some(known) = self.lock().get(&key).filter(|known| known.counts(now)) {
             return Ok(known.user.clone());
         }
+        let _place = self.line.try_acquire().map_err(|_| {
+            let text = "too many tokens are being reviewed";
+            Refused::new(Refusal::Overloaded, text)
+        })?;
         let _turn = self.at_once.acquire().await;
         let answer = self.api.review(token, &self.audience).await;
         let user = answer.map_err(|error| {

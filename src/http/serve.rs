@@ -35,6 +35,8 @@ use super::webhook::{Refusal, Refused};
 
 /// The largest head of a request, in bytes.
 const MAX_HEAD: usize = 32 * 1024;
+/// What a newcomer is told where every place is at work, unless it speaks TLS.
+const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
 /// How long to wait after the system refused to hand out a connection.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -162,6 +164,10 @@ impl Server {
     ) {
         let most = self.bounds.connections;
         let Some((id, displaced)) = self.places().enter(peer.ip().to_canonical(), most) else {
+            if self.tls.is_none() {
+                // So little fits into a new socket; if it does not, the end says the same.
+                let _ = stream.try_write(FULL);
+            }
             (self.cut)(Refusal::Overloaded);
             return;
         };

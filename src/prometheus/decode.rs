@@ -1,8 +1,12 @@
 //! The decoding of query answers: anything but a complete instant vector of finite
 //! numbers is an error.
 
+use std::fmt;
+
 use nodemend_core::evidence::identity::Labels;
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::Error;
 
@@ -16,6 +20,9 @@ pub struct Sample {
     /// Its value, finite.
     pub value: f64,
 }
+
+/// No fleet has more series; the rest of an answer is only counted.
+const MOST: usize = 2_000_000;
 
 #[derive(Deserialize)]
 struct Envelope {
@@ -31,7 +38,14 @@ struct Envelope {
 #[serde(rename_all = "camelCase")]
 struct Data {
     result_type: String,
-    result: serde_json::Value,
+    result: List,
+}
+
+/// What Prometheus says where it refuses.
+#[derive(Deserialize)]
+struct Excuse {
+    #[serde(default)]
+    error: String,
 }
 
 #[derive(Deserialize)]
@@ -56,19 +70,98 @@ pub fn decode(body: &[u8], max_series: usize) -> Result<Vec<Sample>, Error> {
     if data.result_type != "vector" {
         return Err(Error::Type(data.result_type));
     }
-    let samples: Vec<RawSample> =
-        serde_json::from_value(data.result).map_err(|error| Error::Shape(error.to_string()))?;
-    if samples.len() > max_series {
-        return Err(Error::TooMany(samples.len(), max_series));
+    let List {
+        samples,
+        more,
+        others,
+    } = data.result;
+    if others > 0 {
+        return Err(Error::Shape("a series is no object".into()));
+    }
+    let count = samples.len() + more;
+    if count > max_series.min(MOST) {
+        return Err(Error::TooMany(count, max_series.min(MOST)));
     }
     samples.into_iter().map(read).collect()
 }
 
 /// What Prometheus says in a body that does not come with status 200.
 pub(super) fn refusal(body: &[u8]) -> String {
-    match serde_json::from_slice::<Envelope>(body) {
-        Ok(envelope) => start(&envelope.error),
+    match serde_json::from_slice::<Excuse>(body) {
+        Ok(excuse) => start(&excuse.error),
         Err(_) => "not in the words of Prometheus".into(),
+    }
+}
+
+/// A result of any type, read as it comes: of an answer of many megabytes nothing is kept
+/// but what is asked for.
+#[derive(Default)]
+struct List {
+    samples: Vec<RawSample>,
+    /// Objects beyond `MOST`.
+    more: usize,
+    /// What is no object.
+    others: usize,
+}
+
+impl<'de> Deserialize<'de> for List {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Elements;
+        impl<'de> Visitor<'de> for Elements {
+            type Value = List;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List, A::Error> {
+                let mut list = List::default();
+                while list.samples.len() < MOST {
+                    match seq.next_element()? {
+                        Some(Element::Series(sample)) => list.samples.push(sample),
+                        Some(Element::Other) => list.others += 1,
+                        None => return Ok(list),
+                    }
+                }
+                while seq.next_element::<IgnoredAny>()?.is_some() {
+                    list.more += 1;
+                }
+                Ok(list)
+            }
+        }
+        from.deserialize_seq(Elements)
+    }
+}
+
+enum Element {
+    Series(RawSample),
+    /// A part of a scalar or a string.
+    Other,
+}
+
+impl<'de> Deserialize<'de> for Element {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Element;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a series, a number or a text")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Element, A::Error> {
+                RawSample::deserialize(MapAccessDeserializer::new(map)).map(Element::Series)
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<Element, E> {
+                Ok(Element::Other)
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<Element, E> {
+                Ok(Element::Other)
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<Element, E> {
+                Ok(Element::Other)
+            }
+            fn visit_str<E>(self, _: &str) -> Result<Element, E> {
+                Ok(Element::Other)
+            }
+        }
+        from.deserialize_any(Any)
     }
 }
 
@@ -137,6 +230,22 @@ mod tests {
             &Err("refused: bad"),
         );
         check(r#"{"status":"success"}"#, &Err("no data"));
+        let other = |kind: &str, result: &str| {
+            format!(r#"{{"status":"success","data":{{"resultType":"{kind}","result":{result}}}}}"#)
+        };
+        check(&other("string", r#"[1,"x"]"#), &Err("string"));
+        let range = r#"[{"metric":{},"values":[[1,"2"],[2,"2"]]}]"#;
+        check(&other("matrix", range), &Err("matrix"));
+        for result in [
+            "[1]", r#"["x"]"#, "[[]]", "[null]", "{}", "null", "7", "[{}]",
+        ] {
+            check(&other("vector", result), &Err("not an answer"));
+        }
+        // The type may come last.
+        let last = format!(
+            r#"{{"status":"success","data":{{"result":[{sample}],"resultType":"vector"}}}}"#
+        );
+        check(&last, &Ok(1));
     }
 
     #[test]

@@ -16,9 +16,9 @@ pub use decode::{Sample, decode};
 pub use poll::poll;
 pub use probe::{Prober, samples};
 
-/// More series than this in one answer are a mistake in the rule, unless the fleet is large.
+/// More series than this in one answer are a mistake in the rule, in a small fleet.
 pub const MAX_SERIES: usize = 10_000;
-/// And of a large fleet no sane rule has more series a node.
+/// And this many for each node in a large one: each may have some disks.
 const SERIES_PER_NODE: usize = 20;
 
 /// Why an answer cannot be used.

@@ -65,12 +65,16 @@ impl Prober {
 impl Probes for Prober {
     async fn probe(&self, node: &NodeView, confirm: &Confirm) -> Reading {
         let reading = self.read(node, confirm).await;
-        tracing::info!(
-            node = node.name,
-            metric = confirm.metric,
-            ?reading,
-            "node probed"
-        );
+        // Not every sample: there may be very many.
+        let said = match &reading {
+            Reading::Samples(values) => {
+                let highest = values.iter().copied().reduce(f64::max);
+                format!("{} samples, the highest {highest:?}", values.len())
+            }
+            other => format!("{other:?}"),
+        };
+        let (node, metric) = (&node.name, &confirm.metric);
+        tracing::info!(node, metric, said, "node probed");
         reading
     }
 }

@@ -1,8 +1,8 @@
 //! What a leader hears: the watches, the rules' answers, Alertmanager's.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use nodemend_core::api::{AlertGroup, AlertGroupSpec, NodeSelector, RepairPause, RepairPolicy};
@@ -122,16 +122,21 @@ impl Sources {
             return;
         };
         let (telemetry, wake) = (leader.telemetry.clone(), Arc::clone(&self.wake));
+        let rules = self.loaded.rules.to_vec();
+        let (failing, count) = (Failing::default(), rules.len());
         let heard = move |rule: &Rule, answer: Answer, took: Duration| {
             let ok = matches!(answer, Answer::Series { .. });
             telemetry.rule_evaluated(took.as_secs_f64(), ok);
-            telemetry.source_up(Source::Prometheus, ok);
+            // One rule that it refuses does not make the source look down.
+            telemetry.source_up(
+                Source::Prometheus,
+                failing.heard(&rule.name, &answer) < count,
+            );
             let name = rule.name.clone();
             // The receiver goes first only when the term is over, or the rules change.
             let _ = sender.send(Input::Rule { name, answer });
             wake.notify_one();
         };
-        let rules = self.loaded.rules.to_vec();
         let polling = self.tasks.spawn(prometheus::poll(client, rules, heard));
         self.polling = Some(polling);
     }
@@ -167,7 +172,7 @@ impl Sources {
         let mut inputs = Vec::new();
         if let Some(nodes) = self.nodes.news() {
             if let Some(prometheus) = &self.prometheus {
-                prometheus.covers(nodes.len());
+                prometheus.expect(nodes.len());
             }
             inputs.push(Input::Nodes(nodes.into_values().collect()));
         }
@@ -200,6 +205,34 @@ impl Sources {
     }
 }
 
+/// Which rules have no usable answer now; each change of that is told once.
+#[derive(Default)]
+struct Failing(Mutex<BTreeSet<String>>);
+
+impl Failing {
+    /// How many there are after this answer.
+    fn heard(&self, rule: &str, answer: &Answer) -> usize {
+        let mut failing = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match answer {
+            Answer::Failed(error) => {
+                if failing.insert(rule.to_owned()) {
+                    tracing::warn!(
+                        rule,
+                        error,
+                        "a rule has no usable answer, what it says is unknown"
+                    );
+                }
+            }
+            Answer::Series { .. } => {
+                if failing.remove(rule) {
+                    tracing::info!(rule, "a rule has an answer again");
+                }
+            }
+        }
+        failing.len()
+    }
+}
+
 /// A node as it is followed: heartbeats change nothing of it, and patches read it live.
 fn followed_node(node: &k8s_openapi::api::core::v1::Node) -> NodeView {
     NodeView {
@@ -214,5 +247,30 @@ pub(super) fn pause(object: RepairPause) -> Pause {
         selector: object.spec.node_selector,
         policy: object.spec.policy,
         until: object.spec.until,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_that_breaks_breaks_alone() {
+        let failing = Failing::default();
+        let failed = || Answer::Failed("too hard".into());
+        let sound = || Answer::Series {
+            firing: vec![],
+            present: None,
+        };
+        for (rule, answer, expect) in [
+            ("a", sound(), 0),
+            ("b", failed(), 1),
+            ("b", failed(), 1),
+            ("a", failed(), 2),
+            ("b", sound(), 1),
+            ("a", sound(), 0),
+        ] {
+            assert_eq!(failing.heard(rule, &answer), expect);
+        }
     }
 }

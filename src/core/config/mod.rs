@@ -260,7 +260,7 @@ impl Default for Limits {
 }
 
 /// How a server is asked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Connection {
     /// Base URLs, http or https, in order of preference.
     pub urls: Vec<String>,
@@ -274,6 +274,20 @@ pub struct Connection {
     pub identity: Option<(String, String)>,
     /// Headers of every request, by their names in lower case.
     pub headers: BTreeMap<String, String>,
+}
+
+/// Shows of headers only the names: a value may be a secret.
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("urls", &self.urls)
+            .field("timeout", &self.timeout)
+            .field("credentials", &self.credentials)
+            .field("ca_file", &self.ca_file)
+            .field("identity", &self.identity)
+            .field("headers", &self.headers.keys())
+            .finish()
+    }
 }
 
 /// Who asks. Secrets are in files, which are read again whenever they are needed.

@@ -740,6 +740,11 @@ fn a_connection_is_read_whole() {
         bearer.headers,
         [("x-scope-orgid".to_owned(), "team".to_owned())].into()
     );
+    let shown = format!("{bearer:?}");
+    assert!(
+        shown.contains("x-scope-orgid") && !shown.contains("team"),
+        "{shown}"
+    );
     let basic = read("{auth: {basic: {username: u, passwordFile: /p}}}");
     let expect = Credentials::Basic {
         username: "u".into(),

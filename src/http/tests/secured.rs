@@ -12,6 +12,7 @@ const AM: &str = "system:serviceaccount:monitoring:am";
 struct Api {
     users: Mutex<BTreeMap<String, Result<Option<String>, CallError>>>,
     asked: Mutex<Vec<(String, String)>>,
+    hangs: std::sync::atomic::AtomicBool,
 }
 
 impl Api {
@@ -36,6 +37,9 @@ impl TokenReviews for Api {
             .push((token.into(), audience.into()));
         let users = self.users.lock().unwrap();
         let answer = users.get(token).cloned().unwrap_or(Ok(None));
+        if self.hangs.load(Ordering::Relaxed) {
+            return Box::pin(std::future::pending());
+        }
         Box::pin(std::future::ready(answer))
     }
 }
@@ -137,6 +141,34 @@ fn h66_strangers_tokens_do_not_push_out_what_is_known() {
     assert_eq!(api.asked(), 301);
     assert_eq!(status(&hook, "Bearer 0"), 401);
     assert_eq!(api.asked(), 302, "the oldest was forgotten");
+}
+
+#[test]
+fn h3_h68_strangers_tokens_that_wait_for_the_api_keep_nobody_else_waiting() {
+    let api = Arc::new(Api::default());
+    api.know("good", Ok(Some(AM)));
+    let hook = hook(Auth::AnyOf(vec![by_review(&api)]), LIMITS);
+    assert_eq!(status(&hook, "Bearer good"), 200);
+    api.hangs.store(true, Ordering::Relaxed);
+    let mut waiting = Vec::new();
+    for number in 0..300 {
+        let request = post(PAYLOAD, &[("authorization", &format!("Bearer {number}"))]);
+        let mut answer = Box::pin(hook.router.clone().oneshot(request));
+        match answer.as_mut().now_or_never() {
+            None => waiting.push(answer),
+            Some(shed) => assert_eq!(shed.unwrap().status(), 503),
+        }
+    }
+    assert_eq!(waiting.len(), 32);
+    assert_eq!(api.asked(), 1 + 8, "no more at once than the API stands");
+    assert_eq!(
+        status(&hook, "Bearer good"),
+        200,
+        "who is known need not ask"
+    );
+    drop(waiting);
+    api.hangs.store(false, Ordering::Relaxed);
+    assert_eq!(status(&hook, "Bearer stranger"), 401);
 }
 
 #[test]

@@ -122,13 +122,21 @@ fn client(
     shows: Option<&Pair>,
     versions: &[&'static SupportedProtocolVersion],
 ) -> TlsConnector {
+    TlsConnector::from(Arc::new(client_config(trusts, shows, versions)))
+}
+
+fn client_config(
+    trusts: &Authority,
+    shows: Option<&Pair>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(trusts.der().clone()).unwrap();
     let builder = ClientConfig::builder_with_provider(default_provider().into())
         .with_protocol_versions(versions)
         .unwrap()
         .with_root_certificates(roots);
-    let config = match shows {
+    match shows {
         None => builder.with_no_client_auth(),
         Some(pair) => {
             let chain = CertificateDer::pem_slice_iter(pair.cert.as_bytes());
@@ -136,8 +144,7 @@ fn client(
             let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).unwrap();
             builder.with_client_auth_cert(chain, key).unwrap()
         }
-    };
-    TlsConnector::from(Arc::new(config))
+    }
 }
 
 /// Delivers once; the status, or none if the connection did not get that far.
@@ -282,6 +289,23 @@ async fn h67_new_certificates_and_authorities_count_without_a_restart() {
 }
 
 #[tokio::test]
+async fn h67_who_was_let_in_before_is_verified_anew() {
+    let (old, new) = (authority(), authority());
+    for versions in [&[&version::TLS12], &[&version::TLS13]] {
+        let site = Site::new(&issue(&old, &["nodemend.example"]), Some(&old));
+        let hook = hook(Auth::AnyOf(vec![by_certificate(&["am.example"])]), LIMITS);
+        let address = serve_tls(site.tls(true), &hook, Bounds::default()).await;
+        // It would resume its session.
+        let known = client(&old, Some(&issue(&old, &["am.example"])), versions);
+        for _ in 0..2 {
+            assert_eq!(deliver_by(known.clone(), address, "").await, Some(200));
+        }
+        std::fs::write(site.path("ca"), new.pem()).unwrap();
+        assert_eq!(deliver_by(known, address, "").await, None);
+    }
+}
+
+#[tokio::test]
 async fn h68_a_slow_handshake_is_cut_off_and_plain_http_refused() {
     let ours = authority();
     let site = Site::new(&issue(&ours, &["nodemend.example"]), None);
@@ -301,6 +325,20 @@ async fn h68_a_slow_handshake_is_cut_off_and_plain_http_refused() {
     }
     let client = client(&ours, None, rustls::ALL_VERSIONS);
     assert_eq!(deliver_by(client, address, "").await, Some(200));
+}
+
+#[tokio::test]
+async fn h68_nobody_gets_to_speak_http_2() {
+    let ours = authority();
+    let site = Site::new(&issue(&ours, &["nodemend.example"]), None);
+    let hook = hook(Auth::Anonymous, LIMITS);
+    let address = serve_tls(site.tls(false), &hook, Bounds::default()).await;
+    let mut config = client_config(&ours, None, rustls::ALL_VERSIONS);
+    for (offers, expect) in [(&["h2"][..], None), (&["h2", "http/1.1"], Some(200))] {
+        config.alpn_protocols = offers.iter().map(|name| name.as_bytes().into()).collect();
+        let client = TlsConnector::from(Arc::new(config.clone()));
+        assert_eq!(deliver_by(client, address, "").await, expect, "{offers:?}");
+    }
 }
 
 #[test]
