@@ -66,6 +66,7 @@ impl Index {
     }
 
     /// Of these nodes, and with the same jobs.
+    #[must_use]
     pub fn of<'a>(&self, nodes: impl IntoIterator<Item = &'a NodeView>) -> Self {
         let mut index = Self::new(self.cluster_jobs.clone());
         for node in nodes {

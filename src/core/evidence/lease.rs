@@ -77,18 +77,18 @@ impl Read {
 }
 
 impl Evidence {
-    /// `renewed` is what the lease says of its last renewal; none if there is no lease,
-    /// an error if it could not be read.
+    /// `renewed` is what the lease says of its last renewal; none if there is no lease, an
+    /// error if it could not be read.
     pub(super) fn fold_lease(
         &mut self,
         uid: String,
-        renewed: Result<Option<Timestamp>, String>,
+        renewed: Result<Option<Timestamp>, ()>,
         now: Timestamp,
     ) {
         let before = self.leases.remove(&uid).and_then(|seen| seen.read);
         let read = match renewed {
             Ok(renewed) => Some(Read::then(before, renewed, now)),
-            Err(_) => before,
+            Err(()) => before,
         };
         self.leases.insert(uid, Seen { asked: now, read });
     }

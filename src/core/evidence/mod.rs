@@ -201,7 +201,7 @@ impl Evidence {
                 confirm,
                 reading,
             } => self.fold_probe(uid, confirm, &reading, now),
-            Input::Lease { uid, renewed } => self.fold_lease(uid, renewed, now),
+            Input::Lease { uid, renewed } => self.fold_lease(uid, renewed.map_err(|_| ()), now),
             Input::Restore {
                 uid,
                 signals,

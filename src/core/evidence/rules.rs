@@ -66,6 +66,10 @@ impl Slots {
         slot.and_then(|slot| self.marks.get(slot)) == Some(&true)
     }
 
+    fn moved(&self, to: impl Fn(usize) -> Option<usize>) -> Self {
+        Self::of(self.iter().filter_map(to))
+    }
+
     fn iter(&self) -> impl Iterator<Item = usize> {
         let marked = self.marks.iter().enumerate();
         marked.filter(|(_, mark)| **mark).map(|(slot, _)| slot)
@@ -86,9 +90,8 @@ impl RuleEvidence {
 
     /// The nodes have other slots now; those without one are gone.
     pub fn renumber(&mut self, slot: impl Fn(usize) -> Option<usize>) {
-        let moved = |slots: &Slots| Slots::of(slots.iter().filter_map(&slot));
-        self.firing = moved(&self.firing);
-        self.present = self.present.as_ref().map(moved);
+        self.firing = self.firing.moved(&slot);
+        self.present = self.present.as_ref().map(|present| present.moved(&slot));
     }
 
     /// As an earlier leader knew it: the node's series was there then.
