@@ -9,6 +9,8 @@ mod cluster;
 mod invariants;
 mod probes;
 mod prometheus;
+#[cfg(test)]
+mod tests;
 
 pub use alertmanager::HARDWARE_ALERT;
 pub use alerts::Alerts;
@@ -198,12 +200,20 @@ impl World {
         let faults = state.faults.entry(node.to_owned()).or_default();
         faults.insert(fault);
         if fault == Fault::KubeletDown {
-            let (version, now) = (state.bump(), state.now);
+            let now = state.now;
             state.silent.entry(node.to_owned()).or_insert(now);
-            if let Some(node) = state.nodes.get_mut(node) {
-                node.conditions = ready("Unknown");
-                node.resource_version = version;
-            }
+            drop(state);
+            self.lose_sight(node);
+        }
+    }
+
+    /// The control plane no longer hears of a node's kubelet, though it runs.
+    pub fn lose_sight(&self, node: &str) {
+        let mut state = self.0.borrow_mut();
+        let version = state.bump();
+        if let Some(node) = state.nodes.get_mut(node) {
+            node.conditions = ready("Unknown");
+            node.resource_version = version;
         }
     }
 
