@@ -99,17 +99,22 @@ impl Fleet {
         }
     }
 
-    fn decide(&self, second: i64) -> (Vec<Verdict>, Vec<String>, Scopes) {
-        let world = World {
+    fn world<'a>(&'a self, rules: &'a Rules) -> World<'a> {
+        World {
             evidence: &self.evidence,
-            rules: &Rules::default(),
+            rules,
             policies: &self.policies,
             limits: &self.limits,
             repairs: &self.repairs,
             reservations: &[],
             starts: &self.starts,
             pauses: &self.pauses,
-        };
+        }
+    }
+
+    fn decide(&self, second: i64) -> (Vec<Verdict>, Vec<String>, Scopes) {
+        let rules = Rules::default();
+        let world = self.world(&rules);
         let nodes = self.evidence.nodes();
         let mut verdicts: Vec<Verdict> =
             nodes.map(|node| judge(node, &world, at(second))).collect();
@@ -381,4 +386,43 @@ fn a_running_repair_pauses_for_a_storm_and_for_a_person_also_without_node_or_pol
     assert_eq!(paused(&fleet, &older, 120), Some(Reason::Paused));
     fleet.pauses[0].policy = Some("other".into());
     assert_eq!(paused(&fleet, &older, 120), None);
+}
+
+/// Whose leases are to be read.
+fn to_be_read(fleet: &Fleet, second: i64) -> Vec<String> {
+    let (verdicts, _, _) = fleet.decide(second);
+    let nodes = to_read(&verdicts, &fleet.world(&Rules::default()), at(second));
+    nodes.into_iter().map(|node| node.name).collect()
+}
+
+#[test]
+fn h21_a_node_of_which_nothing_is_heard_waits_for_the_word_of_its_lease() {
+    for read in [true, false] {
+        let mut fleet = Fleet::new(10, 0);
+        fleet.change = |node| {
+            if node.name == "n000" {
+                node.conditions[0].status = "Unknown".into();
+            }
+        };
+        for second in (0..60).step_by(10) {
+            fleet.see(10, 0, second);
+            assert_eq!(to_be_read(&fleet, second), ["n000"], "at {second}");
+            if read {
+                let (uid, renewed) = ("n000".into(), Ok(None));
+                let lease = Input::Lease { uid, renewed };
+                fleet.evidence.fold(lease, at(second));
+                assert_eq!(to_be_read(&fleet, second + 9), Vec::<String>::new());
+            }
+        }
+        fleet.see(10, 0, 60);
+        let expect = if read {
+            (VerdictKind::Due, vec![])
+        } else {
+            (VerdictKind::Held, vec![Reason::Contradicted])
+        };
+        // Admission would start it.
+        let (verdicts, admitted, _) = fleet.decide(60);
+        assert_eq!((verdicts[0].kind, verdicts[0].reasons.clone()), expect);
+        assert_eq!(admitted.len(), usize::from(read));
+    }
 }

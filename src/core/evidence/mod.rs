@@ -546,7 +546,7 @@ impl Evidence {
     /// name, unless they disagree for long.
     fn raw(&self, look: &Look<'_>, name: &str) -> SignalState {
         let Some(rule) = look.rules.get(name) else {
-            return self.alerted(look.node, name, look.now);
+            return self.alerted(look, name);
         };
         let patience = Span::seconds(2 * u32::try_from(rule.interval.as_seconds()).unwrap_or(0));
         let disputed = look.clocks.and_then(|clocks| clocks.disputes.get(name));
@@ -556,16 +556,13 @@ impl Evidence {
         self.polled(look, rule)
     }
 
-    fn alerted(&self, node: &NodeView, name: &str, now: Timestamp) -> SignalState {
-        if self
-            .nodes
-            .get(&node.name)
-            .is_none_or(|known| known.uid != node.uid)
-        {
+    fn alerted(&self, look: &Look<'_>, name: &str) -> SignalState {
+        if look.slot.is_none() {
             return SignalState::Unknown;
         }
-        let delivered = self.alerts.of(name, &node.name);
-        self.alertmanager.state(name, delivered, node, now)
+        let delivered = self.alerts.of(name, &look.node.name);
+        self.alertmanager
+            .state(name, delivered, look.node, look.now)
     }
 }
 

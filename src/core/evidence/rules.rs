@@ -31,7 +31,8 @@ pub(super) struct RuleEvidence {
     failed: Option<(Timestamp, String)>,
     firing: Slots,
     present: Option<Slots>,
-    /// When each node's series was last seen, by UID.
+    /// When each node's series was last seen, by UID; not longer ago than its
+    /// `keep_firing_for`.
     fired: BTreeMap<String, Fired>,
 }
 
@@ -105,18 +106,7 @@ impl RuleEvidence {
         self.fired.retain(|_, fired| keep.after(fired.at) >= now);
     }
 
-    fn fires_on(&self, uid: &str, keep: Span, now: Timestamp) -> bool {
-        let fired = self.fired.get(uid);
-        fired.is_some_and(|fired| !fired.cleared && keep.after(fired.at) >= now)
-    }
-
-    fn state(
-        &self,
-        rule: &Rule,
-        node: &NodeView,
-        slot: Option<usize>,
-        now: Timestamp,
-    ) -> SignalState {
+    fn state(&self, node: &NodeView, slot: Option<usize>, now: Timestamp) -> SignalState {
         let young = |at| MAX_STALENESS.after(at) >= now && at <= CLOCK_SKEW.after(now);
         if self.failed.is_some() || !self.at.is_some_and(young) {
             return SignalState::Unknown;
@@ -132,7 +122,8 @@ impl RuleEvidence {
         }
         // A dying node takes its exporter along: its last word holds for a while.
         let alone = present.count > 0 && !node.ready();
-        if alone && self.fires_on(&node.uid, rule.keep_firing_for, now) {
+        let fired = self.fired.get(&node.uid);
+        if alone && fired.is_some_and(|fired| !fired.cleared) {
             return SignalState::Firing;
         }
         SignalState::Unknown
@@ -184,7 +175,7 @@ impl Evidence {
         self.rules
             .get(&rule.name)
             .map_or(SignalState::Unknown, |evidence| {
-                evidence.state(rule, look.node, look.slot, look.now)
+                evidence.state(look.node, look.slot, look.now)
             })
     }
 
@@ -205,7 +196,7 @@ impl Evidence {
         if about.peek().is_none() && !self.alertmanager.lists(&rule.name, look.node) {
             return false;
         }
-        let alerted = self.alerted(look.node, &rule.name, look.now);
+        let alerted = self.alerted(look, &rule.name);
         match (self.polled(look, rule), alerted) {
             (SignalState::Firing, SignalState::Clear) => {
                 let resolved =
@@ -214,11 +205,8 @@ impl Evidence {
                 resolved.max() > since && since.is_some()
             }
             (SignalState::Clear, SignalState::Firing) => {
-                let fired = self
-                    .rules
-                    .get(&rule.name)
-                    .and_then(|rule| rule.fired.get(&look.node.uid));
-                fired.is_none_or(|fired| rule.keep_firing_for.after(fired.at) < look.now)
+                let evidence = self.rules.get(&rule.name);
+                evidence.is_none_or(|evidence| !evidence.fired.contains_key(&look.node.uid))
             }
             _ => false,
         }

@@ -144,6 +144,14 @@ fn h78_a_dying_node_keeps_its_last_word_for_a_while() {
         SignalState::Unknown,
         "the whole source is gone"
     );
+    // It is Ready again: its exporter is gone for another reason.
+    let nodes = vec![node("a", "True"), node("b", "True")];
+    evidence.fold(Input::Nodes(nodes), at(60));
+    evidence.fold(answer(&[], Some(&["b"])), at(60));
+    assert_eq!(state(&mut evidence, 0, 60), SignalState::Unknown);
+    let nodes = vec![node("a", "False"), node("b", "True")];
+    evidence.fold(Input::Nodes(nodes), at(60));
+    assert_eq!(state(&mut evidence, 0, 60), SignalState::Firing);
     evidence.fold(answer(&[], Some(&["b"])), at(1000));
     assert_eq!(
         state(&mut evidence, 0, 1000),
@@ -744,7 +752,7 @@ fn an_alert_and_a_poll_of_one_name_that_disagree_for_two_intervals_are_unknown()
         (
             "it was resolved before it fired",
             fires(),
-            resolved(-10),
+            alert(0, None, Some(-10)),
             [Firing, Firing, Firing],
         ),
         (
@@ -803,4 +811,86 @@ fn an_alert_that_outlives_its_series_by_keep_firing_for_is_no_disagreement() {
     );
     evidence.fold(clear(), at(991));
     assert_eq!(state(&mut evidence, 0, 991), SignalState::Unknown);
+}
+
+#[test]
+fn one_word_after_a_gap_is_not_enough_for_a_fault() {
+    let (rules, mut slow) = (Rules::from_iter([rule(0)]), policy());
+    slow.faults[0].for_ = Span::minutes(10);
+    let mut evidence = with_nodes("True");
+    let failed = || Input::Rule {
+        name: "R".into(),
+        answer: Answer::Failed("503".into()),
+    };
+    let fires = || answer(&["a"], Some(&["a", "b"]));
+    for (now, input, expect) in [
+        (0, fires(), Truth::True),
+        (30, failed(), Truth::Unknown),
+        (60, fires(), Truth::Unknown),
+        (89, fires(), Truth::Unknown),
+        (90, fires(), Truth::True),
+    ] {
+        evidence.fold(input, at(now));
+        evidence.settle(&rules, std::slice::from_ref(&slow), at(now));
+        let node = evidence.node("a").expect("folded");
+        let (truth, since) = evidence.fault(node, &slow, "f", &rules, at(now));
+        assert_eq!(truth, expect, "at {now}");
+        assert!(since.is_some(), "at {now}");
+    }
+}
+
+#[test]
+fn alerts_are_joined_to_nodes_that_come_later_and_parted_from_those_that_go() {
+    let rules = Rules::default();
+    let named = StoredAlert {
+        name: "A".into(),
+        ..alert(0, Some(0), None)
+    };
+    let group = AlertGroupSpec {
+        alerts: [("f".to_owned(), named)].into(),
+        ..AlertGroupSpec::default()
+    };
+    let mut evidence = Evidence::default();
+    let object = || "o".to_owned();
+    let says =
+        |evidence: &Evidence, node: &NodeView| evidence.signal(node, "A", &rules, at(0)).state;
+    evidence.fold(
+        Input::Alerts {
+            object: object(),
+            group,
+        },
+        at(0),
+    );
+    let (here, elsewhere) = (node("a", "True"), node("b", "True"));
+    assert_eq!(
+        says(&evidence, &here),
+        SignalState::Unknown,
+        "no such node yet"
+    );
+    evidence.fold(Input::Nodes(vec![here.clone(), elsewhere.clone()]), at(0));
+    assert_eq!(says(&evidence, &here), SignalState::Firing);
+    evidence.fold(Input::Nodes(vec![elsewhere]), at(0));
+    assert_eq!(says(&evidence, &here), SignalState::Unknown, "it is gone");
+    evidence.fold(Input::Nodes(vec![here.clone()]), at(0));
+    evidence.fold(Input::AlertsGone { object: object() }, at(0));
+    assert_eq!(says(&evidence, &here), SignalState::Unknown);
+    assert_eq!(evidence.alerts.nodes("A").next(), None);
+}
+
+#[test]
+fn nothing_is_kept_of_nodes_that_are_gone_or_well() {
+    let (rules, policies) = (Rules::from_iter([rule(0)]), [policy()]);
+    let mut evidence = with_nodes("False");
+    evidence.fold(answer(&["a", "b"], Some(&["a", "b"])), at(0));
+    evidence.settle(&rules, &policies, at(0));
+    assert_eq!(evidence.clocks.len(), 2);
+    evidence.fold(Input::Nodes(vec![node("b", "True")]), at(30));
+    evidence.settle(&rules, &policies, at(30));
+    assert_eq!(evidence.clocks.len(), 1);
+    for now in [60, 120, 180] {
+        evidence.fold(Input::Nodes(vec![node("b", "True")]), at(now));
+        evidence.fold(answer(&[], Some(&["b"])), at(now));
+        evidence.settle(&rules, &policies, at(now));
+    }
+    assert!(evidence.clocks.is_empty(), "{:?}", evidence.clocks);
 }

@@ -393,6 +393,16 @@ fn what_is_listed_fires_and_what_is_not_is_clear() {
 }
 
 #[test]
+fn what_is_listed_is_joined_to_nodes_that_come_later() {
+    let alerts = vec![listed(&[("alertname", "A"), ("node", "c")], 0)];
+    let mut evidence = evidence(vec![asked(0, alerts, vec![])], 0);
+    let late = node("c", "True");
+    evidence.fold(Input::Nodes(vec![late.clone()]), at(0));
+    let found = evidence.signal(&late, "A", &Rules::default(), at(0)).state;
+    assert_eq!(found, SignalState::Firing);
+}
+
+#[test]
 fn a_member_that_just_started_proves_no_absence() {
     let young = |alerts| {
         Input::Asked(Asked {
