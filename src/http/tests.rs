@@ -312,8 +312,12 @@ fn h9_what_a_body_becomes_takes_room_from_the_others() {
         assert!(answer.as_mut().now_or_never().is_none());
         answer
     };
-    let plain = [(); 2].map(|()| waiting(large.clone(), &[("content-length", "100000")]));
+    let plain = [100_000, 100_000, 50_000].map(|length: usize| {
+        let announced = length.to_string();
+        waiting(large[..length].to_vec(), &[("content-length", &announced)])
+    });
     let one = gzip(&large);
+    // It has room for itself, and not for another.
     let inflating = waiting(one.clone(), &[("content-encoding", "gzip")]);
     let request = post(one, &[("content-encoding", "gzip")]);
     check_refused(&hook, request, 503, Refusal::Overloaded);
