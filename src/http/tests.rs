@@ -274,6 +274,16 @@ fn h9_a_compressed_body_is_bounded_by_what_it_becomes() {
     check_refused(&hook, post(small), 413, Refusal::BodyTooLarge);
     let fits = gzip(&vec![b' '; limits.max_body]);
     check_refused(&hook, post(fits), 400, Refusal::NotJson);
+    // Blocks without content: it becomes nothing, and never ends.
+    let header = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+    let endless = [&header[..], &[0, 0, 0, 0xff, 0xff].repeat(limits.max_body)].concat();
+    let parts: Vec<_> = endless
+        .chunks(1000)
+        .map(|part| Ok::<_, std::io::Error>(part.to_vec()))
+        .collect();
+    let mut request = post(vec![]);
+    *request.body_mut() = Body::from_stream(futures_util::stream::iter(parts));
+    check_refused(&hook, request, 413, Refusal::BodyTooLarge);
     // What is no gzip, is cut off, is damaged, or goes on behind its end.
     let good = gzip(PAYLOAD.as_bytes());
     let mut damaged = good.clone();
@@ -290,7 +300,7 @@ fn h9_a_compressed_body_is_bounded_by_what_it_becomes() {
 fn h9_what_a_body_becomes_takes_room_from_the_others() {
     let limits = Limits {
         max_body: 100_000,
-        max_requests: 4,
+        max_requests: 40,
     };
     let hook = hook(Auth::Anonymous, limits);
     let large = vec![b' '; limits.max_body];
@@ -302,8 +312,12 @@ fn h9_what_a_body_becomes_takes_room_from_the_others() {
         assert!(answer.as_mut().now_or_never().is_none());
         answer
     };
-    let plain = [(); 3].map(|()| waiting(large.clone(), &[("content-length", "100000")]));
+    let plain = [100_000, 100_000, 50_000].map(|length: usize| {
+        let announced = length.to_string();
+        waiting(large[..length].to_vec(), &[("content-length", &announced)])
+    });
     let one = gzip(&large);
+    // It has room for itself, and not for another.
     let inflating = waiting(one.clone(), &[("content-encoding", "gzip")]);
     let request = post(one, &[("content-encoding", "gzip")]);
     check_refused(&hook, request, 503, Refusal::Overloaded);

@@ -159,7 +159,7 @@ impl Texts {
         let chain = certificates(&files.cert, &self.cert)?;
         let mut config = builder.with_single_cert(chain, key).map_err(Error::Pair)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // A resumed session would outlive the authority that let it in.
+        // A resumed session would outlive the certificate that let it in.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Arc::new(config))

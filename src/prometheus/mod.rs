@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_series_fires_whatever_its_value_and_one_failure_fails_both() {
+    fn h14_a_series_fires_whatever_its_value_and_one_failure_fails_both() {
         let firing = || Ok(vec![sample("a", 1000.0, 0.0)]);
         let expect = Answer::Series {
             firing: labels(firing().unwrap()),

@@ -19,7 +19,7 @@ use crate::alertmanager::ask;
 use crate::app::load::Loaded;
 use crate::cluster::{Followed, follow, node_view};
 use crate::prometheus;
-use crate::telemetry::Source;
+use crate::telemetry::{About, Notice, Source};
 
 /// A watch that gave no sign of life for this long is unknown, not quiet.
 const SILENCE: Duration = Duration::from_secs(90);
@@ -43,6 +43,10 @@ pub(super) struct Sources {
     /// Whether Alertmanager, if there is one, answered or failed.
     asked: Arc<AtomicBool>,
     known: BTreeMap<String, AlertGroupSpec>,
+    /// Receivers that get deliveries with alerts left out.
+    shortened: BTreeSet<String>,
+    /// What is to be told people.
+    pub(super) notices: Vec<Notice>,
     /// They end when this is dropped.
     tasks: JoinSet<()>,
 }
@@ -66,6 +70,8 @@ impl Sources {
             heard: None,
             asked: Arc::new(AtomicBool::new(leader.alertmanager.is_none())),
             known: BTreeMap::new(),
+            shortened: BTreeSet::new(),
+            notices: Vec::new(),
             tasks: JoinSet::new(),
         };
         let cluster = || leader.cluster.clone();
@@ -194,7 +200,10 @@ impl Sources {
                         group: group.clone(),
                     }),
             );
-            self.known = groups;
+            let shortened = shortened(&groups);
+            let new = shortened.difference(&self.shortened);
+            self.notices.extend(new.map(|receiver| left_out(receiver)));
+            (self.known, self.shortened) = (groups, shortened);
         }
         for source in self.heard.iter_mut().chain([&mut self.answers]) {
             while let Ok(answer) = source.try_recv() {
@@ -202,6 +211,24 @@ impl Sources {
             }
         }
         inputs
+    }
+}
+
+/// The receivers of which some group was not told whole.
+fn shortened(groups: &BTreeMap<String, AlertGroupSpec>) -> BTreeSet<String> {
+    let groups = groups.values().filter(|group| group.truncated_at.is_some());
+    groups.map(|group| group.receiver.clone()).collect()
+}
+
+fn left_out(receiver: &str) -> Notice {
+    Notice {
+        about: About::Fleet,
+        reason: "AlertsLeftOut",
+        note: format!(
+            "Alertmanager leaves alerts out of what it sends to `{receiver}`: raise max_alerts \
+             there, or group by more labels"
+        ),
+        warning: true,
     }
 }
 
@@ -253,6 +280,23 @@ pub(super) fn pause(object: RepairPause) -> Pause {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn h4_receivers_that_alerts_are_left_out_for_are_told() {
+        let group = |receiver: &str, truncated_at| AlertGroupSpec {
+            receiver: receiver.into(),
+            truncated_at,
+            ..AlertGroupSpec::default()
+        };
+        let groups = [
+            ("1".to_owned(), group("whole", None)),
+            ("2".to_owned(), group("short", Some(now()))),
+            ("3".to_owned(), group("short", Some(now()))),
+        ];
+        let found = shortened(&groups.into());
+        assert_eq!(found, ["short".to_owned()].into());
+        assert!(left_out("short").note.contains("sends to `short`"));
+    }
 
     #[test]
     fn a_rule_that_breaks_breaks_alone() {

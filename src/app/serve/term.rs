@@ -203,8 +203,9 @@ impl Leader {
             unresolved: controller.evidence().unresolved(),
             duration_seconds: Some(clock.began.elapsed().as_secs_f64()),
         });
+        let heard = std::mem::take(&mut sources.notices);
         // In a storm the log has the rest.
-        for notice in notices.iter().take(MAX_NOTICES) {
+        for notice in heard.iter().chain(&notices).take(MAX_NOTICES) {
             if let Err(error) = self.cluster.publish(notice, now).await {
                 tracing::warn!(%error, "an Event could not be written");
                 break;

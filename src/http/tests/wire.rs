@@ -105,8 +105,10 @@ async fn h68_slow_heads_slow_bodies_and_idle_clients_are_cut_off() {
     .await;
     // Whatever a connection does, it ends.
     let bounds = Bounds {
+        head: Duration::from_hours(1),
+        request: Duration::from_hours(1),
         connection: Duration::from_millis(100),
-        ..Bounds::default()
+        connections: 4,
     };
     over_tcp(bounds, |address, hook| async move {
         assert_eq!(talk(address, "POST").await, "");
