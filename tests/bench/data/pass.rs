@@ -1,0 +1,151 @@
+//! Rules, policies, answers of Prometheus, and the leader's pass over them without its I/O.
+
+use jiff::Timestamp;
+use nodemend_core::api::Mode;
+use nodemend_core::config::{self, Document, Limits, Policy, Rule};
+use nodemend_core::decide::{self, Verdict, World};
+use nodemend_core::evidence::identity::Labels;
+use nodemend_core::evidence::{Answer, Evidence, Input};
+use nodemend_core::model::{NodeView, Span, VerdictKind};
+
+use super::names::NOW;
+
+/// One in this many nodes is sick.
+const SICK: usize = 100;
+
+/// What a pass decides by.
+pub struct Setup {
+    /// The polled rules.
+    pub rules: Vec<Rule>,
+    /// The policies.
+    pub policies: Vec<Policy>,
+    /// The limits over all of them.
+    pub limits: Limits,
+}
+
+impl Setup {
+    /// Of the texts of rule files and of one policy.
+    /// Nothing has to last, so that two passes show all.
+    pub fn read(rules: &[&str], policy: &str) -> Self {
+        let documents: Vec<Document<'_>> = rules.iter().copied().map(document).collect();
+        let mut rules = config::rules(&documents).expect("the rules are sound");
+        let mut policies = config::policies(&[document(policy)]).expect("the policy is sound");
+        for rule in &mut rules {
+            rule.for_ = Span::default();
+        }
+        for policy in &mut policies {
+            policy.mode = Mode::Enforce;
+            for fault in &mut policy.faults {
+                fault.for_ = Span::default();
+            }
+        }
+        Self {
+            rules,
+            policies,
+            limits: Limits::default(),
+        }
+    }
+
+    /// What the leader does between its inputs and its first write.
+    pub fn pass(&self, evidence: &mut Evidence, now: Timestamp) -> Outcome {
+        evidence.settle(&self.rules, &self.policies, now);
+        let world = World {
+            evidence,
+            rules: &self.rules,
+            policies: &self.policies,
+            limits: &self.limits,
+            repairs: &[],
+            reservations: &[],
+            starts: &[],
+            pauses: &[],
+        };
+        let scopes = decide::survey(&world, now);
+        let mut verdicts: Vec<Verdict> = evidence
+            .nodes()
+            .map(|node| decide::judge(node, &world, now))
+            .collect();
+        let admitted = decide::admit(&mut verdicts, &scopes, &self.limits, now);
+        let count = |kind| {
+            let all = verdicts.iter();
+            all.filter(|verdict| verdict.kind == kind).count()
+        };
+        Outcome {
+            healthy: count(VerdictKind::Healthy),
+            held: count(VerdictKind::Held),
+            admitted: admitted.len(),
+        }
+    }
+}
+
+/// What a pass came to, so that a benchmark cannot measure nothing unnoticed.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Nodes without a fault.
+    pub healthy: usize,
+    /// Nodes whose repair a guard holds.
+    pub held: usize,
+    /// Repairs that may start.
+    pub admitted: usize,
+}
+
+impl Outcome {
+    /// Of a fleet of which one in `SICK` is sick: a storm.
+    pub const fn storm(nodes: usize) -> Self {
+        Self {
+            healthy: nodes - nodes / SICK,
+            held: nodes / SICK,
+            admitted: 0,
+        }
+    }
+}
+
+const fn document(text: &str) -> Document<'_> {
+    Document { file: "", text }
+}
+
+/// What Prometheus says to a rule: every node has data, the sick ones fire.
+pub fn answer(rule: &Rule, nodes: &[NodeView]) -> Input {
+    let firing = nodes.iter().step_by(SICK).map(fired).collect();
+    let present = Some(nodes.iter().map(present).collect());
+    Input::Rule {
+        name: rule.name.clone(),
+        answer: Answer::Series { firing, present },
+    }
+}
+
+fn fired(node: &NodeView) -> Labels {
+    labels([("instance", &node.name), ("job", "node-exporter")])
+}
+
+/// With all that kube-prometheus puts on a series of the node exporter.
+fn present(node: &NodeView) -> Labels {
+    labels([
+        ("container", "node-exporter"),
+        ("device", "/dev/nvme0n1p1"),
+        ("endpoint", "https"),
+        ("fstype", "xfs"),
+        ("instance", &node.name),
+        ("job", "node-exporter"),
+        ("mountpoint", "/"),
+        ("namespace", "monitoring"),
+        ("pod", &format!("node-exporter-{}", node.resource_version)),
+        ("service", "node-exporter"),
+    ])
+}
+
+fn labels<const N: usize>(pairs: [(&str, &str); N]) -> Labels {
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    pairs.into_iter().map(owned).collect()
+}
+
+/// What is known after one pass, half a minute before the one that is measured.
+pub fn warmed(setup: &Setup, nodes: &[NodeView]) -> Evidence {
+    let then = Span::seconds(30).before(NOW);
+    let mut evidence = Evidence::default();
+    evidence.fold(Input::Nodes(nodes.to_vec()), then);
+    for rule in &setup.rules {
+        evidence.fold(answer(rule, nodes), then);
+    }
+    assert_eq!(setup.pass(&mut evidence, then), Outcome::storm(nodes.len()));
+    evidence
+}
