@@ -8,6 +8,8 @@ use nodemend_core::model::{NodeView, SignalState};
 
 use super::*;
 
+mod kube_prometheus;
+
 /// What Alertmanager 0.34 sends.
 pub(crate) const PAYLOAD: &str = include_str!("payload-0.34.json");
 

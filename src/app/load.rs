@@ -375,13 +375,15 @@ mod tests {
     #[test]
     fn what_is_shipped_loads() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let directory = tempfile::tempdir().unwrap();
-        let text = format!(
-            "cluster: c\nprometheus: {{urls: [\"http://p\"]}}\nrules: [\"{0}/rules/*.yaml\"]\npolicies: [\"{0}/rules/policies/*.yaml\"]\n",
-            root.display()
-        );
-        let config = write(directory.path(), &[("nodemend.yaml", &text)]);
-        let loaded = load(&config).unwrap_or_else(|error| panic!("{error}"));
-        assert!(loaded.rules.len() >= 5 && loaded.policies.len() == 1);
+        for policies in ["rules/policies", "rules/policies/kube-prometheus"] {
+            let directory = tempfile::tempdir().unwrap();
+            let text = format!(
+                "cluster: c\nprometheus: {{urls: [\"http://p\"]}}\nrules: [\"{0}/rules/*.yaml\"]\npolicies: [\"{0}/{policies}/*.yaml\"]\n",
+                root.display()
+            );
+            let config = write(directory.path(), &[("nodemend.yaml", &text)]);
+            let loaded = load(&config).unwrap_or_else(|error| panic!("{error}"));
+            assert!(loaded.rules.len() >= 5 && loaded.policies.len() == 1);
+        }
     }
 }
