@@ -11,7 +11,7 @@ use data::nodes;
 use data::payload::{ALERT, payload};
 use divan::{AllocProfiler, Bencher};
 use nodemend::alertmanager::{Delivery, decode};
-use nodemend_core::config::{Document, Policy, policies};
+use nodemend_core::config::{Document, Policy, Rules, policies};
 use nodemend_core::evidence::silence::{Asked, AskedAlert};
 use nodemend_core::evidence::{Evidence, Input};
 use nodemend_core::model::{Span, Truth};
@@ -66,13 +66,14 @@ fn measure(bencher: Bencher<'_, '_>, evidence: &Evidence, alerts: usize) {
     bencher
         .with_inputs(|| evidence.clone())
         .bench_refs(|evidence| {
-            evidence.settle(&[], &policies, NOW);
+            evidence.settle(&Rules::default(), &policies, NOW);
             assert_eq!(faulty(evidence, &policies[0]), alerts);
         });
 }
 
 fn faulty(evidence: &Evidence, policy: &Policy) -> usize {
-    let is = |node, name| evidence.fault(node, policy, name, &[], NOW).0 == Truth::True;
+    let is =
+        |node, name| evidence.fault(node, policy, name, &Rules::default(), NOW).0 == Truth::True;
     let all = evidence.nodes();
     all.map(|node| {
         let faults = policy.faults.iter();
@@ -86,7 +87,7 @@ fn known() -> Evidence {
     let then = Span::seconds(30).before(NOW);
     let mut evidence = Evidence::default();
     evidence.fold(Input::Nodes(nodes::fleet(NODES, 1)), then);
-    evidence.settle(&[], &[policy()], then);
+    evidence.settle(&Rules::default(), &[policy()], then);
     evidence
 }
 

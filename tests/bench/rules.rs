@@ -34,7 +34,7 @@ fn main() {
         memory::peak()
     );
     let mut evidence = warmed(&setup, &nodes);
-    for rule in &setup.rules {
+    for rule in setup.rules.iter() {
         evidence.fold(answer(rule, &nodes), NOW);
     }
     assert_eq!(setup.pass(&mut evidence, NOW), Outcome::storm(NODES));

@@ -21,7 +21,7 @@ use data::names::NOW;
 use data::payload::payload;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ListParams};
 use kube::{Api, Client};
 use nodemend::alertmanager::{Intake, decode};
 use nodemend::cluster::{Kubernetes, Lease};
@@ -237,7 +237,7 @@ impl Bare {
         ensure!(stored.sum::<usize>() == ALERTS, "alerts are missing");
         let mut versions = BTreeMap::new();
         if news {
-            for group in self.groups.list(&Default::default()).await? {
+            for group in self.groups.list(&ListParams::default()).await? {
                 let metadata = group.metadata;
                 versions.insert(metadata.name.unwrap_or_default(), metadata.resource_version);
             }
@@ -276,7 +276,7 @@ impl Bare {
 
     /// Deletes every group, the webhook's too.
     async fn clear(&self) -> Result<()> {
-        for group in self.groups.list_metadata(&Default::default()).await? {
+        for group in self.groups.list_metadata(&ListParams::default()).await? {
             let name = group.metadata.name.unwrap_or_default();
             self.groups.delete(&name, &DeleteParams::default()).await?;
         }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use nodemend_core::config::{self, Document, Policy, Rule};
+use nodemend_core::config::{self, Document, Policy, Rules};
 use nodemend_core::evidence::identity::Unresolved;
 use nodemend_core::evidence::silence::Asked;
 use nodemend_core::evidence::{Answer, signal_names};
@@ -42,7 +42,7 @@ fn policy(document: Document<'_>) -> Policy {
     config::policies(&[document]).unwrap().remove(0)
 }
 
-fn rules() -> Vec<Rule> {
+fn rules() -> Rules {
     config::rules(&RULES).unwrap()
 }
 
@@ -76,7 +76,7 @@ impl Known {
         let nodes: Vec<NodeView> = NODES.iter().map(|number| node(*number, ready)).collect();
         let mut evidence = Evidence::default();
         evidence.fold(Input::Nodes(nodes.clone()), now);
-        for rule in rules() {
+        for rule in rules().iter() {
             let present = nodes
                 .iter()
                 .map(|node| [("node".into(), node.name.clone())].into());
@@ -86,7 +86,7 @@ impl Known {
             };
             evidence.fold(
                 Input::Rule {
-                    name: rule.name,
+                    name: rule.name.clone(),
                     answer,
                 },
                 now,
@@ -132,7 +132,11 @@ impl Known {
     }
 
     fn firing(&self, alert: &str) -> Vec<u8> {
-        let state = |node| self.evidence.signal(node, alert, &[], self.now).state;
+        let state = |node| {
+            self.evidence
+                .signal(node, alert, &Rules::default(), self.now)
+                .state
+        };
         let firing = |number: &&u8| {
             let mut nodes = self.nodes.iter();
             let found = nodes.find(|node| node.uid == format!("uid-{number}"));

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use nodemend_core::api::Mode;
-use nodemend_core::config::{self, Document, Limits, Policy, Rule};
+use nodemend_core::config::{self, Document, Limits, Policy, Rule, Rules};
 use nodemend_core::decide::{self, Verdict, World};
 use nodemend_core::evidence::identity::Labels;
 use nodemend_core::evidence::{Answer, Evidence, Input};
@@ -16,7 +16,7 @@ const SICK: usize = 100;
 /// What a pass decides by.
 pub struct Setup {
     /// The polled rules.
-    pub rules: Vec<Rule>,
+    pub rules: Rules,
     /// The policies.
     pub policies: Vec<Policy>,
     /// The limits over all of them.
@@ -28,11 +28,13 @@ impl Setup {
     /// Nothing has to last, so that two passes show all.
     pub fn read(rules: &[&str], policy: &str) -> Self {
         let documents: Vec<Document<'_>> = rules.iter().copied().map(document).collect();
-        let mut rules = config::rules(&documents).expect("the rules are sound");
+        let rules = config::rules(&documents).expect("the rules are sound");
         let mut policies = config::policies(&[document(policy)]).expect("the policy is sound");
-        for rule in &mut rules {
-            rule.for_ = Span::default();
-        }
+        let rules = rules.iter().map(|rule| Rule {
+            for_: Span::default(),
+            ..rule.clone()
+        });
+        let rules = rules.collect();
         for policy in &mut policies {
             policy.mode = Mode::Enforce;
             for fault in &mut policy.faults {
@@ -143,7 +145,7 @@ pub fn warmed(setup: &Setup, nodes: &[NodeView]) -> Evidence {
     let then = Span::seconds(30).before(NOW);
     let mut evidence = Evidence::default();
     evidence.fold(Input::Nodes(nodes.to_vec()), then);
-    for rule in &setup.rules {
+    for rule in setup.rules.iter() {
         evidence.fold(answer(rule, nodes), then);
     }
     assert_eq!(setup.pass(&mut evidence, then), Outcome::storm(nodes.len()));
