@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -10,7 +11,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use kube::api::{Api, ListParams};
 use nodemend_core::api::{FleetState, NodeHealth, NodeRepair};
-use nodemend_lab::{CloudOptions, Lab, MonitoringOptions, Options, free_port, webhook_config};
+use nodemend_lab::{
+    CloudOptions, Forwarded, Forwarder, Lab, MonitoringOptions, Options, free_port, webhook_config,
+};
+
+use crate::secured;
 
 /// How long anything on the lab may take.
 pub const DEADLINE: Duration = Duration::from_secs(90);
@@ -19,27 +24,41 @@ pub const USER: &str = "system:serviceaccount:nodemend:nodemend";
 
 /// What a test configures.
 #[derive(Debug, Default)]
-pub struct Setup {
+pub struct Setup<'a> {
     /// The one policy, YAML.
-    pub policy: &'static str,
+    pub policy: &'a str,
     /// Rules that nodemend polls, a rule file.
-    pub polled: &'static str,
+    pub polled: &'a str,
     /// Rules of Prometheus itself, which tells Alertmanager.
-    pub alerting: &'static str,
+    pub alerting: &'a str,
     /// How many nodes.
     pub nodes: usize,
     /// Whether nodemend starts before its custom resources are defined.
     pub undefined: bool,
+    /// Two replicas behind a Service, and two Alertmanagers that deliver to it.
+    pub doubled: bool,
+    /// Deliveries by TLS, with the token of a service account, see [`secured`].
+    pub secured: bool,
 }
 
 /// The lab, nodemend's files, and nodemend while it runs.
 pub struct Site {
     /// The real components.
     pub lab: Lab,
-    /// Where nodemend shows its metrics.
+    /// Where nodemend, or its first replica, shows its metrics.
     pub metrics: String,
+    service: Option<Forwarder>,
     home: tempfile::TempDir,
     kubeconfig: PathBuf,
+    replicas: Vec<Replica>,
+}
+
+/// One process of nodemend, running or not.
+struct Replica {
+    name: String,
+    webhook: SocketAddr,
+    metrics: SocketAddr,
+    config: PathBuf,
     running: Option<Child>,
     started: u32,
 }
@@ -49,15 +68,25 @@ pub const NO_RULES: &str = "groups: []\n";
 
 impl Site {
     /// Starts the lab, applies the manifests, and starts nodemend.
-    pub async fn start(setup: &Setup) -> Result<Self> {
+    pub async fn start(setup: &Setup<'_>) -> Result<Self> {
         let home = tempfile::tempdir()?;
-        let (webhook, metrics) = (free_port()?, free_port()?);
         let files = Files::write(home.path(), setup)?;
-        let url = format!("http://127.0.0.1:{webhook}/webhook/alertmanager");
+        let replicas = (0..1 + usize::from(setup.doubled))
+            .map(|index| Replica::new(home.path(), index))
+            .collect::<Result<Vec<_>>>()?;
+        let (mut to, mut service) = (replicas[0].webhook, None);
+        if setup.doubled {
+            let behind = replicas.iter().map(|replica| replica.webhook).collect();
+            let forwarder = Forwarder::start(behind).await?;
+            (to, service) = (forwarder.address, Some(forwarder));
+        }
+        let scheme = if setup.secured { "https" } else { "http" };
+        let url = format!("{scheme}://{to}/webhook/alertmanager");
         let lab = Lab::start(Options {
             monitoring: Some(MonitoringOptions {
-                rule_files: vec![files.alerting],
-                alertmanager_config: Some(webhook_config(&url, Some(&files.token))),
+                rule_files: vec![files.alerting.clone()],
+                alertmanager_config: Some(webhook_config(&url, &files.token, files.ca.as_deref())),
+                alertmanager_peers: usize::from(setup.doubled),
             }),
             cloud: Some(CloudOptions::default()),
             tracing: true,
@@ -68,33 +97,33 @@ impl Site {
             lab.apply_path(&manifest_path(manifest)).await?;
         }
         lab.add_nodes(setup.nodes).await?;
-        let config = format!(
-            "cluster: lab\n\
-             listen: {{webhook: \"127.0.0.1:{webhook}\", metrics: \"127.0.0.1:{metrics}\"}}\n\
-             alertmanager: {{urls: [\"{}\"], webhookAuth: {{bearerTokenFile: {}}}}}\n\
-             prometheus: {{urls: [\"{}\"], timeout: 2s}}\n\
-             rules: [rules/*.yaml]\npolicies: [policies/*.yaml]\n",
-            lab.alertmanager().url,
-            files.token.display(),
-            lab.prometheus().url,
-        );
-        fs::write(home.path().join("nodemend.yaml"), config)?;
+        for replica in &replicas {
+            fs::write(&replica.config, files.config(replica, &lab))?;
+        }
         let kubeconfig = lab
             .service_account_kubeconfig("nodemend", "nodemend")
             .await?;
         let mut site = Self {
             lab,
-            metrics: format!("127.0.0.1:{metrics}"),
+            metrics: replicas[0].metrics.to_string(),
+            service,
             home,
             kubeconfig,
-            running: None,
-            started: 0,
+            replicas,
         };
         if setup.undefined {
-            site.spawn()?;
+            site.spawn(0)?;
         } else {
             site.define().await?;
             site.run().await?;
+        }
+        if setup.doubled {
+            site.spawn(1)?;
+            site.wait_for("the second replica to listen", || async {
+                let alive = site.show(1, "livez").await?.0 == 200;
+                Ok(alive.then_some(()))
+            })
+            .await?;
         }
         Ok(site)
     }
@@ -106,7 +135,7 @@ impl Site {
 
     /// Starts nodemend and waits until it leads.
     pub async fn run(&mut self) -> Result<()> {
-        self.spawn()?;
+        self.spawn(0)?;
         self.wait_for("nodemend to lead", || async {
             let text = self.scrape().await?;
             Ok(text.contains("nodemend_leader 1").then_some(()))
@@ -114,12 +143,14 @@ impl Site {
         .await
     }
 
-    fn spawn(&mut self) -> Result<()> {
-        self.started += 1;
-        let log = File::create(self.log())?;
+    /// Starts a replica.
+    pub fn spawn(&mut self, index: usize) -> Result<()> {
+        let replica = &mut self.replicas[index];
+        replica.started += 1;
+        let log = File::create(replica.log(self.home.path()))?;
         let child = Command::new(env!("CARGO_BIN_EXE_nodemend"))
             .args(["run", "--config"])
-            .arg(self.home.path().join("nodemend.yaml"))
+            .arg(&replica.config)
             .env_clear()
             .env("KUBECONFIG", &self.kubeconfig)
             .env("AWS_ENDPOINT_URL_EC2", &self.lab.ec2().url)
@@ -127,7 +158,7 @@ impl Site {
             .env("AWS_ACCESS_KEY_ID", "lab")
             .env("AWS_SECRET_ACCESS_KEY", "lab")
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", &self.lab.jaeger().otlp_url)
-            .env("POD_NAME", "nodemend-0")
+            .env("POD_NAME", &replica.name)
             .env("POD_NAMESPACE", "nodemend")
             .env("RUST_LOG", "info,nodemend=debug")
             .stdin(Stdio::null())
@@ -135,30 +166,70 @@ impl Site {
             .stderr(log)
             .spawn()
             .context("starting nodemend")?;
-        self.running = Some(child);
+        replica.running = Some(child);
         Ok(())
     }
 
     /// SIGKILL, as a crash would.
     pub fn kill(&mut self) -> Result<()> {
-        let mut child = self.running.take().context("nodemend does not run")?;
-        child.kill()?;
-        child.wait()?;
-        Ok(())
+        self.kill_replica(0)
+    }
+
+    /// The same to a replica.
+    pub fn kill_replica(&mut self, index: usize) -> Result<()> {
+        self.replicas[index].kill()
+    }
+
+    /// Waits until a replica has taken a delivery since it started.
+    pub async fn receiving(&self, index: usize) -> Result<()> {
+        let what = format!("{} to take deliveries", self.replicas[index].name);
+        self.wait_for(&what, || async {
+            let text = self.show(index, "metrics").await?.1;
+            let taken = "nodemend_webhook_requests_total{code=\"200\"";
+            let some = |line: &str| line.starts_with(taken) && !line.ends_with(" 0");
+            Ok(text.lines().any(some).then_some(()))
+        })
+        .await
+    }
+
+    /// Whether a replica leads.
+    pub async fn leads(&self, index: usize) -> Result<bool> {
+        let text = self.show(index, "metrics").await?.1;
+        Ok(text.contains("nodemend_leader 1"))
+    }
+
+    /// What became of deliveries to two replicas.
+    pub fn forwarded(&self) -> Result<Forwarded> {
+        let service = self.service.as_ref();
+        Ok(service.context("there is one replica")?.forwarded())
+    }
+
+    /// A file of this test's own, beside nodemend's.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    /// Where deliveries go.
+    pub fn webhook(&self) -> SocketAddr {
+        self.replicas[0].webhook
     }
 
     /// What `/readyz` or `/livez` says: the status and the text.
     pub async fn probe(&self, path: &str) -> Result<(u16, String)> {
-        let url = format!("http://{}/{path}", self.metrics);
-        let answer = self.lab.http()?.get(url).send().await?;
-        Ok((answer.status().as_u16(), answer.text().await?))
+        self.show(0, path).await
     }
 
     /// nodemend's metrics.
     pub async fn scrape(&self) -> Result<String> {
-        let url = format!("http://{}/metrics", self.metrics);
+        let (status, text) = self.show(0, "metrics").await?;
+        ensure!(status == 200, "{status}: {text}");
+        Ok(text)
+    }
+
+    async fn show(&self, index: usize, path: &str) -> Result<(u16, String)> {
+        let url = format!("http://{}/{path}", self.replicas[index].metrics);
         let answer = self.lab.http()?.get(url).send().await?;
-        Ok(answer.error_for_status()?.text().await?)
+        Ok((answer.status().as_u16(), answer.text().await?))
     }
 
     /// Waits until the closure gives `Some`; nodemend's log is in the error.
@@ -222,17 +293,15 @@ impl Site {
             .collect())
     }
 
-    fn log(&self) -> PathBuf {
-        self.home
-            .path()
-            .join(format!("nodemend-{}.log", self.started))
-    }
-
     fn tail(&self) -> String {
-        let text = fs::read_to_string(self.log()).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
-        let last = lines[lines.len().saturating_sub(60)..].join("\n");
-        format!("nodemend's log ends:\n{last}")
+        let mut text = String::new();
+        for replica in &self.replicas {
+            let log = fs::read_to_string(replica.log(self.home.path())).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(60)..].join("\n");
+            text += &format!("the log of {} ends:\n{last}\n", replica.name);
+        }
+        text
     }
 }
 
@@ -241,7 +310,36 @@ impl Drop for Site {
         if std::thread::panicking() {
             eprintln!("{}", self.tail());
         }
-        let _ = self.kill();
+        for replica in &mut self.replicas {
+            let _ = replica.kill();
+        }
+    }
+}
+
+impl Replica {
+    fn new(home: &Path, index: usize) -> Result<Self> {
+        let name = format!("nodemend-{index}");
+        let address = || anyhow::Ok(SocketAddr::from(([127, 0, 0, 1], free_port()?)));
+        Ok(Self {
+            webhook: address()?,
+            metrics: address()?,
+            config: home.join(format!("{name}.yaml")),
+            name,
+            running: None,
+            started: 0,
+        })
+    }
+
+    fn log(&self, home: &Path) -> PathBuf {
+        home.join(format!("{}-{}.log", self.name, self.started))
+    }
+
+    fn kill(&mut self) -> Result<()> {
+        let running = self.running.take();
+        let mut child = running.with_context(|| format!("{} does not run", self.name))?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
     }
 }
 
@@ -252,10 +350,12 @@ fn manifest_path(name: &str) -> PathBuf {
 struct Files {
     token: PathBuf,
     alerting: PathBuf,
+    /// Whom Alertmanager trusts, where deliveries go by TLS.
+    ca: Option<PathBuf>,
 }
 
 impl Files {
-    fn write(home: &Path, setup: &Setup) -> Result<Self> {
+    fn write(home: &Path, setup: &Setup<'_>) -> Result<Self> {
         let token = home.join("token");
         let alerting = home.join("alerting.yaml");
         fs::create_dir(home.join("rules"))?;
@@ -264,6 +364,47 @@ impl Files {
         fs::write(&alerting, setup.alerting)?;
         fs::write(home.join("rules/polled.yaml"), setup.polled)?;
         fs::write(home.join("policies/policy.yaml"), setup.policy)?;
-        Ok(Self { token, alerting })
+        let ca = if setup.secured {
+            let issued = secured::issue()?;
+            fs::write(home.join("ca.crt"), &issued.ca)?;
+            issued.place(home)?;
+            Some(home.join("ca.crt"))
+        } else {
+            None
+        };
+        Ok(Self {
+            token,
+            alerting,
+            ca,
+        })
+    }
+
+    /// nodemend's configuration.
+    fn config(&self, replica: &Replica, lab: &Lab) -> String {
+        let (tls, auth) = match self.ca.as_deref().and_then(Path::parent) {
+            Some(home) => (
+                format!(", tls: {}", secured::tls(home)),
+                secured::AUTH.to_owned(),
+            ),
+            None => (
+                String::new(),
+                format!("{{bearerTokenFile: {}}}", self.token.display()),
+            ),
+        };
+        let asked: Vec<&str> = lab
+            .alertmanagers()
+            .iter()
+            .map(|member| member.url.as_str())
+            .collect();
+        format!(
+            "cluster: lab\n\
+             listen: {{webhook: \"{webhook}\", metrics: \"{metrics}\"{tls}}}\n\
+             alertmanager: {{urls: {asked:?}, webhookAuth: {auth}}}\n\
+             prometheus: {{urls: [\"{prometheus}\"], timeout: 2s}}\n\
+             rules: [rules/*.yaml]\npolicies: [policies/*.yaml]\n",
+            webhook = replica.webhook,
+            metrics = replica.metrics,
+            prometheus = lab.prometheus().url,
+        )
     }
 }

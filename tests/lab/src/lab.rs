@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccount};
@@ -107,9 +107,14 @@ impl Lab {
         &self.monitoring().prometheus
     }
 
-    /// Alertmanager.
+    /// Alertmanager, of a cluster the first.
     pub fn alertmanager(&self) -> &Alertmanager {
-        &self.monitoring().alertmanager
+        &self.alertmanagers()[0]
+    }
+
+    /// Every member of Alertmanager's cluster.
+    pub fn alertmanagers(&self) -> &[Alertmanager] {
+        &self.monitoring().alertmanagers
     }
 
     /// Admin's kubeconfig.
@@ -125,7 +130,8 @@ impl Lab {
         ];
         if let Some(monitoring) = &self.monitoring {
             found.push(("Prometheus", monitoring.prometheus.url.clone()));
-            found.push(("Alertmanager", monitoring.alertmanager.url.clone()));
+            let members = monitoring.alertmanagers.iter();
+            found.extend(members.map(|member| ("Alertmanager", member.url.clone())));
             found.push(("exporter", monitoring.exporter_url.clone()));
         }
         found.extend(self.cloud.iter().map(|cloud| ("EC2", cloud.url.clone())));
@@ -159,8 +165,28 @@ impl Lab {
 
     /// A kubeconfig with a fresh token of this service account, good for a day.
     pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> Result<PathBuf> {
+        let token = self.service_account_token(namespace, name, &[]).await?;
+        let text = kubeconfig_text(&self.plane.url, &self.plane.ca, &token);
+        self.site
+            .write(&format!("config/{namespace}.{name}.kubeconfig"), &text)
+    }
+
+    /// A fresh token of this service account for these audiences, the API server's own if
+    /// there are none, good for a day.
+    pub async fn service_account_token(
+        &self,
+        namespace: &str,
+        name: &str,
+        audiences: &[&str],
+    ) -> Result<String> {
         let api: Api<ServiceAccount> = Api::namespaced(self.admin(), namespace);
         let spec = TokenRequestSpec {
+            audiences: Some(
+                audiences
+                    .iter()
+                    .map(|&audience| audience.to_owned())
+                    .collect(),
+            ),
             expiration_seconds: Some(86_400),
             ..TokenRequestSpec::default()
         };
@@ -172,13 +198,8 @@ impl Lab {
             .create_token_request(name, &PostParams::default(), &request)
             .await
             .with_context(|| format!("asking for a token of {namespace}/{name}"))?;
-        let token = answer
-            .status
-            .and_then(|status| status.token)
-            .context("an answer without a token")?;
-        let text = kubeconfig_text(&self.plane.url, &self.plane.ca, &token);
-        self.site
-            .write(&format!("config/{namespace}.{name}.kubeconfig"), &text)
+        let token = answer.status.and_then(|status| status.token);
+        token.context("an answer without a token")
     }
 
     /// Applies YAML or JSON documents, server-side, definitions first.
@@ -320,6 +341,16 @@ impl Lab {
         Fut: Future<Output = Result<Option<T>>>,
     {
         wait_for(what, deadline, condition).await
+    }
+
+    /// Starts a stopped component again on the same port, without the data it had.
+    pub async fn start_empty(&self, component: &str) -> Result<()> {
+        let running = self.site.with(component, |process| Ok(process.pid()))?;
+        ensure!(running.is_none(), "{component} is running");
+        let data = self.site.root().join(component);
+        std::fs::remove_dir_all(&data)
+            .with_context(|| format!("removing the data in {}", data.display()))?;
+        self.start_again(component).await
     }
 
     /// A client for plain HTTP on loopback.

@@ -8,6 +8,7 @@ mod audit;
 mod cloud;
 mod control_plane;
 mod double;
+mod forwarder;
 mod http;
 mod inside;
 mod jaeger;
@@ -28,6 +29,7 @@ pub use audit::AuditEvent;
 pub use cloud::{Call, Cloud, CloudOptions, Fate, Fault, Instance, Joining, Moto, Planned};
 pub use control_plane::{ControlPlane, Pace, client_of};
 pub use double::{Double, Reply, Sent};
+pub use forwarder::{Forwarded, Forwarder};
 pub use jaeger::{Jaeger, Span, Trace};
 pub use lab::Lab;
 pub use monitoring::{

@@ -16,13 +16,14 @@ where
     Fut: Future<Output = Result<Option<T>>>,
 {
     let started = Instant::now();
+    let mut last = String::new();
     loop {
         let left = deadline.saturating_sub(started.elapsed());
-        let last = match tokio::time::timeout(left.max(PAUSE), condition()).await {
+        last = match tokio::time::timeout(left.max(PAUSE), condition()).await {
             Ok(Ok(Some(found))) => return Ok(found),
             Ok(Ok(None)) => String::new(),
             Ok(Err(error)) => format!("; last error: {error:#}"),
-            Err(_) => "; the last look did not come back".to_owned(),
+            Err(_) => format!("{last}; the last look did not come back"),
         };
         if started.elapsed() >= deadline {
             bail!("waited {deadline:?} in vain for {what}{last}");

@@ -24,6 +24,8 @@ pub struct MonitoringOptions {
     pub rule_files: Vec<PathBuf>,
     /// Alertmanager's configuration; one that tells nobody by default.
     pub alertmanager_config: Option<String>,
+    /// How many Alertmanagers there are in one cluster, beside the first.
+    pub alertmanager_peers: usize,
 }
 
 /// The running monitoring.
@@ -35,8 +37,8 @@ pub struct Monitoring {
     pub exporter_url: String,
     /// Prometheus.
     pub prometheus: Prometheus,
-    /// Alertmanager.
-    pub alertmanager: Alertmanager,
+    /// Alertmanager: the members of its cluster, or the only one.
+    pub alertmanagers: Vec<Alertmanager>,
 }
 
 impl Monitoring {
@@ -50,16 +52,17 @@ impl Monitoring {
         let exporter = Exporter::default();
         let exporter_url = inside.serve(scraped::router(exporter.clone(), kubeconfig))?;
         let config = options.alertmanager_config.as_deref();
-        let alertmanager = on_free_ports(|| Alertmanager::start(site, config)).await?;
+        let members = 1 + options.alertmanager_peers;
+        let alertmanagers = on_free_ports(|| Alertmanager::start(site, config, members)).await?;
         let prometheus = on_free_ports(|| {
-            Prometheus::start(site, &exporter_url, &alertmanager.url, &options.rule_files)
+            Prometheus::start(site, &exporter_url, &alertmanagers, &options.rule_files)
         })
         .await?;
         Ok(Self {
             exporter,
             exporter_url,
             prometheus,
-            alertmanager,
+            alertmanagers,
         })
     }
 }

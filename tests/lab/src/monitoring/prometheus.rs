@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::Alertmanager;
 use crate::http;
 use crate::ports::free_port;
 use crate::process::Recipe;
@@ -73,13 +74,13 @@ impl Prometheus {
     pub(super) async fn start(
         site: &Site,
         exporter: &str,
-        alertmanager: &str,
+        alertmanagers: &[Alertmanager],
         rule_files: &[PathBuf],
     ) -> Result<Self> {
         let port = free_port()?;
         let url = format!("http://127.0.0.1:{port}");
         let targets = site.write("config/nodemend-targets.json", "[]")?;
-        let config = config_text(exporter, alertmanager, rule_files, &targets)?;
+        let config = config_text(exporter, alertmanagers, rule_files, &targets)?;
         let config = site.write("config/prometheus.yaml", &config)?;
         let recipe = Recipe::new(
             "prometheus",
@@ -192,17 +193,18 @@ fn rule_files_line(rule_files: &[PathBuf]) -> Result<String> {
 
 fn config_text(
     exporter: &str,
-    alertmanager: &str,
+    alertmanagers: &[Alertmanager],
     rule_files: &[PathBuf],
     targets: &std::path::Path,
 ) -> Result<String> {
     let host = |url: &str| url.trim_start_matches("http://").to_owned();
+    let told: Vec<String> = alertmanagers.iter().map(|one| host(&one.url)).collect();
     Ok(format!(
         "{rules}\
          global: {{scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s, external_labels: {{cluster: lab}}}}\n\
          alerting:\n\
          \x20 alertmanagers:\n\
-         \x20 - static_configs: [{{targets: [\"{alertmanager}\"]}}]\n\
+         \x20 - static_configs: [{{targets: {alertmanagers}}}]\n\
          scrape_configs:\n\
          - job_name: node-exporter\n\
          \x20 http_sd_configs: [{{url: \"{exporter}/targets\", refresh_interval: 1s}}]\n\
@@ -213,7 +215,7 @@ fn config_text(
          - job_name: nodemend\n\
          \x20 file_sd_configs: [{{files: [{targets}], refresh_interval: 1s}}]\n",
         rules = rule_files_line(rule_files)?,
-        alertmanager = host(alertmanager),
+        alertmanagers = json!(told),
         exporter_host = host(exporter),
         targets = json!(targets),
     ))

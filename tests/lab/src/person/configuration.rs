@@ -62,7 +62,7 @@ pub fn write(home: &Path) -> Result<Written> {
         token = token.display(),
     );
     fs::write(&config, text).context("writing nodemend's configuration")?;
-    let alertmanager = webhook_config(&url, Some(&token));
+    let alertmanager = webhook_config(&url, &token, None);
     Ok(Written {
         config,
         alertmanager,

@@ -42,6 +42,7 @@ async fn start() -> Result<Lab> {
         monitoring: Some(MonitoringOptions {
             rule_files: vec![home.join("rules/*.yaml")],
             alertmanager_config: Some(written.alertmanager.clone()),
+            ..MonitoringOptions::default()
         }),
         cloud: Some(CloudOptions::default()),
         tracing: true,
