@@ -298,14 +298,14 @@ mod tests {
         vec![json!({"apiVersion": "v1", "kind": "NodeList", "metadata": meta, "items": nodes})]
     }
 
-    fn event(kind: &str, object: Value) -> Value {
+    fn event(kind: &str, object: &Value) -> Value {
         json!({"type": kind, "object": object})
     }
 
     fn bookmark(version: &str) -> Value {
         let meta = json!({"resourceVersion": version});
         let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": meta});
-        event("BOOKMARK", object)
+        event("BOOKMARK", &object)
     }
 
     /// Follows until the copy is as expected, and `count` questions were asked.
@@ -340,12 +340,12 @@ mod tests {
             "code": 410, "reason": "Expired", "message": "too old"});
         let answers = vec![
             list("5", &[node("a", "3"), node("b", "4")]),
-            vec![event("ADDED", node("c", "6")), event("ERROR", gone)],
+            vec![event("ADDED", &node("c", "6")), event("ERROR", &gone)],
             // The deletions of `a` and `c` were missed.
             list("20", &[node("b", "4")]),
             vec![
-                event("DELETED", node("b", "21")),
-                event("ADDED", node("d", "22")),
+                event("DELETED", &node("b", "21")),
+                event("ADDED", &node("d", "22")),
             ],
         ];
         let asked = check(answers, &["d"], 4).await;
@@ -375,7 +375,7 @@ mod tests {
     async fn h24_a_watch_goes_on_from_the_last_bookmark() {
         let answers = vec![
             list("5", &[node("a", "3")]),
-            vec![event("MODIFIED", node("a", "6")), bookmark("90")],
+            vec![event("MODIFIED", &node("a", "6")), bookmark("90")],
             vec![],
         ];
         let asked = check(answers, &["a"], 3).await;
