@@ -1,11 +1,8 @@
 //! The clients of whom the leader asks, as the settings say.
 
-use std::sync::Arc;
-
 use nodemend_core::config::{Connection, Credentials};
 
 use super::Error;
-use super::clock::now;
 use crate::alertmanager::ask;
 use crate::fetch::Signer;
 use crate::prometheus::{self, Prober};
@@ -51,9 +48,10 @@ async fn signer(whose: &'static str, connection: &Connection) -> Result<Option<S
 #[cfg(feature = "ec2")]
 async fn aws(region: &str) -> Result<Option<Signer>, String> {
     let signer = crate::cloud::Signer::connect(region).await?;
-    Ok(Some(Arc::new(move |method, url, body| {
+    Ok(Some(std::sync::Arc::new(move |method, url, body| {
         let signer = signer.clone();
-        Box::pin(async move { signer.sign(&method, &url, &body, now().into()).await })
+        let now = super::clock::now();
+        Box::pin(async move { signer.sign(&method, &url, &body, now.into()).await })
     })))
 }
 
