@@ -52,7 +52,8 @@ async fn aws(region: &str) -> Result<Option<Signer>, String> {
     let signer = crate::cloud::Signer::connect(region).await?;
     Ok(Some(std::sync::Arc::new(move |method, url, body| {
         let signer = signer.clone();
-        Box::pin(async move { signer.sign(&method, &url, &body, now().into()).await })
+        let now = super::clock::now();
+        Box::pin(async move { signer.sign(&method, &url, &body, now.into()).await })
     })))
 }
 
