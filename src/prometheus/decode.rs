@@ -1,8 +1,11 @@
 //! The decoding of query answers: anything but a complete instant vector of finite
 //! numbers is an error.
 
+use std::collections::BTreeMap;
+
 use nodemend_core::evidence::identity::Labels;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::Error;
 
@@ -17,6 +20,10 @@ pub struct Sample {
     pub value: f64,
 }
 
+/// What is not needed of an object. With it only an object will do: without, a list of the
+/// fields in their order would be one too.
+type Others = BTreeMap<String, IgnoredAny>;
+
 #[derive(Deserialize)]
 struct Envelope {
     status: String,
@@ -25,6 +32,8 @@ struct Envelope {
     #[serde(default)]
     warnings: Vec<String>,
     data: Option<Data>,
+    #[serde(flatten)]
+    _others: Others,
 }
 
 #[derive(Deserialize)]
@@ -32,12 +41,16 @@ struct Envelope {
 struct Data {
     result_type: String,
     result: serde_json::Value,
+    #[serde(flatten)]
+    _others: Others,
 }
 
 #[derive(Deserialize)]
 struct RawSample {
     metric: Labels,
     value: Option<(f64, String)>,
+    #[serde(flatten)]
+    _others: Others,
 }
 
 /// Reads the body of an answer to an instant query, with at most `max_series` series.
@@ -137,6 +150,12 @@ mod tests {
             &Err("refused: bad"),
         );
         check(r#"{"status":"success"}"#, &Err("no data"));
+        // Lists in place of objects.
+        let list = r#"["success","",[],{"resultType":"vector","result":[]}]"#;
+        check(list, &Err("not an answer"));
+        let list = r#"{"status":"success","data":["vector",[]]}"#;
+        check(list, &Err("not an answer"));
+        check(&vector(r#"[{"node":"a"},[1,"2"]]"#), &Err("not an answer"));
     }
 
     #[test]
