@@ -1,6 +1,7 @@
 //! The decoding of query answers: anything but a complete instant vector of finite
 //! numbers is an error.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use nodemend_core::evidence::identity::Labels;
@@ -24,6 +25,10 @@ pub struct Sample {
 /// No fleet has more series; the rest of an answer is only counted.
 const MOST: usize = 2_000_000;
 
+/// What is not needed of an object. With it only an object will do: without, a list of the
+/// fields in their order would be one too.
+type Others = BTreeMap<String, IgnoredAny>;
+
 #[derive(Deserialize)]
 struct Envelope {
     status: String,
@@ -32,6 +37,8 @@ struct Envelope {
     #[serde(default)]
     warnings: Vec<String>,
     data: Option<Data>,
+    #[serde(flatten)]
+    _others: Others,
 }
 
 #[derive(Deserialize)]
@@ -39,6 +46,8 @@ struct Envelope {
 struct Data {
     result_type: String,
     result: List,
+    #[serde(flatten)]
+    _others: Others,
 }
 
 /// What Prometheus says where it refuses.
@@ -246,6 +255,12 @@ mod tests {
             r#"{{"status":"success","data":{{"result":[{sample}],"resultType":"vector"}}}}"#
         );
         check(&last, &Ok(1));
+        // Lists in place of objects.
+        let list = r#"["success","",[],{"resultType":"vector","result":[]}]"#;
+        check(list, &Err("not an answer"));
+        let list = r#"{"status":"success","data":["vector",[]]}"#;
+        check(list, &Err("not an answer"));
+        check(&vector(r#"[{"node":"a"},[1,"2"]]"#), &Err("not an answer"));
     }
 
     #[test]

@@ -113,7 +113,7 @@ pub fn samples(text: &str, metric: &str) -> Result<Vec<f64>, String> {
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .collect();
     if lines.iter().any(|line| bent(line)) {
-        return Err("a label's value has a brace, which would be misread".into());
+        return Err("a label's value has a brace or no end, and would be misread".into());
     }
     let scrape = Scrape::parse(text.lines().map(|line| Ok(line.to_owned())))
         .map_err(|error| error.to_string())?;
@@ -127,24 +127,54 @@ pub fn samples(text: &str, metric: &str) -> Result<Vec<f64>, String> {
         let message = format!("of {} samples {parsed} could be read", lines.len());
         return Err(message);
     }
-    scrape
-        .samples
-        .iter()
+    let compound = || format!("{metric} is of a histogram or a summary");
+    let samples = scrape.samples.iter();
+    let values: Vec<f64> = samples
         .filter(|sample| sample.metric == metric)
         .map(|sample| match sample.value {
             Value::Counter(value) | Value::Gauge(value) | Value::Untyped(value) => Ok(value),
-            Value::Histogram(_) | Value::Summary(_) => {
-                Err(format!("{metric} is a histogram or a summary"))
-            }
+            Value::Histogram(_) | Value::Summary(_) => Err(compound()),
         })
-        .collect()
+        .collect::<Result<_, _>>()?;
+    // The parser puts a histogram's buckets under the name of the whole.
+    if values.len() != lines.iter().filter(|line| name(line) == metric).count() {
+        return Err(compound());
+    }
+    Ok(values)
 }
 
-/// Whether a line has braces other than those around its labels.
+fn name(line: &str) -> &str {
+    let end = line.find(|c: char| c == '{' || c.is_whitespace());
+    &line[..end.unwrap_or(line.len())]
+}
+
+/// Whether a line has braces other than those around its labels, or a quote that stays open.
 fn bent(line: &str) -> bool {
-    line.matches('{').count() > 1
-        || line.matches('{').count() != line.matches('}').count()
-        || line.find('}') < line.rfind('"')
+    match line.matches(['{', '}']).count() {
+        0 => false,
+        2 => {
+            let labels = line
+                .split_once('{')
+                .and_then(|(_, rest)| rest.split_once('}'));
+            labels.is_none_or(|(labels, _)| stays_open(labels))
+        }
+        _ => true,
+    }
+}
+
+fn stays_open(labels: &str) -> bool {
+    let (mut quoted, mut escaped) = (false, false);
+    for c in labels.chars() {
+        escaped = match c {
+            _ if escaped => false,
+            '"' => {
+                quoted = !quoted;
+                false
+            }
+            c => c == '\\' && quoted,
+        };
+    }
+    quoted
 }
 
 #[cfg(test)]
@@ -193,12 +223,17 @@ n 2.5e-01
             ("m{a=\"{} 5 \"} 1", "brace"),
             ("m{a=\"{b\"} 1", "brace"),
             ("m 1 # {trace=\"}\"} 1", "brace"),
+            ("m{a=\"b} 5", "no end"),
+            ("m{a=\"b\\\"} 5", "no end"),
+            ("m} {5", "no end"),
             ("<html>", "could be read"),
         ] {
             check(&format!("{TEXT}{line}\n"), &Err(expect));
         }
         check(TEXT.trim_end(), &Err("no end"));
-        assert!(samples(TEXT, "h").is_err_and(|error| error.contains("histogram")));
+        for metric in ["h", "h_bucket", "s"] {
+            assert!(samples(TEXT, metric).is_err_and(|error| error.contains("histogram")));
+        }
         assert_eq!(samples(TEXT, "h_sum"), Ok(vec![3.0]));
     }
 
