@@ -186,6 +186,13 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         for old in self.setup.rules.iter() {
             if !rules.iter().any(|new| asks(new) == asks(old)) {
                 self.evidence.forget_rule(&old.name);
+                for policy in &self.setup.policies {
+                    for fault in &policy.faults {
+                        if policy.signals(&fault.name).contains(old.name.as_str()) {
+                            self.evidence.forget_fault(&policy.name, &fault.name);
+                        }
+                    }
+                }
             }
         }
         self.setup.rules = rules;
@@ -522,13 +529,16 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 silences: status.silences,
             };
             self.evidence.fold(silenced, now);
-            let restore = Input::Restore {
-                uid: health.spec.node_uid,
-                signals: status.signals,
-                faults: status.faults,
-                last_seen: self.last_seen.unwrap_or(now),
-            };
-            self.evidence.fold(restore, now);
+            // For how long nobody looked must be known, or the clocks begin anew.
+            if let Some(last_seen) = self.last_seen {
+                let restore = Input::Restore {
+                    uid: health.spec.node_uid,
+                    signals: status.signals,
+                    faults: status.faults,
+                    last_seen,
+                };
+                self.evidence.fold(restore, now);
+            }
         }
         Ok(fleet)
     }
@@ -589,7 +599,10 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 before.and_then(|health| health.status.as_ref()),
                 now,
             );
-            let well = verdict.kind == VerdictKind::Healthy && !watched;
+            let well = match verdict.kind {
+                VerdictKind::Healthy => !watched,
+                kind => kind == VerdictKind::Ignored,
+            };
             if well && cooldown.after(status.since) <= now {
                 if let Some(health) = before {
                     self.cluster.delete_health(health).await?;
@@ -670,7 +683,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                     .find(|record| record.name == signal.name)
             });
             (signal.since, signal.paused) = standing_clock(
-                signal.state == SignalState::Unknown,
+                signal.state == SignalState::Unknown || signal.paused.is_some(),
                 signal.since,
                 known.map(|known| (known.since, known.paused)),
                 now,

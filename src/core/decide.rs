@@ -19,7 +19,7 @@ use crate::model::{
 /// How many nodes one pass asks for a second opinion.
 const PROBES_AT_ONCE: usize = 4;
 /// How many leases one pass reads.
-const LEASES_AT_ONCE: usize = 8;
+const LEASES_AT_ONCE: usize = 32;
 
 /// A pause as decisions see it.
 #[derive(Clone, Debug, PartialEq)]
@@ -331,9 +331,9 @@ pub fn unsettled(
         && evidence.lease(&node.uid, now) != Some(Word::Silent)
 }
 
-/// Whose leases to read now: of nodes with a fault that needs its word, those first that
-/// were not asked about for longest. The reads of some passes make one word, so they
-/// begin while the fault is pending.
+/// Whose leases to read now, of nodes with a fault that needs its word. The reads of some
+/// passes make one word, so they begin while the fault is pending, and those that are
+/// begun go on before others begin; then the fault that is oldest.
 pub fn to_read(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Vec<NodeView> {
     let asked = |verdict: &Verdict| {
         let node = world.evidence.node(&verdict.node)?;
@@ -344,16 +344,20 @@ pub fn to_read(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Vec<N
             .needs_lease(node, policy, &verdict.fault, world.rules, now);
         let asked = world.evidence.lease_asked(&node.uid);
         let early = asked.is_some_and(|at| at <= now && now < lease::INTERVAL.after(at));
-        (needed && !early).then_some((asked, node))
+        let begun = asked.is_some_and(|at| lease::MAX_AGE.after(at) >= now);
+        (needed && !early).then_some((!begun, verdict.since, node))
     };
-    let mut wanted: Vec<(Option<Timestamp>, &NodeView)> = verdicts
+    let mut wanted: Vec<(bool, Option<Timestamp>, &NodeView)> = verdicts
         .iter()
         .filter(|verdict| verdict.since.is_some())
         .filter_map(asked)
         .collect();
-    wanted.sort_by(|one, other| (one.0, &one.1.name).cmp(&(other.0, &other.1.name)));
+    wanted.sort_by(|one, other| {
+        let rank = |of: &(bool, Option<Timestamp>, &NodeView)| (of.0, of.1, of.2.name.clone());
+        rank(one).cmp(&rank(other))
+    });
     wanted.truncate(LEASES_AT_ONCE);
-    wanted.into_iter().map(|(_, node)| node.clone()).collect()
+    wanted.into_iter().map(|(.., node)| node.clone()).collect()
 }
 
 /// Why a fault that needs a second opinion is not confirmed.
@@ -502,6 +506,7 @@ fn standing(
     );
     when(policy.mode != Mode::Enforce, Reason::ObserveMode);
     when(opted_out(node, now), Reason::OptedOut);
+    when(world.evidence.silences_unknown(), Reason::SilencesUnknown);
     when(!world.evidence.nodes_fresh(now), Reason::NodesStale);
     when(node.deleting, Reason::NodeDeleting);
     when(

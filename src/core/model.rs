@@ -252,6 +252,8 @@ pub enum Reason {
     OptedOut,
     /// A silence of Alertmanager covers a signal that the fault needs, or the node.
     Silenced,
+    /// Alertmanager did not answer this leader yet, and may know of a silence.
+    SilencesUnknown,
     /// Two policies of the same priority claim the node.
     PolicyConflict,
     /// What the fault rests on is not known.
@@ -293,11 +295,12 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics that show zeros.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Paused,
         Self::ObserveMode,
         Self::OptedOut,
         Self::Silenced,
+        Self::SilencesUnknown,
         Self::PolicyConflict,
         Self::EvidenceUnknown,
         Self::Contradicted,

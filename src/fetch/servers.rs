@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use nodemend_core::config::{Connection, Credentials};
 use nodemend_core::model::digest;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -94,10 +94,31 @@ impl Servers {
                     self.0.preferred.store(index, Ordering::Relaxed);
                     return Ok(answer);
                 }
-                Err(error) => errors.push(format!("{}: {error}", self.0.urls[index].authority())),
+                Err(error) => errors.push(self.blamed(index, &error)),
             }
         }
         Err(errors.join("; "))
+    }
+
+    /// What each has to say, all asked at once: an answer, or its name and what is wrong.
+    pub async fn each<T, E, F>(&self, ask: impl Fn(Server) -> F) -> Vec<Result<T, String>>
+    where
+        E: fmt::Display,
+        F: Future<Output = Result<T, E>>,
+    {
+        let clients = match self.0.clients() {
+            Ok(clients) => clients,
+            Err(error) => return vec![Err(error.to_string())],
+        };
+        let asked = (0..clients.len()).map(|index| {
+            let answer = ask(self.server(index, &clients));
+            async move { answer.await.map_err(|error| self.blamed(index, &error)) }
+        });
+        join_all(asked).await
+    }
+
+    fn blamed(&self, index: usize, error: &impl fmt::Display) -> String {
+        format!("{}: {error}", self.0.urls[index].authority())
     }
 
     fn server(&self, index: usize, clients: &Clients) -> Server {

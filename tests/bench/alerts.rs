@@ -137,6 +137,7 @@ fn asked(alerts: usize) -> Asked {
     Asked {
         at: NOW,
         running_since: Span::minutes(60).before(NOW),
+        missing: None,
         alerts: listed
             .map(|(fingerprint, mut alert)| {
                 alert.labels.insert("alertname".into(), alert.name);

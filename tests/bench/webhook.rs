@@ -34,23 +34,30 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 const ALERTS: usize = 5_000;
-const ROUNDS: usize = 100;
+/// `--rounds N` asks for others.
+const ROUNDS: usize = 50;
 /// Rounds before those that count.
-const WARM_UP: usize = 5;
+const WARM_UP: usize = 2;
 /// What the webhook may take more.
 const BAR: Duration = Duration::from_millis(50);
 /// As many writes at once as the intake makes.
 const WRITES: usize = 4;
 const COLLECTION: &str = "/apis/nodemend.dev/v1alpha1/alertgroups";
 const TOKEN: &str = "a-bench-token";
-/// Says that this process is the one that measures.
+/// Says that this process is the one that measures, and how many rounds.
 const INSIDE: &str = "--inside-the-lab";
 
 #[tokio::main]
 async fn main() -> Result<ExitCode> {
-    if std::env::args().any(|argument| argument == INSIDE) {
-        return measure().await;
+    let arguments: Vec<String> = std::env::args().collect();
+    let after = |flag: &str| {
+        let at = arguments.iter().position(|argument| argument == flag)?;
+        arguments.get(at + 1)?.parse().ok()
+    };
+    if let Some(rounds) = after(INSIDE) {
+        return measure(rounds).await;
     }
+    let rounds: usize = after("--rounds").unwrap_or(ROUNDS);
     let lab = Lab::start(Options::default()).await?;
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
     for manifest in ["namespace", "rbac", "admission", "crds"] {
@@ -62,7 +69,7 @@ async fn main() -> Result<ExitCode> {
         .await?;
     // The adapter looks for its cluster in the environment, which only a parent can set.
     let status = tokio::process::Command::new(std::env::current_exe()?)
-        .arg(INSIDE)
+        .args([INSIDE, &rounds.to_string()])
         .env_clear()
         .env("KUBECONFIG", kubeconfig)
         .kill_on_drop(true)
@@ -75,12 +82,12 @@ async fn main() -> Result<ExitCode> {
     })
 }
 
-async fn measure() -> Result<ExitCode> {
+async fn measure(rounds: usize) -> Result<ExitCode> {
     let kubeconfig = std::env::var("KUBECONFIG").context("the lab gives KUBECONFIG")?;
     let bare = Bare::new(nodemend_lab::client_of(Path::new(&kubeconfig)).await?);
     let service = Service::start().await?;
     let (mut created, mut updated) = (Pairs::default(), Pairs::default());
-    for round in 0..WARM_UP + ROUNDS {
+    for round in 0..WARM_UP + rounds {
         for (pairs, news) in [(&mut created, false), (&mut updated, true)] {
             let writes = bare.prepare(news).await?;
             // Each goes first as often as the other.
@@ -97,14 +104,11 @@ async fn measure() -> Result<ExitCode> {
         }
         bare.clear().await?;
     }
-    println!(
-        "\n{ALERTS} alerts, {} bytes posted, {ROUNDS} rounds; ms at the median / p99",
-        service.body.len()
-    );
-    let within = [
-        created.tell("first delivery"),
-        updated.tell("one with news"),
-    ];
+    let bytes = service.body.len();
+    println!("\n{ALERTS} alerts, {bytes} bytes posted, {rounds} rounds; ms, median / p99");
+    let [what, floor, taken, more] = ["", "bare client", "webhook", "more, by pairs"];
+    println!("{what:16}{floor:>16}{taken:>16}{more:>16}");
+    let within = [created.tell("first delivery"), updated.tell("with news")];
     Ok(if within.contains(&false) {
         ExitCode::FAILURE
     } else {
@@ -112,37 +116,29 @@ async fn measure() -> Result<ExitCode> {
     })
 }
 
-/// What the bare client took, and the webhook.
+/// What the bare client took, and the webhook right before or after it.
 #[derive(Default)]
 struct Pairs(Vec<(Duration, Duration)>);
 
 impl Pairs {
     /// Prints them; whether the webhook is within the bar at the median.
     fn tell(&self, what: &str) -> bool {
-        let at = |share: usize, of: &dyn Fn(&(Duration, Duration)) -> f64| {
-            let mut all: Vec<f64> = self.0.iter().map(of).collect();
-            all.sort_by(f64::total_cmp);
-            all[(all.len() * share / 100).min(all.len() - 1)]
-        };
         let ms = |took: Duration| took.as_secs_f64() * 1000.0;
-        let (floor, taken) = (
-            |pair: &(Duration, _)| ms(pair.0),
-            |pair: &(_, Duration)| ms(pair.1),
-        );
-        let more = |pair: &(Duration, Duration)| ms(pair.1) - ms(pair.0);
-        let within = at(50, &more) <= ms(BAR);
-        println!(
-            "{what:15} bare client {:6.1} / {:6.1}   webhook {:6.1} / {:6.1}   pairwise more {:6.1} / {:6.1}   {} the bar of {} more",
-            at(50, &floor),
-            at(99, &floor),
-            at(50, &taken),
-            at(99, &taken),
-            at(50, &more),
-            at(99, &more),
-            if within { "within" } else { "OVER" },
-            BAR.as_millis(),
-        );
+        let (floor, _) = self.spread(|floor, _| ms(floor));
+        let (taken, _) = self.spread(|_, taken| ms(taken));
+        let (more, median) = self.spread(|floor, taken| ms(taken) - ms(floor));
+        let within = median <= ms(BAR);
+        let verdict = if within { "within" } else { "OVER" };
+        println!("{what:16}{floor:>16}{taken:>16}{more:>16}  {verdict} floor + {BAR:?}");
         within
+    }
+
+    /// The median and the 99th percentile as text, and the median.
+    fn spread(&self, of: impl Fn(Duration, Duration) -> f64) -> (String, f64) {
+        let mut all: Vec<f64> = self.0.iter().map(|pair| of(pair.0, pair.1)).collect();
+        all.sort_by(f64::total_cmp);
+        let at = |percent: usize| all[(all.len() * percent / 100).min(all.len() - 1)];
+        (format!("{:.0} / {:.0}", at(50), at(99)), at(50))
     }
 }
 
@@ -276,10 +272,12 @@ impl Bare {
 
     /// Deletes every group, the webhook's too.
     async fn clear(&self) -> Result<()> {
-        for group in self.groups.list_metadata(&ListParams::default()).await? {
+        let groups = self.groups.list_metadata(&ListParams::default()).await?;
+        let deleted = stream::iter(groups).map(|group| async move {
             let name = group.metadata.name.unwrap_or_default();
-            self.groups.delete(&name, &DeleteParams::default()).await?;
-        }
+            self.groups.delete(&name, &DeleteParams::default()).await
+        });
+        let _: Vec<_> = deleted.buffer_unordered(WRITES).try_collect().await?;
         Ok(())
     }
 }

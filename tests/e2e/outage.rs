@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::audit::every_write_was_intended;
 use super::site::{NO_RULES, Setup, Site};
-use super::{evaluations, lab};
+use super::{RECEIVE_ERRORS, evaluations, lab};
 
 /// Two rules, so that one node can be sick for long and another be due.
 const POLLED: &str = r#"
@@ -319,35 +319,59 @@ fn clock(status: &NodeHealthStatus) -> Result<FaultRecord> {
     leading.context("the leading fault has no clock").cloned()
 }
 
+/// Only a webhook brings this one.
+const ALERTED: &str = r"
+apiVersion: nodemend.dev/v1alpha1
+kind: RepairPolicy
+metadata: {name: nic}
+spec:
+  mode: Enforce
+  nodeSelector: {}
+  faults:
+  - {name: Nic, when: {all: [{signal: NodeReceiveErrors}]}, for: 5m, actions: [Replace]}
+  replacement: {strategy: EC2}
+";
+
 #[test]
-fn scratch_webhook_only() {
+fn h19_an_alert_that_ends_with_its_targets_is_no_recovery() {
     lab(async {
         let site = Site::start(&Setup {
-            policy: "apiVersion: nodemend.dev/v1alpha1\nkind: RepairPolicy\nmetadata: {name: nic}\nspec:\n  mode: Enforce\n  nodeSelector: {}\n  faults:\n  - {name: Nic, when: {all: [{signal: NodeReceiveErrors}]}, for: 5m, actions: [Replace]}\n  replacement: {strategy: EC2}\n",
-            polled: NO_RULES,
-            alerting: super::RECEIVE_ERRORS,
-            nodes: 4,
+            policy: ALERTED,
+            polled: POLLED,
+            alerting: RECEIVE_ERRORS,
+            nodes: NODES.len(),
             ..Setup::default()
         })
         .await?;
         let told = Told::listen(&site).await?;
-        site.lab
-            .exporter()
-            .set(PENDING, Metric::ReceiveErrors, 50.0);
+        let exporter = site.lab.exporter();
+        exporter.set(PENDING, Metric::ReceiveErrors, 50.0);
         told.verdict(&site, PENDING, VerdictKind::Pending).await?;
         for node in NODES {
-            site.lab.exporter().set_down(node, true);
+            exporter.set_down(node, true);
         }
-        let left = site
-            .wait_for("anything but pending", || async {
-                let last = told.of(PENDING).pop().flatten();
-                Ok(last.filter(|status| status.verdict != VerdictKind::Pending))
-            })
-            .await?;
-        println!(
-            "SCRATCH after the targets were cut off: {:?} {:?} {:?}",
-            left.verdict, left.reasons, left.signals
-        );
+        // Prometheus resolves the alert as soon as the series are gone.
+        site.wait_for("Alertmanager to list nothing", || async {
+            Ok(site
+                .lab
+                .alertmanager()
+                .alerts()
+                .await?
+                .is_empty()
+                .then_some(()))
+        })
+        .await?;
+        let left = told.verdict(&site, PENDING, VerdictKind::Unknown).await?;
+        ensure!(left.reasons == [Reason::EvidenceUnknown], "{left:?}");
+        // A delivery of the resolve, and some passes.
+        questions(&site, "Ok").await?;
+        let words = told.of(PENDING);
+        let well = words
+            .iter()
+            .flatten()
+            .find(|status| ![VerdictKind::Pending, VerdictKind::Unknown].contains(&status.verdict));
+        ensure!(well.is_none(), "{well:?}");
+        ensure!(site.repairs().await?.is_empty());
         Ok(())
     });
 }

@@ -47,8 +47,6 @@ async fn signer(whose: &'static str, connection: &Connection) -> Result<Option<S
 
 #[cfg(feature = "ec2")]
 async fn aws(region: &str) -> Result<Option<Signer>, String> {
-    use super::clock::now;
-
     let signer = crate::cloud::Signer::connect(region).await?;
     Ok(Some(std::sync::Arc::new(move |method, url, body| {
         let signer = signer.clone();

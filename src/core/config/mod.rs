@@ -15,7 +15,7 @@ pub use policy::{policies, policy};
 pub use rule::{check_signals, rules};
 pub use settings::{Basic, ClientCertificate, TlsFiles, TokenReview, WebhookAuth, settings};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use crate::api::{LaunchTemplate, Mode, NodeSelector, OnUnreachable, Severity, Strategy, When};
@@ -106,6 +106,19 @@ impl Policy {
     pub fn when(&self, fault: &str) -> Option<&When> {
         let mut faults = self.faults.iter();
         Some(&faults.find(|known| known.name == fault)?.when)
+    }
+
+    /// The signals that a fault rests on, those of its parts included.
+    pub fn signals(&self, fault: &str) -> BTreeSet<&str> {
+        let mut signals = BTreeSet::new();
+        let parts = self.when(fault).into_iter().flat_map(policy::leaves);
+        for (_, leaf) in parts {
+            signals.extend(leaf.signal.as_deref());
+            if let Some(part) = &leaf.fault {
+                signals.extend(self.signals(part));
+            }
+        }
+        signals
     }
 
     /// Whether a fault of this name rests on the same things in both.

@@ -15,6 +15,9 @@ use crate::model::Span;
 /// The annotation that names the selector which says which nodes have data.
 const PRESENCE: &str = "nodemend_presence";
 
+/// Two evaluations fit into the time for which an answer counts.
+const LONGEST_INTERVAL: Span = Span::minutes(1);
+
 static SHAPE: LazyLock<Shape> = LazyLock::new(Shape::of::<RuleFile>);
 
 #[derive(Deserialize, JsonSchema)]
@@ -108,6 +111,15 @@ fn read_groups(
             findings.add(
                 &format!("{at}/interval"),
                 "is below 1s",
+                "leave it out for the default of 1m",
+            );
+        }
+        if interval > LONGEST_INTERVAL {
+            findings.add(
+                &format!("{at}/interval"),
+                format!(
+                    "is above {LONGEST_INTERVAL}: an answer that is older than 2m says nothing"
+                ),
                 "leave it out for the default of 1m",
             );
         }

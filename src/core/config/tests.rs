@@ -438,6 +438,11 @@ fn mistakes_in_rules() {
         &["5:5 field `expr` is missing", "6:5 unknown field `labels_`"],
     );
     check_rules("30s", "0s", &["3:13 is below 1s"]);
+    check_rules(
+        "30s",
+        "2m",
+        &["3:13 is above 1m: an answer that is older than 2m says nothing"],
+    );
     check_rules("for: 2m", "for: 2 m", &["7:10 `2 m` is not a duration"]);
     check_rules(
         "severity: critical",

@@ -426,3 +426,34 @@ fn h21_a_node_of_which_nothing_is_heard_waits_for_the_word_of_its_lease() {
         assert_eq!(admitted.len(), usize::from(read));
     }
 }
+
+#[test]
+fn a_new_leader_that_alertmanager_does_not_answer_starts_nothing() {
+    let mut fleet = Fleet::new(10, 1);
+    fleet.watch(10, 1, 0, 60);
+    fleet
+        .evidence
+        .fold(Input::AskFailed("refused".into()), at(60));
+    let expect = (VerdictKind::Held, vec![Reason::SilencesUnknown]);
+    assert_eq!(fleet.first(60), expect);
+}
+
+#[test]
+fn leases_that_are_begun_to_be_read_go_on_before_others() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = |node| node.conditions[0].status = "Unknown".into();
+    let mut settled = 0;
+    for second in (0..=60).step_by(5) {
+        fleet.see(200, 0, second);
+        for name in to_be_read(&fleet, second) {
+            let renewed = Ok(Some(at(-3600)));
+            fleet
+                .evidence
+                .fold(Input::Lease { uid: name, renewed }, at(second));
+        }
+        let silent =
+            |node: &&NodeView| fleet.evidence.lease(&node.uid, at(second)) == Some(Word::Silent);
+        settled = fleet.evidence.nodes().filter(silent).count();
+    }
+    assert!(settled >= LEASES_AT_ONCE, "{settled} of 200");
+}

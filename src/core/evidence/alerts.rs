@@ -29,13 +29,20 @@ impl<K: Ord> About<K> {
     }
 
     fn forget(&mut self, alert: &StoredAlert, index: &Index, key: &K) {
-        let node = index.resolve(&alert.labels).ok();
-        let named = self.0.get_mut(&alert.name);
-        if let Some(keys) = named
-            .zip(node)
-            .and_then(|(named, node)| named.get_mut(node))
-        {
+        let Ok(node) = index.resolve(&alert.labels) else {
+            return;
+        };
+        let Some(named) = self.0.get_mut(&alert.name) else {
+            return;
+        };
+        if let Some(keys) = named.get_mut(node) {
             keys.remove(key);
+            if keys.is_empty() {
+                named.remove(node);
+            }
+        }
+        if named.is_empty() {
+            self.0.remove(&alert.name);
         }
     }
 
@@ -47,8 +54,7 @@ impl<K: Ord> About<K> {
     /// The names of the nodes that alerts of this name speak of.
     pub fn nodes(&self, alert: &str) -> impl Iterator<Item = &str> {
         let named = self.0.get(alert).into_iter().flatten();
-        let some = named.filter(|(_, keys)| !keys.is_empty());
-        some.map(|(node, _)| node.as_str())
+        named.map(|(node, _)| node.as_str())
     }
 }
 

@@ -3,8 +3,17 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{CLEAR_AFTER, NODES_STALE, RESUME};
+use super::{CLEAR_AFTER, NODES_STALE};
 use crate::model::{Span, Truth};
+
+/// What a clock's gaps are measured by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// How long it must be so to count.
+    pub wait: Span,
+    /// After a gap it must be so for this long, which is two evaluations.
+    pub resume: Span,
+}
 
 /// How long something is so.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -39,10 +48,10 @@ impl Clock {
     }
 
     /// Keeps the time. A gap pauses it, whether the source was silent or nobody looked (a
-    /// wall clock that jumps is the same); one longer than `wait` starts it anew, a
-    /// shorter one is over once the source said the same for `RESUME`. `CLEAR_AFTER` of
-    /// clear resets it. A wall clock that went back never lengthens it.
-    pub fn tick(&mut self, truth: Truth, wait: Span, now: Timestamp) {
+    /// wall clock that jumps is the same); one longer than `pace.wait` starts it anew, a
+    /// shorter one is over once the source said the same for `pace.resume`. `CLEAR_AFTER`
+    /// of clear resets it. A wall clock that went back never lengthens it.
+    pub fn tick(&mut self, truth: Truth, pace: Pace, now: Timestamp) {
         let before = self.settled.min(now);
         let passed = now.duration_since(before);
         self.settled = self.settled.max(now);
@@ -53,7 +62,7 @@ impl Clock {
         match truth {
             Truth::True => {
                 self.clear_since = None;
-                self.resume(wait, passed, now);
+                self.resume(pace, passed, now);
                 self.since = Some(self.since.map_or(now, |since| since.min(now)));
             }
             Truth::Unknown => {
@@ -62,7 +71,13 @@ impl Clock {
                 self.pause(passed, now);
             }
             Truth::False => {
-                (self.gap, self.known_again) = (None, None);
+                self.known_again = None;
+                if let Some(gap) = self.gap.take() {
+                    self.pause(passed, now);
+                    if now.duration_since(gap) > pace.wait.signed() {
+                        self.since = None;
+                    }
+                }
                 let clear = *self.clear_since.get_or_insert(now);
                 if CLEAR_AFTER.after(clear) <= now {
                     self.since = None;
@@ -71,14 +86,14 @@ impl Clock {
         }
     }
 
-    fn resume(&mut self, wait: Span, passed: SignedDuration, now: Timestamp) {
+    fn resume(&mut self, pace: Pace, passed: SignedDuration, now: Timestamp) {
         let Some(gap) = self.gap else { return };
-        if self.since.is_none() || now.duration_since(gap) > wait.signed() {
+        if self.since.is_none() || now.duration_since(gap) > pace.wait.signed() {
             (self.since, self.gap, self.known_again) = (None, None, None);
             return;
         }
         self.pause(passed, now);
-        if RESUME.after(*self.known_again.get_or_insert(now)) <= now {
+        if pace.resume.after(*self.known_again.get_or_insert(now)) <= now {
             (self.gap, self.known_again) = (None, None);
         }
     }
@@ -91,12 +106,12 @@ impl Clock {
 
 /// Ticks the clock in this place. There is none before the first time, and none after it
 /// was reset: such a clock holds nothing.
-pub(super) fn tick(clock: &mut Option<Clock>, truth: Truth, wait: Span, now: Timestamp) {
+pub(super) fn tick(clock: &mut Option<Clock>, truth: Truth, pace: Pace, now: Timestamp) {
     if clock.is_none() && truth != Truth::True {
         return;
     }
     let running = clock.get_or_insert_with(|| Clock::start(now));
-    running.tick(truth, wait, now);
+    running.tick(truth, pace, now);
     if running.since.is_none() {
         *clock = None;
     }

@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 
 use super::{Evidence, Look, combine};
-use crate::api::{Leaf, When};
+use crate::api::{ConditionLeaf, Leaf, When};
 use crate::config::{Policy, Rules};
 use crate::model::{NodeView, Span, Truth};
 
@@ -130,22 +130,25 @@ impl Evidence {
                 return self.undoubted(look, policy, part);
             }
             match self.leaf(look, policy, leaf) {
-                Truth::True if self.doubtful(look, leaf) => Truth::Unknown,
+                Truth::True if self.everywhere(leaf) => Truth::Unknown,
+                _ if silent(look.node, leaf) => Truth::Unknown,
                 truth => truth,
             }
         })
     }
 
-    fn doubtful(&self, look: &Look<'_>, leaf: &Leaf) -> bool {
+    fn everywhere(&self, leaf: &Leaf) -> bool {
         let signal = leaf.signal.as_ref();
-        let silent = || {
-            let ready = look.node.condition("Ready");
-            ready.is_some_and(|ready| ready.status == "Unknown")
-        };
-        let condition = leaf.condition.as_ref();
         signal.is_some_and(|name| self.everywhere.contains(name))
-            || condition.is_some_and(|wanted| wanted.type_ == "Ready" && silent())
     }
+}
+
+/// Whether the leaf asks for the word of a kubelet that gives none.
+fn silent(node: &NodeView, leaf: &Leaf) -> bool {
+    let asks = |wanted: &ConditionLeaf| wanted.type_ == "Ready";
+    let ready = node.condition("Ready");
+    leaf.condition.as_ref().is_some_and(asks)
+        && ready.is_some_and(|ready| ready.status == "Unknown")
 }
 
 /// Whether so many nodes of a fleet are most of it.

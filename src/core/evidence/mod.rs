@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use crate::api::{AlertGroupSpec, FaultRecord, Leaf, SignalRecord, SilenceRecord, When};
 use crate::config::{Confirm, Policy, Rules};
 use crate::model::{NodeView, SignalState, Span, Truth};
-use clock::Clock;
+use clock::{Clock, Pace};
 use identity::Labels;
 use probe::Reading;
 
@@ -35,8 +35,11 @@ pub const FORGET_AFTER: Span = Span::minutes(24 * 60);
 pub const CLOCK_SKEW: Span = Span::seconds(5);
 /// An answer older than this says nothing.
 pub const MAX_STALENESS: Span = Span::minutes(2);
-/// After a gap a source must say the same for this long: two evaluations of the shipped rules.
+/// After a gap a source must say the same for this long, or for its interval if that is more:
+/// then it was evaluated twice.
 pub const RESUME: Span = Span::seconds(30);
+/// How often Alertmanager is asked, and an alert's receivers are told anew at the soonest.
+const ALERTS_INTERVAL: Span = Span::minutes(1);
 /// A list of nodes older than this says nothing.
 pub const NODES_STALE: Span = Span::seconds(90);
 
@@ -130,6 +133,8 @@ pub struct Evidence {
     clocks: BTreeMap<String, Clocks>,
     /// Signals that fire on most nodes.
     everywhere: BTreeSet<String>,
+    /// When Prometheus, as far as it is polled, had nothing to say last.
+    dark: Option<Timestamp>,
     leases: BTreeMap<String, lease::Seen>,
     unresolved: BTreeMap<(&'static str, identity::Unresolved), u64>,
     probed: Vec<probe::Probed>,
@@ -278,16 +283,44 @@ impl Evidence {
                 evidence.prune(rule.keep_firing_for, now);
             }
         }
+        if self.polls_answered() && !self.prometheus_sees(rules, now) {
+            self.dark = Some(now);
+        }
         self.settle_signals(rules, policies, now);
         self.settle_readiness(now);
         self.settle_faults(rules, policies, now);
         if self.nodes_fresh(now) {
             // Else who is gone is not known; clocks that an earlier leader kept wait for the
             // first list.
+            self.forget_unasked(policies);
             let slots = &self.slots;
             self.clocks
                 .retain(|uid, clocks| slots.contains_key(uid) && !clocks.empty());
             self.leases.retain(|uid, _| slots.contains_key(uid));
+        }
+    }
+
+    /// Forgets the clocks of which no policy of their node asks any more: nobody ticks them.
+    fn forget_unasked(&mut self, policies: &[Policy]) {
+        for node in self.nodes.values() {
+            let Some(clocks) = self.clocks.get_mut(&node.uid) else {
+                continue;
+            };
+            let policies = policies.iter();
+            let asking: Vec<&Policy> = policies
+                .filter(|policy| policy.selector.matches(&node.labels))
+                .collect();
+            let names: BTreeSet<String> = asking
+                .iter()
+                .flat_map(|policy| signal_names(policy))
+                .collect();
+            clocks.signals.retain(|name, _| names.contains(name));
+            clocks.disputes.retain(|name, _| names.contains(name));
+            clocks.faults.retain(|name, faults| {
+                let policy = asking.iter().find(|policy| policy.name == *name);
+                faults.retain(|fault, _| policy.is_some_and(|policy| policy.when(fault).is_some()));
+                !faults.is_empty()
+            });
         }
     }
 
@@ -329,13 +362,19 @@ impl Evidence {
             } else {
                 clocks.disputes.remove(&name);
             }
-            let wait = rules.get(&name).map_or(Span::default(), |rule| rule.for_);
+            let pace = Pace {
+                wait: rules.get(&name).map_or(Span::default(), |rule| rule.for_),
+                resume: resume(rules, [&*name]),
+            };
             let mut clock = clocks.signals.remove(&name);
-            clock::tick(&mut clock, truth, wait, now);
+            clock::tick(&mut clock, truth, pace, now);
             clocks.signals.extend(clock.map(|clock| (name, clock)));
         }
-        let nodes = self.nodes.len();
-        firing.retain(|_, count| lease::most(*count, nodes));
+        let all = self.nodes.len();
+        firing.retain(|name, count| {
+            let covered = self.rules.get(name).and_then(rules::RuleEvidence::covered);
+            lease::most(*count, covered.unwrap_or(all))
+        });
         self.everywhere = firing.into_keys().collect();
     }
 
@@ -350,7 +389,7 @@ impl Evidence {
                 (true, ready) => !Truth::from(ready),
             };
             let clocks = self.clocks.entry(node.uid.clone()).or_default();
-            clock::tick(&mut clocks.unready, truth, Span::minutes(24 * 60), now);
+            clock::tick(&mut clocks.unready, truth, UNREADY, now);
         }
     }
 
@@ -377,7 +416,11 @@ impl Evidence {
             let clocks = self.clocks.entry(uid).or_default();
             let faults = clocks.faults.entry(policy.name.clone()).or_default();
             let mut clock = faults.remove(&fault.name);
-            clock::tick(&mut clock, truth, fault.for_, now);
+            let pace = Pace {
+                wait: fault.for_,
+                resume: resume(rules, policy.signals(&fault.name)),
+            };
+            clock::tick(&mut clock, truth, pace, now);
             faults.extend(clock.map(|clock| (fault.name.clone(), clock)));
         }
     }
@@ -448,7 +491,7 @@ impl Evidence {
             .map(|name| SignalRecord {
                 state: self.told(&look, &name).state,
                 since: look.signal(&name).and_then(|clock| clock.since),
-                paused: None,
+                paused: look.signal(&name).and_then(|clock| clock.gap),
                 last_firing: self.held_since(&look, &name),
                 name,
             })
@@ -561,9 +604,33 @@ impl Evidence {
             return SignalState::Unknown;
         }
         let delivered = self.alerts.of(name, &look.node.name);
-        self.alertmanager
-            .state(name, delivered, look.node, look.now)
+        let state = self
+            .alertmanager
+            .state(name, delivered, look.node, look.now);
+        // Alerts also end because Prometheus is dead, or its targets are cut off.
+        let dark = || self.dark.is_some_and(|at| ALERT_TTL.after(at) >= look.now);
+        let blind = || !self.prometheus_sees(look.rules, look.now);
+        if state == SignalState::Clear && (blind() || (look.signal(name).is_some() && dark())) {
+            return SignalState::Unknown;
+        }
+        state
     }
+}
+
+/// A node that is not Ready counts as sick since then, whatever gaps there were.
+const UNREADY: Pace = Pace {
+    wait: Span::minutes(24 * 60),
+    resume: RESUME,
+};
+
+/// How long signals take to be evaluated twice.
+fn resume<'a>(rules: &Rules, signals: impl IntoIterator<Item = &'a str>) -> Span {
+    let interval = |name| {
+        let rule = rules.get(name);
+        rule.map_or(ALERTS_INTERVAL, |rule| rule.interval)
+    };
+    let longest = signals.into_iter().map(interval).max();
+    longest.map_or(RESUME, |interval| interval.max(RESUME))
 }
 
 /// What a combination comes to; an empty one says nothing and must not read as true.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{CLOCK_SKEW, Evidence, Look, MAX_STALENESS};
-use crate::config::Rule;
+use crate::config::{Rule, Rules};
 use crate::evidence::identity::Labels;
 use crate::model::{NodeView, SignalState, Span};
 
@@ -95,10 +95,33 @@ impl RuleEvidence {
         self.present = self.present.as_ref().map(|present| present.moved(&slot));
     }
 
+    /// Whether presence shows data of any node.
+    fn sees(&self) -> bool {
+        self.present
+            .as_ref()
+            .is_some_and(|present| present.count > 0)
+    }
+
+    /// How many nodes it can speak of, if presence says so.
+    pub fn covered(&self) -> Option<usize> {
+        let present = self.present.as_ref()?;
+        let others = self
+            .firing
+            .iter()
+            .filter(|slot| !present.contains(Some(*slot)));
+        Some(present.count + others.count())
+    }
+
     /// As an earlier leader knew it: the node's series was there then.
     pub fn restore(&mut self, uid: String, at: Timestamp) {
         let cleared = false;
         self.fired.entry(uid).or_insert(Fired { at, cleared });
+    }
+
+    /// Whether the last answer was one, and is not too old.
+    fn usable(&self, now: Timestamp) -> bool {
+        let young = |at| MAX_STALENESS.after(at) >= now && at <= CLOCK_SKEW.after(now);
+        self.failed.is_none() && self.at.is_some_and(young)
     }
 
     /// Forgets series that were last seen too long ago to count.
@@ -107,21 +130,25 @@ impl RuleEvidence {
     }
 
     fn state(&self, node: &NodeView, slot: Option<usize>, now: Timestamp) -> SignalState {
-        let young = |at| MAX_STALENESS.after(at) >= now && at <= CLOCK_SKEW.after(now);
-        if self.failed.is_some() || !self.at.is_some_and(young) {
+        if !self.usable(now) {
             return SignalState::Unknown;
         }
-        if self.firing.contains(slot) {
-            return SignalState::Firing;
-        }
-        let Some(present) = &self.present else {
-            return SignalState::Unknown;
+        let seen = |yes| {
+            if yes {
+                SignalState::Firing
+            } else {
+                SignalState::Clear
+            }
         };
-        if present.contains(slot) {
-            return SignalState::Clear;
+        match &self.present {
+            None if self.firing.contains(slot) => return SignalState::Firing,
+            None => return SignalState::Unknown,
+            Some(present) if present.contains(slot) => return seen(self.firing.contains(slot)),
+            // What fires without a fresh sample is what Prometheus remembers.
+            Some(_) => {}
         }
         // A dying node takes its exporter along: its last word holds for a while.
-        let alone = present.count > 0 && !node.ready();
+        let alone = self.sees() && !node.ready();
         let fired = self.fired.get(&node.uid);
         if alone && fired.is_some_and(|fired| !fired.cleared) {
             return SignalState::Firing;
@@ -131,6 +158,26 @@ impl RuleEvidence {
 }
 
 impl Evidence {
+    /// Whether anything polled was answered, well or not.
+    pub(super) fn polls_answered(&self) -> bool {
+        let mut rules = self.rules.values();
+        rules.any(|rule| rule.at.is_some() || rule.failed.is_some())
+    }
+
+    /// Whether Prometheus lives and has data of some node, by the rules with a presence; if
+    /// there are none, nothing says that it does not.
+    pub(super) fn prometheus_sees(&self, rules: &Rules, now: Timestamp) -> bool {
+        let mut asked = rules
+            .iter()
+            .filter(|rule| rule.presence.is_some())
+            .peekable();
+        asked.peek().is_none()
+            || asked.any(|rule| {
+                let evidence = self.rules.get(&rule.name);
+                evidence.is_some_and(|evidence| evidence.usable(now) && evidence.sees())
+            })
+    }
+
     pub(super) fn fold_rule(&mut self, name: String, answer: Answer, now: Timestamp) {
         let (firing, present) = match answer {
             Answer::Failed(message) => {
@@ -159,8 +206,10 @@ impl Evidence {
                 .as_ref()
                 .is_some_and(|present| present.contains(slot));
         }
+        let seen = |slot: &usize| present.as_ref().is_none_or(|of| of.contains(Some(*slot)));
         for node in firing
             .iter()
+            .filter(seen)
             .filter_map(|slot| self.nodes.get(&self.names[slot]))
         {
             let (at, cleared) = (now, false);

@@ -23,16 +23,18 @@ const MAX_SILENCES: usize = 10;
 /// The longest id or author that a record repeats, in characters.
 const MAX_TEXT: usize = 100;
 
-/// An answer of Alertmanager, from one member of its cluster.
+/// What the members of an Alertmanager cluster answered, together.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Asked {
-    /// When it was asked, by our clock.
+    /// When they were asked, by our clock.
     pub at: Timestamp,
-    /// Since when the member runs, by its clock.
+    /// Since when its members run, by their clocks: the one that started last.
     pub running_since: Timestamp,
-    /// Every alert that it holds for firing, silenced and inhibited ones included.
+    /// What was said of the members that did not answer; none if all did.
+    pub missing: Option<String>,
+    /// Every alert that any of them holds for firing, silenced and inhibited ones included.
     pub alerts: Vec<AskedAlert>,
-    /// Its silences, of any age.
+    /// Their silences, of any age.
     pub silences: Vec<Silence>,
 }
 
@@ -149,7 +151,10 @@ impl Silence {
         }
         let by_name =
             named.len() == self.matchers.len() && identity::resolve(&named, &[node]).is_ok();
-        by_name || self.matches(&node_labels(node))
+        // What asks for the absence of a label that no node has does not mean nodes.
+        let labels = node_labels(node);
+        let mut asked = self.matchers.iter();
+        by_name || (asked.all(|one| labels.contains_key(&one.name)) && self.matches(&labels))
     }
 
     fn active(&self, now: Timestamp) -> bool {
@@ -207,10 +212,21 @@ impl Alertmanager {
             let named = self.listed.entry(name).or_default();
             named.insert(alert.fingerprint, stored);
         }
-        self.silences = asked.silences;
-        self.complete = SETTLED_AFTER.after(asked.running_since) <= asked.at;
+        self.complete =
+            asked.missing.is_none() && SETTLED_AFTER.after(asked.running_since) <= asked.at;
+        let known = std::mem::replace(&mut self.silences, asked.silences);
+        if !self.complete {
+            // A member that just started, or that does not answer, may know of others.
+            let told: BTreeSet<String> = self.silences.iter().map(|one| one.id.clone()).collect();
+            let others = known.into_iter().filter(|one| !told.contains(&one.id));
+            let others: Vec<Silence> = others.filter(|one| asked.at < one.ends_at).collect();
+            self.silences.extend(others);
+        }
         self.at = Some(asked.at);
-        self.failed = None;
+        match asked.missing {
+            Some(message) => self.failed(message, asked.at),
+            None => self.failed = None,
+        }
         self.restored.clear();
         self.join(index);
     }
@@ -309,16 +325,23 @@ impl Alertmanager {
         // Then what is not listed does not fire.
         let whole = self.fresh(now) && self.complete;
         let listed = self.listed.get(name);
-        let is_listed = |fingerprint| listed.is_some_and(|all| all.contains_key(fingerprint));
         let (mut states, mut later) = (Vec::new(), BTreeSet::new());
         for (fingerprint, alert) in delivered {
             let Some(state) = alert_state(alert, node, now) else {
                 continue;
             };
-            if self.at.is_none() || alert.last_firing.max(alert.last_resolved) > self.at {
+            let listed = listed.and_then(|all| all.get(fingerprint));
+            // A resolve that came late ends nothing that Alertmanager was told of after its end.
+            let past = state == SignalState::Clear
+                && listed.is_some_and(|listed| alert.ends_at < listed.last_firing);
+            let received = alert.last_firing.max(alert.last_resolved);
+            if past {
+                continue;
+            }
+            if self.at.is_none() || received > self.at {
                 later.insert(fingerprint);
                 states.push(state);
-            } else if !whole && !is_listed(fingerprint) {
+            } else if !whole && listed.is_none() {
                 // Delivered, then not listed, by a list that is old or from a new member.
                 states.push(match state {
                     SignalState::Firing => SignalState::Unknown,
@@ -363,7 +386,7 @@ impl Evidence {
             self.matched(&look, policy, when, &mut found);
         }
         // Until Alertmanager answers us, what an earlier leader knew holds.
-        if self.alertmanager.failed.is_some() && self.alertmanager.at.is_none() {
+        if self.silences_unknown() {
             let known = self.alertmanager.restored.get(&node.uid);
             found.extend(
                 known
@@ -377,6 +400,11 @@ impl Evidence {
         found.dedup_by(|one, two| one.id == two.id);
         found.truncate(MAX_SILENCES);
         found
+    }
+
+    /// Whether Alertmanager is asked and has not answered us yet: there may be any silence.
+    pub const fn silences_unknown(&self) -> bool {
+        self.alertmanager.failed.is_some() && self.alertmanager.at.is_none()
     }
 
     /// Since when Alertmanager does not answer, and what was said.

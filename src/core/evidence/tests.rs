@@ -1,6 +1,7 @@
 //! Tables of what the evidence says.
 
 use super::alerts::alert_state;
+use super::clock::Pace;
 use super::*;
 use crate::api::{AlertGroupSpec, Mode, StoredAlert};
 use crate::config::{Fault, Rule};
@@ -212,7 +213,8 @@ fn a_gap_pauses_the_clock() {
 fn ticked(ticks: &[(Truth, i64)]) -> Clock {
     let mut clock = Clock::start(at(0));
     for (truth, now) in ticks {
-        clock.tick(*truth, Span::minutes(10), at(*now));
+        let (wait, resume) = (Span::minutes(10), RESUME);
+        clock.tick(*truth, Pace { wait, resume }, at(*now));
     }
     clock
 }
@@ -251,10 +253,28 @@ fn a_clock_runs_only_while_the_truth_is_known_again() {
             Some(701),
             true,
         ),
-        // Known to be clear: nothing is left to resume.
+        // Known to be clear: nothing is left to resume, but the gap does not count.
         (
             &[(True, 0), (Unknown, 60), (False, 70), (True, 80)],
-            Some(60),
+            Some(70),
+            true,
+        ),
+        (&[(True, 0), (False, 95), (True, 100)], Some(95), true),
+        // After a long gap it is clear, so what comes then is new.
+        (
+            &[(True, 0), (True, 60), (False, 3600), (True, 3650)],
+            Some(3650),
+            true,
+        ),
+        (
+            &[
+                (True, 0),
+                (Unknown, 80),
+                (Unknown, 160),
+                (False, 800),
+                (True, 801),
+            ],
+            Some(801),
             true,
         ),
         // Blindness is not clear: it takes two minutes of clear in one piece.
@@ -266,7 +286,7 @@ fn a_clock_runs_only_while_the_truth_is_known_again() {
                 (False, 150),
                 (False, 240),
             ],
-            Some(10),
+            Some(90),
             true,
         ),
     ] {
@@ -893,4 +913,134 @@ fn nothing_is_kept_of_nodes_that_are_gone_or_well() {
         evidence.settle(&rules, &policies, at(now));
     }
     assert!(evidence.clocks.is_empty(), "{:?}", evidence.clocks);
+}
+
+#[test]
+fn what_fires_without_a_fresh_sample_is_not_known() {
+    for (ready, present, expect) in [
+        ("True", &["a", "b"][..], SignalState::Firing),
+        ("True", &["b"], SignalState::Unknown),
+        ("False", &["b"], SignalState::Unknown),
+        ("True", &[], SignalState::Unknown),
+    ] {
+        let mut evidence = with_nodes(ready);
+        evidence.fold(answer(&["a"], Some(present)), at(0));
+        assert_eq!(state(&mut evidence, 0, 0), expect, "{ready} {present:?}");
+    }
+    let mut evidence = with_nodes("True");
+    evidence.fold(answer(&["a"], None), at(0));
+    let found = state(&mut evidence, 0, 0);
+    assert_eq!(found, SignalState::Firing, "nothing says what is fresh");
+}
+
+#[test]
+fn after_a_gap_a_slow_rule_must_be_evaluated_twice_too() {
+    let slow = Rule {
+        interval: Span::seconds(60),
+        ..rule(0)
+    };
+    let (rules, mut policy) = (Rules::from_iter([slow]), policy());
+    policy.faults[0].for_ = Span::minutes(10);
+    let mut evidence = with_nodes("True");
+    let failed = Input::Rule {
+        name: "R".into(),
+        answer: Answer::Failed("503".into()),
+    };
+    let fires = || answer(&["a"], Some(&["a", "b"]));
+    for (now, input, expect) in [
+        (0, Some(fires()), Truth::True),
+        (60, Some(failed), Truth::Unknown),
+        (120, Some(fires()), Truth::Unknown),
+        (150, None, Truth::Unknown),
+        (180, Some(fires()), Truth::True),
+    ] {
+        if let Some(input) = input {
+            evidence.fold(input, at(now));
+        }
+        evidence.settle(&rules, std::slice::from_ref(&policy), at(now));
+        let node = evidence.node("a").expect("folded");
+        let found = evidence.fault(node, &policy, "f", &rules, at(now)).0;
+        assert_eq!(found, expect, "at {now}");
+    }
+}
+
+/// The alert A of node a, and what is polled beside it.
+fn beside(alert: StoredAlert, polled: Input, evidence: &mut Evidence, now: i64) -> SignalState {
+    let rules = Rules::from_iter([rule(0)]);
+    let mut both = policy();
+    both.faults[0].when.any.push(Leaf {
+        signal: Some("A".into()),
+        ..Leaf::default()
+    });
+    let group = AlertGroupSpec {
+        alerts: [("f".to_owned(), alert)].into(),
+        ..AlertGroupSpec::default()
+    };
+    let nodes = vec![node("a", "True"), node("b", "True")];
+    evidence.fold(Input::Nodes(nodes), at(now));
+    evidence.fold(
+        Input::Alerts {
+            object: "o".into(),
+            group,
+        },
+        at(now),
+    );
+    evidence.fold(polled, at(now));
+    evidence.settle(&rules, &[both], at(now));
+    let node = evidence.node("a").expect("folded");
+    evidence.signal(node, "A", &rules, at(now)).state
+}
+
+#[test]
+fn h19_an_alert_that_ends_while_prometheus_is_dark_is_no_recovery() {
+    let failed = || Input::Rule {
+        name: "R".into(),
+        answer: Answer::Failed("refused".into()),
+    };
+    let sees = || answer(&[], Some(&["a", "b"]));
+    let empty = || answer(&[], Some(&[]));
+    let fires = |now| alert(0, Some(now), None);
+    let ended = |now| alert(0, Some(0), Some(now));
+    for dark in [failed(), empty()] {
+        let mut evidence = Evidence::default();
+        let mut look = |alert, polled, now| beside(alert, polled, &mut evidence, now);
+        assert_eq!(look(fires(0), sees(), 0), SignalState::Firing);
+        assert_eq!(look(fires(30), dark.clone(), 30), SignalState::Firing);
+        // Alertmanager heard nothing any more, and lets it end.
+        assert_eq!(look(ended(60), dark, 60), SignalState::Unknown);
+        // Prometheus is back, and its rules may still wait for their `for`.
+        assert_eq!(look(ended(60), sees(), 90), SignalState::Unknown);
+        for now in (120..=960).step_by(60) {
+            assert_eq!(
+                look(ended(60), sees(), now),
+                SignalState::Unknown,
+                "at {now}"
+            );
+        }
+        assert_eq!(look(ended(60), sees(), 961), SignalState::Clear);
+    }
+    // While it sees, an end is an end.
+    let mut evidence = Evidence::default();
+    let mut look = |alert, polled, now| beside(alert, polled, &mut evidence, now);
+    assert_eq!(look(fires(0), sees(), 0), SignalState::Firing);
+    assert_eq!(look(ended(60), sees(), 60), SignalState::Clear);
+}
+
+#[test]
+fn clocks_of_which_nobody_asks_any_more_are_forgotten() {
+    let rules = Rules::from_iter([rule(0)]);
+    let mut evidence = with_nodes("True");
+    let fires = || answer(&["a"], Some(&["a", "b"]));
+    evidence.fold(fires(), at(0));
+    evidence.settle(&rules, &[policy()], at(0));
+    assert!(evidence.watched("uid-a"));
+    let mut elsewhere = policy();
+    let label = ("pool".to_owned(), "x".to_owned());
+    elsewhere.selector.match_labels = [label].into();
+    evidence.settle(&rules, &[elsewhere], at(30));
+    assert!(!evidence.watched("uid-a"));
+    evidence.settle(&rules, &[policy()], at(60));
+    let node = evidence.node("a").expect("folded");
+    let since = evidence.fault(node, &policy(), "f", &rules, at(60)).1;
+    assert_eq!(since, Some(at(60)), "it begins anew");
 }

@@ -9,7 +9,7 @@ pub fn client() -> Result<reqwest::Client> {
     crate::crypto();
     reqwest::Client::builder()
         .no_proxy()
-        .timeout(Duration::from_secs(10))
+        .timeout(Duration::from_secs(30))
         .build()
         .context("building an HTTP client")
 }
@@ -19,7 +19,7 @@ pub fn loopback_client() -> Result<reqwest::Client> {
     crate::crypto();
     reqwest::Client::builder()
         .no_proxy()
-        .timeout(Duration::from_secs(5))
+        .timeout(Duration::from_secs(15))
         .tls_danger_accept_invalid_certs(true)
         .build()
         .context("building an HTTP client")

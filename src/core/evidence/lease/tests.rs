@@ -117,7 +117,7 @@ fn h21_a_signal_on_most_nodes_is_contradicted_by_a_lease_that_renews() {
     ] {
         let inputs = [
             Input::Nodes(fleet(nodes, "True")),
-            answer(&all[..firing], Some(&all)),
+            answer(&all[..firing], Some(&["a", "b", "c", "d", "e", "f"])),
         ];
         let found = judged(&policy(), &rules, &inputs, renews);
         assert_eq!(found, expect, "{firing} of {nodes}, renews: {renews}");
@@ -136,6 +136,25 @@ fn h21_a_kubelet_that_renews_contradicts_the_condition_that_it_is_silent() {
         condition: Some(unready),
         ..Leaf::default()
     };
+    let mut negated = policy.clone();
+    let ready = ConditionLeaf {
+        type_: "Ready".into(),
+        statuses: vec![ConditionStatus::True],
+        reasons: vec![],
+    };
+    negated.faults[0].when = When {
+        none: vec![Leaf {
+            condition: Some(ready),
+            ..Leaf::default()
+        }],
+        ..When::default()
+    };
+    for renews in [true, false] {
+        let inputs = [Input::Nodes(fleet(2, "Unknown"))];
+        let found = judged(&negated, &Rules::default(), &inputs, renews);
+        let truth = if renews { Truth::Unknown } else { Truth::True };
+        assert_eq!(found, (truth, true), "not True, renews: {renews}");
+    }
     for (ready, renews, expect) in [
         ("Unknown", true, (Truth::Unknown, true)),
         ("Unknown", false, (Truth::True, true)),
@@ -194,4 +213,18 @@ fn a_record_says_when_a_series_that_is_held_was_last_there() {
     evidence.fold(answer(&[], Some(&["b"])), at(30));
     evidence.settle(&rules, &[policy()], at(30));
     assert_eq!(record(&evidence, 30).last_firing, Some(at(0)));
+}
+
+#[test]
+fn h21_most_nodes_are_most_of_those_that_the_rule_can_speak_of() {
+    let rules = Rules::from_iter([rule(0)]);
+    let job = ["a", "b", "c"];
+    for (present, expect) in [
+        (Some(&job[..]), (Truth::Unknown, true)),
+        (None, (Truth::True, false)),
+    ] {
+        let inputs = [Input::Nodes(fleet(6, "True")), answer(&job, present)];
+        let found = judged(&policy(), &rules, &inputs, true);
+        assert_eq!(found, expect, "{present:?}");
+    }
 }

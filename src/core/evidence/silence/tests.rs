@@ -39,6 +39,7 @@ fn asked(now: i64, alerts: Vec<AskedAlert>, silences: Vec<Silence>) -> Input {
     Input::Asked(Asked {
         at: at(now),
         running_since: at(-10_000),
+        missing: None,
         alerts,
         silences,
     })
@@ -408,6 +409,7 @@ fn a_member_that_just_started_proves_no_absence() {
         Input::Asked(Asked {
             at: at(100),
             running_since: at(-199),
+            missing: None,
             alerts,
             silences: vec![],
         })
@@ -497,4 +499,75 @@ fn silences_in_a_record_are_few_and_short() {
             .iter()
             .all(|silence| silence.created_by.len() == MAX_TEXT)
     );
+}
+
+#[test]
+fn silences_are_kept_until_every_member_that_is_long_there_says_otherwise() {
+    let told = |now: i64, running: i64, missing: Option<&str>, ids: &[&str]| {
+        Input::Asked(Asked {
+            at: at(now),
+            running_since: at(running),
+            missing: missing.map(str::to_owned),
+            alerts: vec![],
+            silences: ids.iter().map(|id| silence(id, "node=a")).collect(),
+        })
+    };
+    let first = || told(0, -10_000, None, &["s"]);
+    for (second, expect) in [
+        (told(60, -10_000, None, &[]), &[][..]),
+        // A member that just started, and one that does not answer.
+        (told(60, 50, None, &[]), &["s"]),
+        (told(60, -10_000, Some("refused"), &["t"]), &["s", "t"]),
+    ] {
+        let inputs = vec![answer(&["a"], Some(&["a", "b"])), first(), second];
+        let evidence = evidence(inputs, 60);
+        let rules = Rules::from_iter([rule(0)]);
+        assert_eq!(held(&evidence, &policy(), &rules, 60), expect);
+        // They all end at 100.
+        assert_eq!(
+            held(&evidence, &policy(), &rules, 100),
+            Vec::<String>::new()
+        );
+    }
+}
+
+#[test]
+fn a_member_that_does_not_answer_proves_no_absence_and_is_told() {
+    let with = |missing: Option<&str>| {
+        Input::Asked(Asked {
+            at: at(0),
+            running_since: at(-10_000),
+            missing: missing.map(str::to_owned),
+            alerts: vec![],
+            silences: vec![],
+        })
+    };
+    check_state(vec![with(None)], 0, SignalState::Clear);
+    check_state(vec![with(Some("m2: refused"))], 0, SignalState::Unknown);
+    let known = evidence(vec![with(Some("m2: refused"))], 0);
+    assert_eq!(known.asking_failed(), Some((at(0), "m2: refused")));
+    assert!(!known.silences_unknown());
+    let failed = evidence(vec![Input::AskFailed("refused".into())], 0);
+    assert!(failed.silences_unknown());
+}
+
+#[test]
+fn a_resolve_that_came_late_ends_nothing_that_was_told_after_it() {
+    let list = |updated| {
+        asked(
+            30,
+            vec![listed(&[("alertname", "A"), ("node", "a")], updated)],
+            vec![],
+        )
+    };
+    // Both arrive after the list: the end of before it was told of, and a new one.
+    let resolve = |end| delivered(Some(0), Some(40), Some(end));
+    check_state(vec![list(25), resolve(10)], 40, SignalState::Firing);
+    check_state(vec![list(25), resolve(35)], 40, SignalState::Clear);
+}
+
+#[test]
+fn a_silence_of_what_lacks_a_label_does_not_mean_nodes() {
+    check_rule("severity!=critical", false);
+    check_rule("severity!=warning", true);
 }
