@@ -12,7 +12,7 @@ use nodemend_core::model::{Condition, Truth};
 use super::*;
 
 /// One delivery in each line. kube-state-metrics' instance is the address of node 18, the
-/// worst case; NodeNetworkTransmitErrs has the labels of the chart kube-prometheus-stack.
+/// worst case; `NodeNetworkTransmitErrs` has the labels of the chart kube-prometheus-stack.
 const DELIVERIES: &str = include_str!("../kube-prometheus.jsonl");
 
 macro_rules! shipped {
