@@ -1,7 +1,6 @@
 //! The decoding of query answers: anything but a complete instant vector of finite
 //! numbers is an error.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use nodemend_core::evidence::identity::Labels;
@@ -25,9 +24,9 @@ pub struct Sample {
 /// No fleet has more series; the rest of an answer is only counted.
 const MOST: usize = 2_000_000;
 
-/// What is not needed of an object. With it only an object will do: without, a list of the
-/// fields in their order would be one too.
-type Others = BTreeMap<String, IgnoredAny>;
+/// What is not needed of an object. Flattened, it makes that only an object will do: serde
+/// takes a list of the fields in their order too.
+type Others = IgnoredAny;
 
 #[derive(Deserialize)]
 struct Envelope {

@@ -1,0 +1,41 @@
+//! Every input that fuzzing ever learnt from, replayed. `tests/run fuzz` looks for more.
+
+mod targets;
+
+use std::path::Path;
+
+fn check(name: &str) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let corpus = root.join("tests/fuzz/corpus").join(name);
+    let mut files: Vec<_> = std::fs::read_dir(corpus)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    assert!(!files.is_empty());
+    for file in files {
+        // The last one is the culprit.
+        println!("{}", file.display());
+        targets::target(name)(&std::fs::read(file).unwrap());
+    }
+}
+
+#[test]
+fn configuration() {
+    check("configuration");
+}
+
+#[test]
+fn exposition() {
+    check("exposition");
+}
+
+#[test]
+fn query() {
+    check("query");
+}
+
+#[test]
+fn webhook() {
+    check("webhook");
+}
