@@ -1,5 +1,7 @@
 //! Every input that fuzzing ever learnt from, replayed. `tests/run fuzz` looks for more.
 
+#![expect(clippy::unwrap_used, reason = "a panic is what a target reports by")]
+
 mod targets;
 
 use std::path::Path;
