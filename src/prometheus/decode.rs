@@ -255,10 +255,12 @@ mod tests {
         );
         check(&last, &Ok(1));
         // Lists in place of objects.
-        let list = r#"["success","",[],{"resultType":"vector","result":[]}]"#;
-        check(list, &Err("not an answer"));
-        let list = r#"{"status":"success","data":["vector",[]]}"#;
-        check(list, &Err("not an answer"));
+        for text in [
+            r#"["success","",[],{"resultType":"vector","result":[]}]"#,
+            r#"{"status":"success","data":["vector",[]]}"#,
+        ] {
+            check(text, &Err("not an answer"));
+        }
         check(&vector(r#"[{"node":"a"},[1,"2"]]"#), &Err("not an answer"));
     }
 

@@ -1,7 +1,7 @@
 //! Two Alertmanagers deliver to two replicas of which one or the other is dead half of
 //! the time. In the end nodemend knows what Alertmanager knows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -159,7 +159,8 @@ fn named((node, name): (usize, usize)) -> Alert {
 
 /// Posts as Prometheus does, to all members, name after name; how often in all.
 async fn turns(alertmanagers: &[Alertmanager]) -> Result<usize> {
-    let (mut posted, mut started) = (0, [[now(); NODES]; NAMES]);
+    let mut posted = 0;
+    let mut started: BTreeMap<(usize, usize), Timestamp> = BTreeMap::new();
     let mut rounds = interval(TURN / u32::try_from(NAMES)?);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for turn in 0..TURNS {
@@ -169,8 +170,9 @@ async fn turns(alertmanagers: &[Alertmanager]) -> Result<usize> {
             let mut alerts = Vec::new();
             for node in 0..NODES {
                 let this = Move::of(node, name, turn);
+                let started = started.entry((node, name)).or_insert(now);
                 if this == Move::Fire {
-                    started[name][node] = now;
+                    *started = now;
                 }
                 let ends = match this {
                     Move::Expire | Move::Rest => continue,
@@ -179,7 +181,7 @@ async fn turns(alertmanagers: &[Alertmanager]) -> Result<usize> {
                     _ if turn == TURNS - 1 => now + EXPIRES * 30,
                     _ => now + EXPIRES,
                 };
-                alerts.push(alert((node, name), started[name][node], ends));
+                alerts.push(alert((node, name), *started, ends));
             }
             for batch in alerts.chunks(BATCH) {
                 for member in alertmanagers {

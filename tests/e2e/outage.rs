@@ -171,9 +171,11 @@ async fn questions(site: &Site, result: &str) -> Result<()> {
     .await
 }
 
+type Words = Vec<(String, Option<NodeHealthStatus>)>;
+
 /// What nodemend wrote of nodes, every word of it, in order; none for a deletion.
 struct Told {
-    words: Arc<Mutex<Vec<(String, Option<NodeHealthStatus>)>>>,
+    words: Arc<Mutex<Words>>,
     listening: JoinHandle<Result<()>>,
 }
 
@@ -255,11 +257,7 @@ impl Drop for Told {
     }
 }
 
-async fn listen(
-    api: Api<NodeHealth>,
-    mut version: String,
-    words: Arc<Mutex<Vec<(String, Option<NodeHealthStatus>)>>>,
-) -> Result<()> {
+async fn listen(api: Api<NodeHealth>, mut version: String, words: Arc<Mutex<Words>>) -> Result<()> {
     loop {
         let events = api.watch(&WatchParams::default(), &version).await?;
         let mut events = std::pin::pin!(events);

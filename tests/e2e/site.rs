@@ -71,7 +71,7 @@ impl Site {
     pub async fn start(setup: &Setup<'_>) -> Result<Self> {
         let home = tempfile::tempdir()?;
         let files = Files::write(home.path(), setup)?;
-        let replicas = (0..1 + usize::from(setup.doubled))
+        let replicas = (0..=usize::from(setup.doubled))
             .map(|index| Replica::new(home.path(), index))
             .collect::<Result<Vec<_>>>()?;
         let (mut to, mut service) = (replicas[0].webhook, None);
@@ -299,7 +299,7 @@ impl Site {
             let log = fs::read_to_string(replica.log(self.home.path())).unwrap_or_default();
             let lines: Vec<&str> = log.lines().collect();
             let last = lines[lines.len().saturating_sub(60)..].join("\n");
-            text += &format!("the log of {} ends:\n{last}\n", replica.name);
+            text.extend(["the log of ", &replica.name, " ends:\n", &last, "\n"]);
         }
         text
     }

@@ -81,11 +81,12 @@ impl Site {
     pub async fn start(&self, recipe: Recipe) -> Result<()> {
         let name = recipe.name.clone();
         let process = Process::start(recipe, &self.logs(), self.watchdog.pids())?;
-        let mut processes = self.lock();
-        // Of an attempt that failed with another one.
-        processes.retain(|process| process.name() != name);
-        processes.push(process);
-        drop(processes);
+        {
+            let mut processes = self.lock();
+            // Of an attempt that failed with another one.
+            processes.retain(|process| process.name() != name);
+            processes.push(process);
+        }
         let outcome = self.ready(&name).await;
         if outcome.is_err() {
             // Dropped, so that another attempt can take its name.
