@@ -48,8 +48,9 @@ pub struct AlertGroupSpec {
     /// When a delivery last said that it left alerts out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub truncated_at: Option<Timestamp>,
-    /// By fingerprint.
-    #[schemars(length(max = 10_000))]
+    /// By fingerprint. Atomic: else the API server would keep who wrote each field of each alert,
+    /// which is more than the alerts.
+    #[schemars(length(max = 10_000), extend("x-kubernetes-map-type" = "atomic"))]
     pub alerts: BTreeMap<String, StoredAlert>,
 }
 
