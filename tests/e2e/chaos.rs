@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, ListParams};
-use nodemend_core::api::{AlertGroup, NodeHealth, StoredAlert};
-use nodemend_core::evidence::CLOCK_SKEW;
+use nodemend_core::api::{AlertGroup, NodeHealth};
+use nodemend_core::evidence::last_word;
 use nodemend_core::model::{Reason, SignalState, VerdictKind};
 use nodemend_lab::{Alertmanager, Forwarded};
 use serde_json::{Value, json};
@@ -264,23 +264,6 @@ async fn on_record(site: &Site, firing: &BTreeSet<Alert>) -> Result<usize> {
     same(&every_alert().map(named).collect(), &all).context("on record")?;
     same(firing, &found).context("on record as firing")?;
     Ok(undecided)
-}
-
-/// What the stored times say: firing if last received firing later than its end, clear
-/// if it ended later, nothing if the two are within the clocks' skew or a delivery of
-/// before the end may have come late.
-fn last_word(alert: &StoredAlert) -> SignalState {
-    let Some(firing) = alert.last_firing else {
-        return SignalState::Clear;
-    };
-    match alert.ends_at {
-        None => SignalState::Firing,
-        Some(end) if CLOCK_SKEW.after(firing) < end => SignalState::Clear,
-        Some(end) if CLOCK_SKEW.after(end) < firing && alert.last_resolved <= alert.last_firing => {
-            SignalState::Firing
-        }
-        Some(_) => SignalState::Unknown,
-    }
 }
 
 /// The leader says of every node what fires, and holds those, and no others.

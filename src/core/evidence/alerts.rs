@@ -144,7 +144,7 @@ pub(super) fn alert_state(
 /// What the deliveries say together, whatever their order. Its end is Alertmanager's
 /// word by its clock, the rest is when we received it; where the two disagree on
 /// which came last, a delayed delivery or the clocks are to blame.
-fn last_word(alert: &StoredAlert) -> SignalState {
+pub fn last_word(alert: &StoredAlert) -> SignalState {
     match (alert.last_firing, alert.ends_at) {
         (Some(_), None) => SignalState::Firing,
         (None, Some(_)) => SignalState::Clear,
@@ -158,42 +158,54 @@ fn last_word(alert: &StoredAlert) -> SignalState {
     }
 }
 
-/// Merges a stored group with a delivery of the same group, per alert by maxima,
-/// so that any order and any repetition of deliveries gives the same.
-pub fn merge(stored: &mut AlertGroupSpec, delivered: &AlertGroupSpec) {
-    stored.truncated_at = stored.truncated_at.max(delivered.truncated_at);
+/// Merges a stored group with a delivery of the same group, per alert by maxima, so that
+/// any order and any repetition of deliveries gives the same. Whether that is news: a later
+/// time of receipt alone is only once in a third of `ALERT_TTL`, so that re-sends cost little.
+pub fn merge(stored: &mut AlertGroupSpec, delivered: &AlertGroupSpec) -> bool {
+    let truncated = stored.truncated_at.max(delivered.truncated_at);
+    let mut news = is_later(truncated, stored.truncated_at);
+    stored.truncated_at = truncated;
     for (fingerprint, alert) in &delivered.alerts {
-        match stored.alerts.get_mut(fingerprint) {
+        news |= match stored.alerts.get_mut(fingerprint) {
             None => {
                 stored.alerts.insert(fingerprint.clone(), alert.clone());
+                true
             }
-            Some(known) => {
-                known.starts_at = known.starts_at.max(alert.starts_at);
-                known.last_firing = known.last_firing.max(alert.last_firing);
-                known.last_resolved = known.last_resolved.max(alert.last_resolved);
-                known.ends_at = known.ends_at.max(alert.ends_at);
-            }
-        }
+            Some(known) => merge_alert(known, alert),
+        };
     }
+    news
 }
 
-/// Whether a merged group says something that the stored one does not. A later time of
-/// receipt alone is news only once in a third of `ALERT_TTL`, so that re-sends cost little.
-pub fn is_news(stored: &AlertGroupSpec, merged: &AlertGroupSpec) -> bool {
-    let later = |new: Option<Timestamp>, old: Option<Timestamp>| {
-        new.zip(old)
-            .is_some_and(|(new, old)| new.duration_since(old) >= ALERT_TTL.signed() / 3)
-    };
-    let news = |(fingerprint, alert): (&String, &StoredAlert)| {
-        stored.alerts.get(fingerprint).is_none_or(|known| {
-            later(alert.last_firing, known.last_firing)
-                || last_word(alert) != last_word(known)
-                || (alert.starts_at, alert.ends_at) != (known.starts_at, known.ends_at)
-        })
-    };
-    later(merged.truncated_at, stored.truncated_at)
-        || merged.truncated_at.is_some() != stored.truncated_at.is_some()
-        || merged.alerts.iter().any(news)
+fn merge_alert(known: &mut StoredAlert, alert: &StoredAlert) -> bool {
+    let before = (last_word(known), known.starts_at, known.ends_at);
+    let mut news = is_later(alert.last_firing, known.last_firing);
+    // Alertmanager gives no two alerts one fingerprint; of a sender that does, the larger
+    // counts, whichever came first.
+    if what(known) < what(alert) {
+        known.name.clone_from(&alert.name);
+        known.labels.clone_from(&alert.labels);
+        known.severity.clone_from(&alert.severity);
+        news = true;
+    }
+    known.starts_at = known.starts_at.max(alert.starts_at);
+    known.last_firing = known.last_firing.max(alert.last_firing);
+    known.last_resolved = known.last_resolved.max(alert.last_resolved);
+    known.ends_at = known.ends_at.max(alert.ends_at);
+    news || before != (last_word(known), known.starts_at, known.ends_at)
+}
+
+/// What an alert is about, whatever it says.
+fn what(alert: &StoredAlert) -> (&String, &BTreeMap<String, String>, &String) {
+    (&alert.name, &alert.labels, &alert.severity)
+}
+
+/// Whether a time of receipt is so much later that it is worth a write.
+fn is_later(new: Option<Timestamp>, old: Option<Timestamp>) -> bool {
+    match (new, old) {
+        (Some(new), Some(old)) => new.duration_since(old) >= ALERT_TTL.signed() / 3,
+        (new, _) => new.is_some(),
+    }
 }
 
 /// Drops the alerts of which nothing was received for `FORGET_AFTER`, and the mark of a

@@ -22,7 +22,7 @@ use clock::{Clock, Pace};
 use identity::Labels;
 use probe::Reading;
 
-pub use alerts::{forget, is_forgotten, is_news, merge};
+pub use alerts::{forget, is_forgotten, last_word, merge};
 pub use rules::Answer;
 
 /// A since is forgotten only after its signal was clear this long: flapping does not restart clocks.

@@ -477,6 +477,11 @@ fn h1_any_order_and_repetition_of_deliveries_gives_the_same() {
             ..alert(0, None, Some(5))
         }),
         group(alert(7, Some(8), None)),
+        // A sender that gives one fingerprint to two alerts.
+        group(StoredAlert {
+            labels: Labels::from([("node".into(), "z".into())]),
+            ..alert(7, Some(8), None)
+        }),
     ];
     let merged = |order: &[usize]| {
         let mut stored = AlertGroupSpec::default();
@@ -485,10 +490,22 @@ fn h1_any_order_and_repetition_of_deliveries_gives_the_same() {
         }
         stored
     };
-    let expect = merged(&[0, 1, 2]);
-    for order in [&[2, 1, 0][..], &[1, 0, 2], &[0, 0, 2, 1, 1], &[2, 0, 1, 2]] {
-        assert_eq!(merged(order), expect, "{order:?}");
+    for (expect, orders) in [
+        (
+            merged(&[0, 1, 2]),
+            [&[2, 1, 0][..], &[1, 0, 2], &[0, 0, 2, 1, 1], &[2, 0, 1, 2]],
+        ),
+        (
+            merged(&[0, 1, 3]),
+            [&[3, 1, 0][..], &[1, 0, 3], &[3, 0, 0, 1], &[0, 3, 1, 3]],
+        ),
+    ] {
+        for order in orders {
+            assert_eq!(merged(order), expect, "{order:?}");
+        }
     }
+    assert!(merge(&mut merged(&[2]), &deliveries[3]));
+    assert!(!merge(&mut merged(&[3]), &deliveries[2]));
 }
 
 #[test]

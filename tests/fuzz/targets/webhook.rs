@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use nodemend::alertmanager::{Delivery, Intake, MAX_GROUP, decode};
-use nodemend::controller::Groups;
+use nodemend::controller::{Age, Groups};
 use nodemend::exec::CallError;
 use nodemend_core::api::{AlertGroup, AlertGroupSpec, StoredAlert};
 use nodemend_core::config::Rules;
@@ -69,18 +69,7 @@ fn read(body: &[u8], now: Timestamp) -> Option<Delivery> {
     Some(delivery)
 }
 
-/// Alertmanager gives no two alerts one fingerprint. Where a sender does, the first one's
-/// labels stay.
 fn check_order(one: &AlertGroupSpec, other: &AlertGroupSpec) {
-    let is_same = |(fingerprint, alert): (&String, &StoredAlert)| {
-        other.alerts.get(fingerprint).is_none_or(|again| {
-            (&alert.name, &alert.labels, &alert.severity)
-                == (&again.name, &again.labels, &again.severity)
-        })
-    };
-    if !one.alerts.iter().all(is_same) {
-        return;
-    }
     let (mut forth, mut back) = (one.clone(), other.clone());
     merge(&mut forth, other);
     merge(&mut back, one);
@@ -145,7 +134,7 @@ fn names(alert: &StoredAlert, node: &NodeView) -> bool {
 struct Store(Arc<Mutex<BTreeMap<String, AlertGroup>>>);
 
 impl Groups for Store {
-    async fn group(&self, name: &str) -> Result<Option<AlertGroup>, CallError> {
+    async fn group(&self, name: &str, _: Age) -> Result<Option<AlertGroup>, CallError> {
         Ok(self.0.lock().unwrap().get(name).cloned())
     }
     async fn put_group(&self, group: &AlertGroup) -> Result<(), CallError> {
