@@ -122,10 +122,15 @@ fn joined(known: Option<Asked>, other: Asked) -> Asked {
     }
     let mut silences: BTreeMap<String, Silence> = BTreeMap::new();
     for silence in known.silences.into_iter().chain(other.silences) {
-        match silences.get(&silence.id) {
-            Some(same) if same.ends_at >= silence.ends_at => {}
-            _ => drop(silences.insert(silence.id.clone(), silence)),
+        let Some(same) = silences.get_mut(&silence.id) else {
+            silences.insert(silence.id.clone(), silence);
+            continue;
+        };
+        let holds = same.holds || silence.holds;
+        if same.ends_at < silence.ends_at {
+            *same = silence;
         }
+        same.holds = holds;
     }
     Asked {
         at: known.at.min(other.at),
@@ -183,7 +188,13 @@ struct RawSilence {
     created_by: String,
     starts_at: Timestamp,
     ends_at: Timestamp,
+    status: RawStatus,
     matchers: Vec<RawMatcher>,
+}
+
+#[derive(Deserialize)]
+struct RawStatus {
+    state: String,
 }
 
 #[derive(Deserialize)]
@@ -210,6 +221,7 @@ impl From<RawSilence> for Silence {
             created_by: raw.created_by,
             starts_at: raw.starts_at,
             ends_at: raw.ends_at,
+            holds: raw.status.state == "active",
             matchers: raw.matchers.iter().map(matcher).collect(),
         }
     }
@@ -287,6 +299,7 @@ mod tests {
             created_by: "ann".into(),
             starts_at: "2026-11-24T09:00:00Z".parse().unwrap(),
             ends_at: "2026-11-24T11:00:00Z".parse().unwrap(),
+            holds: true,
             matchers: vec![
                 Matcher::new("node", "b.*", true, false),
                 Matcher::new("alertname", "A", false, true),

@@ -62,6 +62,7 @@ fn look(evidence: &mut Evidence, now: i64, firing: &[&str], silenced: &[&str]) {
         created_by: "ann".into(),
         starts_at: at(100),
         ends_at: at(200),
+        holds: (100..200).contains(&now),
         matchers: vec![Matcher::new("alertname", name, false, true)],
     };
     evidence.fold(Input::Nodes(vec![node]), at(now));

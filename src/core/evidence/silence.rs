@@ -62,6 +62,8 @@ pub struct Silence {
     pub starts_at: Timestamp,
     /// … to before here.
     pub ends_at: Timestamp,
+    /// Whether it held when Alertmanager was asked, by its clock.
+    pub holds: bool,
     /// All of them have to match.
     pub matchers: Vec<Matcher>,
 }
@@ -157,8 +159,15 @@ impl Silence {
         by_name || (asked.all(|one| labels.contains_key(&one.name)) && self.matches(&labels))
     }
 
-    fn active(&self, now: Timestamp) -> bool {
+    fn covers_time(&self, now: Timestamp) -> bool {
         self.starts_at <= now && now < self.ends_at
+    }
+
+    /// Where Alertmanager's clock was not ours, what it said of a silence holds until it is
+    /// asked again.
+    fn active(&self, asked: Option<Timestamp>, now: Timestamp) -> bool {
+        let contradicts = |at| self.holds && !self.covers_time(at);
+        self.covers_time(now) || asked.is_some_and(contradicts)
     }
 
     fn record(&self) -> SilenceRecord {
@@ -219,7 +228,8 @@ impl Alertmanager {
             // A member that just started, or that does not answer, may know of others.
             let told: BTreeSet<String> = self.silences.iter().map(|one| one.id.clone()).collect();
             let others = known.into_iter().filter(|one| !told.contains(&one.id));
-            let others: Vec<Silence> = others.filter(|one| asked.at < one.ends_at).collect();
+            let lasts = |one: &Silence| asked.at < one.ends_at || one.active(self.at, asked.at);
+            let others: Vec<Silence> = others.filter(lasts).collect();
             self.silences.extend(others);
         }
         self.at = Some(asked.at);
@@ -415,7 +425,7 @@ impl Evidence {
 
     fn active(&self, now: Timestamp) -> impl Iterator<Item = &Silence> {
         let silences = self.alertmanager.silences.iter();
-        silences.filter(move |silence| silence.active(now))
+        silences.filter(move |silence| silence.active(self.alertmanager.at, now))
     }
 
     /// The truth of a combination as if nothing were known of silenced signals.

@@ -31,6 +31,7 @@ fn silence(id: &str, matchers: &str) -> Silence {
         created_by: "ann".into(),
         starts_at: at(0),
         ends_at: at(100),
+        holds: false,
         matchers: matchers.split_whitespace().map(matcher).collect(),
     }
 }
@@ -478,6 +479,42 @@ fn h13_replicas_that_tell_of_one_alert_are_one_signal() {
         (signal.state, signal.since),
         (SignalState::Firing, Some(at(0)))
     );
+}
+
+#[test]
+fn h55_what_alertmanager_says_of_a_silence_counts_where_its_clock_is_not_ours() {
+    let told = |holds| {
+        let mut silence = silence("s", "alertname=R");
+        silence.holds = holds;
+        asked(3600, vec![], vec![silence])
+    };
+    let held = |inputs: Vec<Input>, now| {
+        let evidence = evidence(inputs, now);
+        let node = evidence.node("a").expect("folded");
+        let rules = Rules::from_iter([rule(0)]);
+        let found = evidence.silences(node, &policy(), "f", &rules, at(now));
+        !found.is_empty()
+    };
+    let fires = || answer(&["a"], Some(&["a"]));
+    // By our clock it ended at 100.
+    assert!(held(vec![fires(), told(true)], 3610));
+    assert!(!held(vec![fires(), told(false)], 3610));
+    assert!(!held(vec![fires(), told(true), told(false)], 3610));
+    // One that holds by both ends by ours, whatever was said a minute ago.
+    let mut silence = silence("s", "alertname=R");
+    silence.holds = true;
+    let both = || asked(90, vec![], vec![silence.clone()]);
+    assert!(held(vec![fires(), both()], 99));
+    assert!(!held(vec![fires(), both()], 101));
+    // While a member does not answer, nobody knows that it ended.
+    let Input::Asked(answer) = asked(3660, vec![], vec![]) else {
+        unreachable!()
+    };
+    let partial = Input::Asked(Asked {
+        missing: Some("one".into()),
+        ..answer
+    });
+    assert!(held(vec![fires(), told(true), partial], 3670));
 }
 
 #[test]
