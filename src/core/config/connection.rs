@@ -93,6 +93,11 @@ pub(super) fn read(raw: Raw, at: &str, findings: &mut Findings<'_>) -> Connectio
             findings.add(&format!("{at}/urls/{index}"), message, hint);
         }
     }
+    let asks_nobody = raw.urls.is_empty() && findings.is_free(&format!("{at}/urls"));
+    if asks_nobody && (raw.auth.is_some() || raw.sigv4.is_some() || !raw.headers.is_empty()) {
+        let hint = "give urls: without them it is not asked";
+        findings.add_at_key(at, "says how to ask, but not whom", hint);
+    }
     if raw.timeout == Some(Span::default()) {
         findings.add(&format!("{at}/timeout"), "must be longer than 0s", "");
     }

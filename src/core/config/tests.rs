@@ -717,7 +717,7 @@ fn mistakes_in_settings() {
 /// What follows `prometheus:` or `alertmanager:` in the settings, and a mistake in it.
 fn check_connection(text: &str, expect: &[&str]) {
     for server in ["prometheus", "alertmanager"] {
-        let text = format!("cluster: a\n{server}:\n{text}\n");
+        let text = format!("cluster: a\n{server}:\n{text}\n  urls: ['http://s']\n");
         check(settings(&document(&text)), expect);
     }
 }
@@ -736,7 +736,7 @@ fn a_connection_is_read_whole() {
         (Credentials::None, None)
     );
     let bearer = read(
-        "{auth: {bearerTokenFile: /t}, tls: {caFile: /ca, certFile: /c, keyFile: /k}, headers: {X-Scope-OrgID: team}}",
+        "{urls: ['http://p'], auth: {bearerTokenFile: /t}, tls: {caFile: /ca, certFile: /c, keyFile: /k}, headers: {X-Scope-OrgID: team}}",
     );
     assert_eq!(bearer.credentials, Credentials::BearerFile("/t".into()));
     assert_eq!(bearer.ca_file.as_deref(), Some("/ca"));
@@ -750,19 +750,25 @@ fn a_connection_is_read_whole() {
         shown.contains("x-scope-orgid") && !shown.contains("team"),
         "{shown}"
     );
-    let basic = read("{auth: {basic: {username: u, passwordFile: /p}}}");
+    let basic = read("{urls: ['http://p'], auth: {basic: {username: u, passwordFile: /p}}}");
     let expect = Credentials::Basic {
         username: "u".into(),
         password_file: "/p".into(),
     };
     assert_eq!(basic.credentials, expect);
     let region = "eu-central-1".to_owned();
-    let signed = read("{sigv4: {region: eu-central-1}}");
+    let signed = read("{urls: ['http://p'], sigv4: {region: eu-central-1}}");
     assert_eq!(signed.credentials, Credentials::SigV4 { region });
 }
 
 #[test]
 fn mistakes_in_a_connection() {
+    for how in ["headers: {X-A: x}", "sigv4: {region: eu-central-1}"] {
+        check(
+            settings(&document(&format!("cluster: a\nprometheus: {{{how}}}"))),
+            &["2:1 says how to ask, but not whom"],
+        );
+    }
     check_connection("  auth: {}", &["3:3 is not one thing"]);
     check_connection(
         "  auth: {bearerTokenFile: t, basic: {username: u, passwordFile: p}}",
