@@ -13,9 +13,10 @@ use nodemend_core::api::{AlertGroup, AlertGroupSpec, StoredAlert};
 use nodemend_core::evidence::{self, identity};
 use nodemend_core::model::digest;
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::controller::Groups;
+use crate::controller::{Age, Groups};
 use crate::exec::CallError;
 
 /// The most alerts of one delivery.
@@ -141,8 +142,9 @@ impl<G: Groups> Intake<G> {
         delivered: &AlertGroupSpec,
         now: Timestamp,
     ) -> Result<bool, Error> {
-        for _ in 0..ATTEMPTS {
-            let stored = self.groups.group(object).await;
+        for attempt in 0..ATTEMPTS {
+            let age = if attempt == 0 { Age::Any } else { Age::Newest };
+            let stored = self.groups.group(object, age).await;
             let stored = stored.map_err(Error::Store)?;
             let Some(group) = merged(stored, object, delivered, now)? else {
                 return Ok(false);
@@ -164,34 +166,32 @@ fn merged(
     delivered: &AlertGroupSpec,
     now: Timestamp,
 ) -> Result<Option<AlertGroup>, Error> {
-    let before = stored
-        .as_ref()
-        .map_or_else(AlertGroupSpec::default, |group| group.spec.clone());
-    let mut spec = before.clone();
-    evidence::merge(&mut spec, delivered);
-    if !evidence::is_news(&before, &spec) {
+    let mut group = stored.unwrap_or_else(|| {
+        let alerts = BTreeMap::new();
+        let empty = AlertGroupSpec {
+            sender: delivered.sender.clone(),
+            receiver: delivered.receiver.clone(),
+            group_key: delivered.group_key.clone(),
+            bucket: delivered.bucket,
+            truncated_at: None,
+            alerts,
+        };
+        AlertGroup::new(object, empty)
+    });
+    if !evidence::merge(&mut group.spec, delivered) {
         return Ok(None);
     }
-    evidence::forget(&mut spec, now);
-    let size = serde_json::to_vec(&spec).map_or(usize::MAX, |text| text.len());
+    evidence::forget(&mut group.spec, now);
+    let size = serde_json::to_vec(&group.spec).map_or(usize::MAX, |text| text.len());
     if size > MAX_GROUP {
         return Err(Error::GroupTooLarge(size));
     }
-    Ok(Some(match stored {
-        Some(group) => AlertGroup { spec, ..group },
-        None => AlertGroup::new(
-            object,
-            AlertGroupSpec {
-                alerts: spec.alerts,
-                ..delivered.clone()
-            },
-        ),
-    }))
+    Ok(Some(group))
 }
 
 /// Reads the body of a delivery: what is needed of each alert, by its own status.
 pub fn decode(body: &[u8], sender: &str, now: Timestamp) -> Result<Delivery, Error> {
-    let raw: Payload = serde_json::from_slice(body).map_err(|error| {
+    let Object(raw): Object<Payload> = serde_json::from_slice(body).map_err(|error| {
         let text = quote(&error.to_string());
         if error.is_data() {
             Error::Shape(text)
@@ -225,7 +225,7 @@ pub fn decode(body: &[u8], sender: &str, now: Timestamp) -> Result<Delivery, Err
         skipped: 0,
         truncated: raw.truncated_alerts,
     };
-    for alert in raw.alerts.items {
+    for Object(alert) in raw.alerts.items {
         match alert.reduce(now)? {
             Some((fingerprint, alert)) => {
                 let bucket = bucket(&fingerprint);
@@ -271,7 +271,7 @@ struct Payload {
     group_key: String,
     truncated_alerts: u64,
     receiver: String,
-    alerts: Capped<Alert>,
+    alerts: Capped<Object<Alert>>,
 }
 
 #[derive(Deserialize)]
@@ -350,6 +350,25 @@ fn zero() -> Timestamp {
     Timestamp::constant(-62_135_596_800, 0)
 }
 
+/// Read from an object alone; serde would take a list of its fields as well.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Object<T>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        from.deserialize_map(Fields(PhantomData))
+    }
+}
+
 /// A list of which at most `MAX_ALERTS` are kept and the rest is only counted, so
 /// that a small body cannot take much memory.
 struct Capped<T> {
@@ -400,8 +419,8 @@ struct Labels {
 
 impl<'de> Deserialize<'de> for Labels {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
+        struct Pairs;
+        impl<'de> Visitor<'de> for Pairs {
             type Value = Labels;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("labels")
@@ -427,7 +446,7 @@ impl<'de> Deserialize<'de> for Labels {
                 Ok(labels)
             }
         }
-        from.deserialize_map(Object)
+        from.deserialize_map(Pairs)
     }
 }
 

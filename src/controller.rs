@@ -49,12 +49,23 @@ pub trait Records {
     ) -> Result<(), CallError>;
 }
 
+/// How old an object may be that is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// As it was stored at some time, mostly a moment ago: enough for who writes with its
+    /// resourceVersion, or finds in it what was to be stored.
+    Any,
+    /// As it is stored now.
+    Newest,
+}
+
 /// The alerts that any replica remembers. A write carries the resourceVersion that was read.
 pub trait Groups: Clone + Send + Sync + 'static {
     /// The group of this object name; none if there is none.
     fn group(
         &self,
         name: &str,
+        age: Age,
     ) -> impl Future<Output = Result<Option<AlertGroup>, CallError>> + Send;
     /// Creates it, or replaces what was read.
     fn put_group(&self, group: &AlertGroup) -> impl Future<Output = Result<(), CallError>> + Send;

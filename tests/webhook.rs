@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use nodemend::alertmanager::Intake;
-use nodemend::controller::Groups;
+use nodemend::controller::{Age, Groups};
 use nodemend::exec::CallError;
 use nodemend::http::{Auth, Bounds, Limits, Method, serve, webhook};
 use nodemend_core::api::AlertGroup;
@@ -12,7 +12,7 @@ use nodemend_core::api::AlertGroup;
 struct Sink;
 
 impl Groups for Sink {
-    async fn group(&self, _: &str) -> Result<Option<AlertGroup>, CallError> {
+    async fn group(&self, _: &str, _: Age) -> Result<Option<AlertGroup>, CallError> {
         Ok(None)
     }
     async fn put_group(&self, _: &AlertGroup) -> Result<(), CallError> {

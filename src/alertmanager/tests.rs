@@ -24,6 +24,8 @@ pub(crate) struct Memory(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     groups: BTreeMap<String, AlertGroup>,
+    /// What reads of any age give from now on, if not what is stored.
+    cached: Option<BTreeMap<String, AlertGroup>>,
     version: u64,
     writes: usize,
     failures: Vec<CallError>,
@@ -37,6 +39,11 @@ impl Memory {
     /// Fails the write after so many.
     fn fail_at(&self, writes: usize, error: CallError) {
         self.0.lock().unwrap().failure = Some((writes, error));
+    }
+    /// Reads of any age give what is stored now, whatever comes.
+    fn freeze_cache(&self) {
+        let mut inner = self.0.lock().unwrap();
+        inner.cached = Some(inner.groups.clone());
     }
     pub(crate) fn writes(&self) -> usize {
         self.0.lock().unwrap().writes
@@ -60,8 +67,10 @@ impl Memory {
 }
 
 impl Groups for Memory {
-    async fn group(&self, name: &str) -> Result<Option<AlertGroup>, CallError> {
-        Ok(self.0.lock().unwrap().groups.get(name).cloned())
+    async fn group(&self, name: &str, age: Age) -> Result<Option<AlertGroup>, CallError> {
+        let inner = self.0.lock().unwrap();
+        let cached = inner.cached.as_ref().filter(|_| age == Age::Any);
+        Ok(cached.unwrap_or(&inner.groups).get(name).cloned())
     }
     async fn put_group(&self, group: &AlertGroup) -> Result<(), CallError> {
         let mut inner = self.0.lock().unwrap();
@@ -278,6 +287,9 @@ fn h9_what_is_cut_off_doubled_nested_or_oversized_is_refused() {
     check_refused(&bad_text, "not JSON");
     check_refused(br#"{"version":"\ud800"}"#, "not JSON");
     check_refused(b"4", "not Alertmanager's");
+    check_refused(br#"["4","{}:{}",0,"nodemend",[]]"#, "expected an object");
+    let fields = r#"["firing",{"alertname":"A"},"2026-11-24T09:12:30Z"]"#;
+    check_refused(payload(fields).as_bytes(), "expected an object");
     check_refused(
         br#"{"version":"4","version":"4"}"#,
         "duplicate field `version`",
@@ -639,4 +651,19 @@ fn h77_a_resend_to_any_replica_refreshes_what_the_leader_reads() {
         deliver(&store, &firing(), at(now)).unwrap();
         assert_eq!(store.signal(at(now + 299)), SignalState::Firing, "{now}");
     }
+}
+
+#[test]
+fn h2_a_group_that_was_read_old_is_read_anew_and_loses_nothing() {
+    let store = Memory::default();
+    deliver(&store, &payload(&alert("firing", 0)), at(0)).unwrap();
+    store.freeze_cache();
+    deliver(&store, &payload(&alert("resolved", 50)), at(60)).unwrap();
+    // The cache still shows the first delivery alone.
+    deliver(&store, &payload(&alert("firing", 0)), at(400)).unwrap();
+    let group = store.only();
+    let stored = group.spec.alerts.values().next().unwrap();
+    assert_eq!(stored.last_firing, Some(at(400)));
+    assert_eq!(stored.last_resolved, Some(at(60)));
+    assert_eq!(stored.ends_at, Some(at(50)));
 }

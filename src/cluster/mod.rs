@@ -21,8 +21,10 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenRe
 use k8s_openapi::api::coordination::v1 as kubernetes;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{ListParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, Client, Config};
+use kube::api::{
+    GetParams, ListParams, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions,
+};
+use kube::{Api, Client, Config, Resource as _};
 use nodemend_core::api::{
     AlertGroup, AlertGroupSpec, FINALIZER, FleetState, NodeHealth, NodeRepair, RepairPause,
     RepairPolicy,
@@ -32,7 +34,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::controller::{Groups, Records, TokenReviews};
+use crate::controller::{Age, Groups, Records, TokenReviews};
 use crate::exec::{CallError, Cluster, NodePatch};
 use crate::telemetry::{CallResult, Notice, System, Telemetry};
 
@@ -44,6 +46,9 @@ const PAGE: u32 = 500;
 const FLEET: &str = "fleet";
 /// Marks writes of records in the audit log; what touches nodes and pods names its repair instead.
 const MANAGER: &str = "nodemend";
+/// Asks the API for no more than an object's metadata.
+const METADATA_ALONE: &str =
+    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 /// Where kubelets renew their leases.
 const NODE_LEASES: &str = "kube-node-lease";
 
@@ -481,7 +486,7 @@ impl Records for Kubernetes {
         name: &str,
         past: impl Fn(&AlertGroupSpec) -> bool,
     ) -> Result<(), CallError> {
-        match self.group(name).await? {
+        match self.group(name, Age::Newest).await? {
             Some(group) if past(&group.spec) => self.delete(&group).await,
             _ => Ok(()),
         }
@@ -489,13 +494,35 @@ impl Records for Kubernetes {
 }
 
 impl Groups for Kubernetes {
-    async fn group(&self, name: &str) -> Result<Option<AlertGroup>, CallError> {
-        found(self.call(self.api::<AlertGroup>().get(name)).await)
+    async fn group(&self, name: &str, age: Age) -> Result<Option<AlertGroup>, CallError> {
+        let params = match age {
+            // From the API server's cache.
+            Age::Any => GetParams::any(),
+            Age::Newest => GetParams::default(),
+        };
+        found(
+            self.call(self.api::<AlertGroup>().get_with(name, &params))
+                .await,
+        )
     }
 
     /// Any replica writes groups, so no lease is asked for.
     async fn put_group(&self, group: &AlertGroup) -> Result<(), CallError> {
-        self.put(group).await.map(|_| ())
+        let body = serde_json::to_vec(group).expect("text keys and plain values");
+        let api = kube::core::Request::new(AlertGroup::url_path(&(), None));
+        let request = if group.metadata.resource_version.is_none() {
+            api.create(&written(), body)
+        } else {
+            api.replace(&name_of(group), &written(), body)
+        };
+        let mut request = request.map_err(|error| CallError::Refused(plain(&error)))?;
+        // Else all of it would come back.
+        let accept = METADATA_ALONE.parse().expect("plain ASCII");
+        request.headers_mut().insert("accept", accept);
+        let written = self
+            .client
+            .request::<PartialObjectMeta<AlertGroup>>(request);
+        Ok(self.call(written).await.map(|_| ())?)
     }
 }
 

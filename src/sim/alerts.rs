@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nodemend_core::api::{AlertGroup, AlertGroupSpec};
 
-use crate::controller::Groups;
+use crate::controller::{Age, Groups};
 use crate::exec::CallError;
 
 /// A handle on the groups, by object name.
@@ -33,7 +33,7 @@ impl Alerts {
 }
 
 impl Groups for Alerts {
-    async fn group(&self, name: &str) -> Result<Option<AlertGroup>, CallError> {
+    async fn group(&self, name: &str, _: Age) -> Result<Option<AlertGroup>, CallError> {
         Ok(self.lock().get(name).cloned())
     }
 
