@@ -56,14 +56,18 @@ pub struct RepairPolicySpec {
     /// How to move the pods away.
     #[serde(default)]
     pub drain: DrainSpec,
-    /// Limits over this policy's nodes. Not supported yet.
+    /// Limits over this policy's nodes; every one must allow a start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub budgets: Vec<BudgetSpec>,
-    /// When repairs may start. Not supported yet.
+    /// When repairs of faults that are not critical may start; none: always. What has
+    /// started goes on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub windows: Vec<WindowSpec>,
+    /// Whether nodes of the control plane are repaired, too.
+    #[serde(default)]
+    pub control_plane: bool,
 }
 
 /// What a policy does with a due fault.
@@ -72,7 +76,7 @@ pub enum Mode {
     /// Everything but the act.
     #[default]
     Observe,
-    /// Waits for a person. Not supported yet.
+    /// Waits for a person who approves each repair.
     Approve,
     /// Repairs.
     Enforce,
@@ -276,7 +280,7 @@ pub enum Action {
     Cordon,
 }
 
-/// A threshold on the node's own exporter. Not supported yet.
+/// A threshold on the node's own exporter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConfirmSpec {
@@ -409,13 +413,14 @@ pub enum OnTimeout {
     Force,
 }
 
-/// A limit over the policy's nodes. Not supported yet.
+/// A limit over the policy's nodes. It counts every repair of them, whatever its policy.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BudgetSpec {
-    /// A name that a hold shows.
+    /// A name that a hold shows, unique within the policy.
+    #[schemars(length(min = 1, max = 63))]
     pub name: String,
-    /// Over what it counts.
+    /// Over what it counts (Cluster).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub per: Option<Per>,
     /// Starts within `within`.
@@ -427,7 +432,9 @@ pub struct BudgetSpec {
     /// Repairs at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_in_flight: Option<u32>,
-    /// Nodes down at once, a number or a percentage.
+    /// Nodes not available at once, a number or a percentage; a percentage rounds down, but
+    /// to no less than one unless it is 0%. A node that is down already may be repaired also
+    /// where this is exceeded, one at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_unavailable: Option<String>,
 }
@@ -443,13 +450,14 @@ pub enum Per {
     Pool,
 }
 
-/// When repairs may start. Not supported yet.
+/// When repairs may start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WindowSpec {
-    /// A cron expression of five fields.
+    /// When it opens: a cron expression of five fields.
+    #[schemars(length(min = 9, max = 256))]
     pub schedule: String,
-    /// An IANA time zone.
+    /// An IANA time zone (UTC).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_zone: Option<String>,
     /// How long the window stays open.

@@ -9,20 +9,35 @@ mod settings;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod window;
 mod yaml;
 
 pub use policy::{policies, policy};
 pub use rule::{check_signals, rules};
 pub use settings::{Basic, ClientCertificate, TlsFiles, TokenReview, WebhookAuth, settings};
+pub use window::Window;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::str::FromStr;
 
-use crate::api::{LaunchTemplate, Mode, NodeSelector, OnUnreachable, Severity, Strategy, When};
+use crate::api::{
+    LaunchTemplate, Mode, NodeSelector, OnUnreachable, Per, Severity, Strategy, When,
+};
 use crate::model::Span;
 
 /// The jobs that speak for the whole cluster, if no others are configured.
 pub const CLUSTER_JOBS: [&str; 1] = ["kube-state-metrics"];
+
+/// The labels that name a node's pool, if no others are configured: of Karpenter, EKS,
+/// GKE, AKS and kOps.
+pub const POOL_LABELS: [&str; 5] = [
+    "karpenter.sh/nodepool",
+    "eks.amazonaws.com/nodegroup",
+    "cloud.google.com/gke-nodepool",
+    "kubernetes.azure.com/agentpool",
+    "kops.k8s.io/instancegroup",
+];
 
 /// A text to read: the core opens no files.
 #[derive(Clone, Copy, Debug)]
@@ -79,12 +94,18 @@ pub struct Policy {
     pub name: String,
     /// Whether it may be followed. One that was refused only keeps its nodes from others.
     pub accepted: bool,
-    /// Observe or Enforce.
+    /// Whether and how it acts.
     pub mode: Mode,
     /// The highest matching one wins.
     pub priority: i32,
     /// Which nodes.
     pub selector: NodeSelector,
+    /// Whether it speaks for nodes of the control plane, too.
+    pub control_plane: bool,
+    /// Limits over its nodes; each name once.
+    pub budgets: Vec<Budget>,
+    /// When repairs may start; none: always.
+    pub windows: Vec<Window>,
     /// In the order written; references resolve and are acyclic.
     pub faults: Vec<Fault>,
     /// Who makes the new node; always there when enforcing.
@@ -129,6 +150,54 @@ impl Policy {
         let parts = policy::leaves(here);
         let mut faults = parts.iter().filter_map(|(_, leaf)| leaf.fault.as_deref());
         here == there && faults.all(|part| self.same_fault(other, part))
+    }
+}
+
+/// A limit over a policy's nodes. What is not given does not limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Its name, unique within the policy.
+    pub name: String,
+    /// Over what it counts.
+    pub per: Per,
+    /// Starts within a rolling window.
+    pub max_repairs: Option<(u32, Span)>,
+    /// Repairs at once.
+    pub max_in_flight: Option<u32>,
+    /// Nodes that are not available, at once.
+    pub max_unavailable: Option<Amount>,
+}
+
+/// A number of nodes, or a share of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// So many.
+    Count(u32),
+    /// So many of a hundred, at most 100.
+    Percent(u32),
+}
+
+impl Amount {
+    /// How many that is of `total`. Rounded down, but never to none unless none is meant.
+    pub fn of(self, total: usize) -> usize {
+        match self {
+            Self::Count(count) => count as usize,
+            Self::Percent(0) => 0,
+            Self::Percent(percent) => (total * percent as usize / 100).max(1),
+        }
+    }
+}
+
+impl FromStr for Amount {
+    type Err = ();
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text.strip_suffix('%') {
+            Some(percent) => match percent.parse() {
+                Ok(percent) if percent <= 100 => Ok(Self::Percent(percent)),
+                _ => Err(()),
+            },
+            None => text.parse().map(Self::Count).map_err(|_| ()),
+        }
     }
 }
 
@@ -219,8 +288,14 @@ pub struct Limits {
     pub max_in_flight: u32,
     /// Starts within rolling windows.
     pub max_repairs: Vec<(u32, Span)>,
-    /// The cluster's breaker.
+    /// The breaker of the cluster, of each zone and of each pool.
     pub breaker: Breaker,
+    /// A younger node is left alone.
+    pub min_node_age: Span,
+    /// A node that never was Ready counts nowhere until it is this old.
+    pub startup_grace: Span,
+    /// The labels that name a node's pool; the first that it has counts.
+    pub pool_labels: Vec<String>,
 }
 
 /// When too much is sick to act.
@@ -246,6 +321,9 @@ impl Policy {
             mode: Mode::Observe,
             priority,
             selector,
+            control_plane: false,
+            budgets: Vec::new(),
+            windows: Vec::new(),
             faults: Vec::new(),
             strategy: None,
             launch_template: None,
@@ -268,6 +346,9 @@ impl Default for Limits {
                 min_nodes: 3,
                 cooldown: Span::minutes(10),
             },
+            min_node_age: Span::minutes(10),
+            startup_grace: Span::minutes(15),
+            pool_labels: POOL_LABELS.map(str::to_owned).to_vec(),
         }
     }
 }

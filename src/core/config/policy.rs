@@ -9,11 +9,13 @@ use serde_json::{Value, json};
 
 use super::findings::Findings;
 use super::shape::Shape;
+use super::window::Window;
 use super::yaml::{self, Places};
-use super::{Confirm, Document, Fault, Policy, Problem, sorted};
+use super::{Amount, Budget, Confirm, Document, Fault, Policy, Problem, sorted, window};
 use crate::api::{
-    Action, ConfirmSpec, FaultSpec, Leaf, Mode, NodeSelector, OnRecovered, OnTimeout,
-    OnUnreachable, Operator, Order, RepairPolicy, RepairPolicySpec, Strategy, When,
+    Action, BudgetSpec, ConfirmSpec, FaultSpec, Leaf, Mode, NodeSelector, OnRecovered, OnTimeout,
+    OnUnreachable, Operator, Order, Per, RepairPolicy, RepairPolicySpec, Strategy, When,
+    WindowSpec,
 };
 use crate::model::Span;
 
@@ -111,6 +113,9 @@ fn build(raw: Raw) -> Policy {
         mode: spec.mode,
         priority: spec.priority,
         selector: spec.node_selector,
+        control_plane: spec.control_plane,
+        budgets: spec.budgets.into_iter().map(build_budget).collect(),
+        windows: windows(&spec.windows),
         faults: spec.faults.into_iter().map(build_fault).collect(),
         strategy: spec.replacement.strategy,
         launch_template: spec.replacement.ec2.map(|ec2| ec2.launch_template),
@@ -118,6 +123,27 @@ fn build(raw: Raw) -> Policy {
         max_attempts: spec.replacement.max_attempts.unwrap_or(2),
         drain_timeout: spec.drain.timeout.unwrap_or(Span::minutes(15)),
         max_pod_grace_period: spec.drain.max_pod_grace_period,
+    }
+}
+
+/// What was checked is always there.
+fn windows(specs: &[WindowSpec]) -> Vec<Window> {
+    let places = Places::default();
+    let mut findings = Findings::new("", &places);
+    let windows = specs.iter();
+    windows
+        .filter_map(|spec| window::read(spec, "", &mut findings))
+        .collect()
+}
+
+fn build_budget(spec: BudgetSpec) -> Budget {
+    let amount = |text: String| text.parse().ok();
+    Budget {
+        name: spec.name,
+        per: spec.per.unwrap_or(Per::Cluster),
+        max_repairs: spec.max_repairs.zip(spec.within),
+        max_in_flight: spec.max_in_flight,
+        max_unavailable: spec.max_unavailable.and_then(amount),
     }
 }
 
@@ -149,17 +175,45 @@ fn check(raw: &Raw, findings: &mut Findings<'_>) {
     check_selector(&spec.node_selector, findings);
     check_replacement(spec, findings);
     check_drain(spec, findings);
-    if !spec.budgets.is_empty() {
-        findings.not_supported(
-            "/spec/budgets",
-            "budgets",
-            "the service's own `limits` bind all policies",
-        );
-    }
-    if !spec.windows.is_empty() {
-        findings.not_supported("/spec/windows", "windows", "leave it out");
+    check_budgets(&spec.budgets, findings);
+    for (index, spec) in spec.windows.iter().enumerate() {
+        window::read(spec, &format!("/spec/windows/{index}"), findings);
     }
     check_faults(&spec.faults, findings);
+}
+
+fn check_budgets(budgets: &[BudgetSpec], findings: &mut Findings<'_>) {
+    let mut names = BTreeSet::new();
+    for (index, budget) in budgets.iter().enumerate() {
+        let at = format!("/spec/budgets/{index}");
+        if !names.insert(budget.name.as_str()) {
+            let message = format!("a budget `{}` exists already", budget.name);
+            findings.add(&format!("{at}/name"), message, "");
+        }
+        if budget.max_repairs.is_some() != budget.within.is_some() {
+            let hint = "give both maxRepairs and within, or neither";
+            findings.add(&at, "is half a rate", hint);
+        }
+        if budget.within == Some(Span::default()) {
+            findings.add(&format!("{at}/within"), "must be longer than 0s", "");
+        }
+        let limits = [
+            budget.max_repairs.is_some() || budget.within.is_some(),
+            budget.max_in_flight.is_some(),
+            budget.max_unavailable.is_some(),
+        ];
+        if !limits.contains(&true) {
+            let hint = "give maxRepairs and within, maxInFlight or maxUnavailable";
+            findings.add(&at, "limits nothing", hint);
+        }
+        if let Some(text) = &budget.max_unavailable
+            && text.parse::<Amount>().is_err()
+        {
+            let message = format!("`{text}` is neither a number nor a percentage");
+            let hint = "such as \"2\" or 10%";
+            findings.add(&format!("{at}/maxUnavailable"), message, hint);
+        }
+    }
 }
 
 fn check_name(name: &str, findings: &mut Findings<'_>) {
@@ -208,9 +262,6 @@ fn check_selector(selector: &NodeSelector, findings: &mut Findings<'_>) {
 
 fn check_replacement(spec: &RepairPolicySpec, findings: &mut Findings<'_>) {
     let replacement = &spec.replacement;
-    if spec.mode == Mode::Approve {
-        findings.not_supported("/spec/mode", "mode Approve", "use Observe or Enforce");
-    }
     match replacement.strategy {
         Some(Strategy::EC2) => {}
         Some(other) => {
@@ -220,10 +271,10 @@ fn check_replacement(spec: &RepairPolicySpec, findings: &mut Findings<'_>) {
                 "use EC2",
             );
         }
-        None if spec.mode == Mode::Enforce && findings.is_free("/spec/replacement/strategy") => {
+        None if spec.mode != Mode::Observe && findings.is_free("/spec/replacement/strategy") => {
             findings.add(
                 "/spec/mode",
-                "Enforce needs a strategy",
+                format!("{:?} needs a strategy", spec.mode),
                 "write `replacement.strategy: EC2`",
             );
         }

@@ -39,7 +39,7 @@ struct Raw {
     #[serde(default)]
     cluster_jobs: Option<Vec<String>>,
     #[serde(default)]
-    pool_labels: Option<Value>,
+    pool_labels: Option<Vec<String>>,
     #[serde(default)]
     limits: RawLimits,
 }
@@ -200,6 +200,10 @@ struct RawLimits {
     max_repairs: Option<Vec<MaxRepairs>>,
     #[serde(default)]
     breaker: RawBreaker,
+    #[serde(default)]
+    min_node_age: Option<Span>,
+    #[serde(default)]
+    startup_grace: Option<Span>,
 }
 
 #[derive(Deserialize, JsonSchema)]
@@ -261,9 +265,6 @@ fn read(mut raw: Raw, findings: &mut Findings<'_>) -> Settings {
     if raw.listen.page.is_some() {
         findings.not_supported("/listen/page", "listen.page", "leave it out");
     }
-    if raw.pool_labels.is_some() {
-        findings.not_supported("/poolLabels", "poolLabels", "leave it out");
-    }
     let webhook_auth = raw.alertmanager.webhook_auth.take().unwrap_or_default();
     let webhook_tls = raw.listen.tls;
     let guarded = webhook_auth.guards();
@@ -315,7 +316,7 @@ fn read(mut raw: Raw, findings: &mut Findings<'_>) -> Settings {
         cluster_jobs: raw
             .cluster_jobs
             .unwrap_or_else(|| CLUSTER_JOBS.map(str::to_owned).to_vec()),
-        limits: limits(raw.limits, findings),
+        limits: limits(raw.limits, raw.pool_labels, findings),
     }
 }
 
@@ -374,7 +375,7 @@ fn check_auth(auth: &WebhookAuth, tls: bool, findings: &mut Findings<'_>) {
     }
 }
 
-fn limits(raw: RawLimits, findings: &mut Findings<'_>) -> Limits {
+fn limits(raw: RawLimits, pool_labels: Option<Vec<String>>, findings: &mut Findings<'_>) -> Limits {
     let default = Limits::default();
     let windows = raw.max_repairs.as_deref().unwrap_or_default();
     for (index, window) in windows.iter().enumerate() {
@@ -403,6 +404,9 @@ fn limits(raw: RawLimits, findings: &mut Findings<'_>) -> Limits {
             min_nodes: raw.breaker.min_nodes.unwrap_or(default.breaker.min_nodes),
             cooldown: raw.breaker.cooldown.unwrap_or(default.breaker.cooldown),
         },
+        min_node_age: raw.min_node_age.unwrap_or(default.min_node_age),
+        startup_grace: raw.startup_grace.unwrap_or(default.startup_grace),
+        pool_labels: pool_labels.unwrap_or(default.pool_labels),
     }
 }
 

@@ -80,7 +80,7 @@ spec:
     check(
         policies(&[document(text)]),
         &[
-            "5:3 NotSupportedYet: mode Approve",
+            "5:9 Approve needs a strategy",
             "6:3 unknown field `nodeSelektor`",
             "8:14 must be longer than 0s",
             "11:10 `ten minutes` is not a duration",
@@ -241,14 +241,47 @@ fn what_is_not_built_is_said() {
     );
     check_policy(
         "  replacement:",
-        "  budgets: [{name: hourly}]\n  replacement:",
-        &["7:3 NotSupportedYet: budgets"],
+        "  budgets: [{name: a}, {name: b, maxRepairs: 1}, {name: b, maxInFlight: 1}, {name: c, maxUnavailable: '1.5', maxRepairs: 1, within: 0s}]\n  replacement:",
+        &[
+            "7:13 limits nothing",
+            "7:24 is half a rate",
+            "7:57 a budget `b` exists already",
+            "7:103 `1.5` is neither a number nor a percentage",
+            "7:133 must be longer than 0s",
+        ],
     );
-    check_policy(
-        "  replacement:",
-        "  windows: [{schedule: '* * * * *', duration: 4h}]\n  replacement:",
-        &["7:3 NotSupportedYet: windows"],
-    );
+    for (window, expect) in [
+        (
+            "schedule: '0 2 * * MON', duration: 4h, timeZone: Mars/Base",
+            "7:63 `Mars/Base` is not a time zone",
+        ),
+        (
+            "schedule: '0 2 * * MON', duration: 8d",
+            "7:49 is not within 1m and 7d",
+        ),
+        (
+            "schedule: '0 2 * * MON', duration: 0s",
+            "7:49 is not within 1m and 7d",
+        ),
+        (
+            "schedule: '0 25 * * MON', duration: 1h",
+            "7:24 `0 25 * * MON` is not a schedule",
+        ),
+        (
+            "schedule: '0 2 * * MON UTC', duration: 1h",
+            "7:24 `0 2 * * MON UTC` is not a schedule",
+        ),
+        (
+            "schedule: '0 2 30 FEB *', duration: 1h",
+            "7:24 `0 2 30 FEB *` is not a schedule",
+        ),
+    ] {
+        check_policy(
+            "  replacement:",
+            &format!("  windows: [{{{window}}}]\n  replacement:"),
+            &[expect],
+        );
+    }
     check_policy(
         "[Replace]",
         "[Reboot, Replace]",
@@ -540,13 +573,6 @@ fn settings_have_defaults_for_all_but_the_cluster() {
 }
 
 #[test]
-fn pool_labels_are_refused_until_something_reads_them() {
-    let text = "cluster: c\npoolLabels: [pool]\n";
-    let problems = settings(&document(text)).unwrap_err();
-    assert!(problems[0].to_string().contains("NotSupportedYet"));
-}
-
-#[test]
 fn settings_are_read_whole() {
     let text = "\
 cluster: prod-eu-1
@@ -562,12 +588,15 @@ alertmanager:
 prometheus: {urls: ['http://prometheus:9090'], timeout: 5s}
 probes: {allowLoopback: true}
 clusterJobs: [ksm]
+poolLabels: [pool]
 rules: [rules/*.yaml]
 policies: [rules/policies/*.yaml]
 limits:
   maxInFlight: 1
   maxRepairs: [{count: 3, within: 2h}]
   breaker: {share: 5%, nodes: 7, minNodes: 2, cooldown: 1m}
+  minNodeAge: 0s
+  startupGrace: 5m
 ";
     let breaker = Breaker {
         share: 5,
@@ -618,6 +647,9 @@ limits:
             max_in_flight: 1,
             max_repairs: vec![(3, Span::minutes(120))],
             breaker,
+            min_node_age: Span::default(),
+            startup_grace: Span::minutes(5),
+            pool_labels: vec!["pool".into()],
         },
     };
     assert_eq!(settings(&document(text)).unwrap(), expect);
