@@ -49,6 +49,12 @@ pub fn node(node: &Node) -> NodeView {
             .into_iter()
             .map(|address| address.address)
             .collect(),
+        taints: spec
+            .taints
+            .unwrap_or_default()
+            .into_iter()
+            .map(|taint| taint.key)
+            .collect(),
         conditions: status
             .conditions
             .unwrap_or_default()

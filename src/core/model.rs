@@ -15,10 +15,22 @@ pub const QUARANTINE_ANNOTATION: &str = "nodemend.dev/quarantined-by";
 /// The annotation by which a person takes a node out of nodemend's hands:
 /// `"true"`, or an RFC 3339 time until which it holds.
 pub const DO_NOT_REPAIR_ANNOTATION: &str = "nodemend.dev/do-not-repair";
+/// The annotation by which a person approves the repair of a node, where its policy waits
+/// for that: the RFC 3339 time until which it holds, a day ahead at most.
+pub const APPROVED_ANNOTATION: &str = "nodemend.dev/approved-until";
 /// Labels that mark a control plane node.
 pub const CONTROL_PLANE_LABELS: [&str; 2] = [
     "node-role.kubernetes.io/control-plane",
     "node-role.kubernetes.io/master",
+];
+/// How taints begin by which others say that they take a node away: the cluster
+/// autoscaler, Karpenter (old and new), AWS' node termination handler, Medik8s.
+pub const OTHER_ACTORS: [&str; 5] = [
+    "ToBeDeletedByClusterAutoscaler",
+    "karpenter.sh/disrupted",
+    "karpenter.sh/disruption",
+    "aws-node-termination-handler/",
+    "medik8s.io/remediation",
 ];
 /// The label that names a node's zone.
 pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
@@ -291,11 +303,31 @@ pub enum Reason {
     PolicyRefused,
     /// A person took the node's last repair away.
     RepairDeleted,
+    /// The policy waits for a person to approve the repair.
+    AwaitingApproval,
+    /// The node is younger than `limits.minNodeAge`.
+    TooYoung,
+    /// Somebody else is at work on the node, as its taints say.
+    OtherActor,
+    /// The signals it rests on fire on most nodes at once: the rule is suspended.
+    RuleSuspended,
+    /// Too much of the zone is sick.
+    ZoneBreaker,
+    /// Too much of the pool is sick.
+    PoolBreaker,
+    /// A budget of the policy is spent.
+    Budget,
+    /// No window of the policy is open.
+    OutsideWindow,
+    /// The pool's replacements did not help.
+    PoolBackoff,
+    /// Repairs of the pool ask for a person.
+    PoolStopped,
 }
 
 impl Reason {
     /// Every reason, for metrics that show zeros.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 33] = [
         Self::Paused,
         Self::ObserveMode,
         Self::OptedOut,
@@ -319,6 +351,16 @@ impl Reason {
         Self::CloudUnavailable,
         Self::PolicyRefused,
         Self::RepairDeleted,
+        Self::AwaitingApproval,
+        Self::TooYoung,
+        Self::OtherActor,
+        Self::RuleSuspended,
+        Self::ZoneBreaker,
+        Self::PoolBreaker,
+        Self::Budget,
+        Self::OutsideWindow,
+        Self::PoolBackoff,
+        Self::PoolStopped,
     ];
 }
 
@@ -396,6 +438,8 @@ pub struct NodeView {
     pub addresses: Vec<String>,
     /// The IP addresses among them, those inside the cluster's network first.
     pub ips: Vec<std::net::IpAddr>,
+    /// The keys of its taints.
+    pub taints: Vec<String>,
     /// All conditions.
     pub conditions: Vec<Condition>,
     /// Whether `spec.unschedulable` is set.
@@ -412,6 +456,11 @@ impl NodeView {
     /// Whether the node says that it is Ready.
     pub fn ready(&self) -> bool {
         self.condition("Ready").is_some_and(|c| c.status == "True")
+    }
+    /// Whether somebody else takes the node away, or is about to.
+    pub fn taken_by_other(&self) -> bool {
+        let mut taints = self.taints.iter();
+        taints.any(|taint| OTHER_ACTORS.iter().any(|actor| taint.starts_with(actor)))
     }
     /// Whether the node runs the control plane.
     pub fn control_plane(&self) -> bool {

@@ -1,12 +1,11 @@
 //! The node's Lease, which its kubelet renews while it lives. It is asked for only where
-//! monitoring may be what is broken: where the Ready condition has no word of the
-//! kubelet, and where a signal fires on most nodes at once. A kubelet that is alive
-//! contradicts both; one of which that is not known yet refutes nothing.
+//! the Ready condition has no word of the kubelet. One that is alive contradicts that; one
+//! of which that is not known yet refutes nothing.
 
 use jiff::Timestamp;
 
 use super::{Evidence, Look, combine};
-use crate::api::{ConditionLeaf, Leaf, When};
+use crate::api::{Leaf, When};
 use crate::config::{Policy, Rules};
 use crate::model::{NodeView, Span, Truth};
 
@@ -16,8 +15,6 @@ pub const DURATION: Span = Span::seconds(40);
 pub const MAX_AGE: Span = Span::seconds(30);
 /// How often one lease is read.
 pub const INTERVAL: Span = Span::seconds(10);
-/// A signal that fires on fewer nodes is never taken for one that fires on all.
-const MIN_NODES: usize = 3;
 
 /// What a node's lease says of its kubelet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +118,7 @@ impl Evidence {
 
     /// Whether a combination that is true would not be without its doubtful leaves.
     pub(super) fn rests_on_lease(&self, look: &Look<'_>, policy: &Policy, when: &When) -> bool {
-        self.undoubted(look, policy, when) != Truth::True
+        unheard(look.node) && self.undoubted(look, policy, when) != Truth::True
     }
 
     fn undoubted(&self, look: &Look<'_>, policy: &Policy, when: &When) -> Truth {
@@ -129,31 +126,25 @@ impl Evidence {
             if let Some(part) = leaf.fault.as_ref().and_then(|name| policy.when(name)) {
                 return self.undoubted(look, policy, part);
             }
-            match self.leaf(look, policy, leaf) {
-                Truth::True if self.everywhere(leaf) => Truth::Unknown,
-                _ if silent(look.node, leaf) => Truth::Unknown,
-                truth => truth,
+            if asks_ready(leaf) {
+                Truth::Unknown
+            } else {
+                self.leaf(look, policy, leaf)
             }
         })
     }
-
-    fn everywhere(&self, leaf: &Leaf) -> bool {
-        let signal = leaf.signal.as_ref();
-        signal.is_some_and(|name| self.everywhere.contains(name))
-    }
 }
 
-/// Whether the leaf asks for the word of a kubelet that gives none.
-fn silent(node: &NodeView, leaf: &Leaf) -> bool {
-    let asks = |wanted: &ConditionLeaf| wanted.type_ == "Ready";
+/// Whether nothing is heard of the node's kubelet.
+fn unheard(node: &NodeView) -> bool {
     let ready = node.condition("Ready");
-    leaf.condition.as_ref().is_some_and(asks)
-        && ready.is_some_and(|ready| ready.status == "Unknown")
+    ready.is_some_and(|ready| ready.status == "Unknown")
 }
 
-/// Whether so many nodes of a fleet are most of it.
-pub(super) fn most(nodes: usize, of: usize) -> bool {
-    nodes >= MIN_NODES && nodes * 2 > of
+/// Whether the leaf asks for the kubelet's word.
+fn asks_ready(leaf: &Leaf) -> bool {
+    let condition = leaf.condition.as_ref();
+    condition.is_some_and(|wanted| wanted.type_ == "Ready")
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ pub mod probe;
 mod reload;
 mod rules;
 pub mod silence;
+mod suspend;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -131,8 +132,9 @@ pub struct Evidence {
     alertmanager: silence::Alertmanager,
     /// By node UID; only nodes of which something is, or was a short while ago.
     clocks: BTreeMap<String, Clocks>,
-    /// Signals that fire on most nodes.
-    everywhere: BTreeSet<String>,
+    suspended: suspend::Suspended,
+    /// By slot, whether the node was ever seen Ready.
+    was_ready: Vec<bool>,
     /// When Prometheus, as far as it is polled, had nothing to say last.
     dark: Option<Timestamp>,
     leases: BTreeMap<String, lease::Seen>,
@@ -261,6 +263,16 @@ impl Evidence {
             for rule in self.rules.values_mut() {
                 rule.renumber(|slot| moved[slot]);
             }
+            let was_ready = std::mem::take(&mut self.was_ready);
+            self.was_ready = vec![false; self.names.len()];
+            for (slot, _) in was_ready.iter().enumerate().filter(|(_, ready)| **ready) {
+                if let Some(slot) = moved[slot] {
+                    self.was_ready[slot] = true;
+                }
+            }
+        }
+        for (slot, node) in self.nodes.values().enumerate() {
+            self.was_ready[slot] |= node.ready();
         }
         if index != self.index {
             self.index = index;
@@ -344,7 +356,7 @@ impl Evidence {
             let wanted = running.filter(|name| names.contains(*name));
             touched.extend(wanted.map(|name| (self.names[*slot].as_str(), name.as_str())));
         }
-        let (mut found, mut firing) = (Vec::new(), BTreeMap::new());
+        let (mut found, mut firing) = (Vec::new(), BTreeMap::<String, (usize, usize)>::new());
         for (node, name) in touched {
             let Some(node) = self.nodes.get(node) else {
                 continue;
@@ -352,10 +364,18 @@ impl Evidence {
             let look = self.look(node, rules, now);
             let truth = Truth::from(self.raw(&look, name));
             let disputed = rules.get(name).map(|rule| self.disagree(&look, rule));
-            *firing.entry(name.to_owned()).or_insert(0) += usize::from(truth == Truth::True);
+            if truth == Truth::True {
+                let covered = || (0, self.covered(name));
+                firing.entry(name.to_owned()).or_insert_with(covered).0 += 1;
+            }
             found.push((node.uid.clone(), name.to_owned(), truth, disputed));
         }
+        self.suspended.settle(&firing, now);
         for (uid, name, truth, disputed) in found {
+            let truth = match truth {
+                Truth::True if self.suspended.contains(&name) => Truth::Unknown,
+                truth => truth,
+            };
             let clocks = self.clocks.entry(uid).or_default();
             if disputed == Some(true) {
                 clocks.disputes.entry(name.clone()).or_insert(now);
@@ -370,12 +390,6 @@ impl Evidence {
             clock::tick(&mut clock, truth, pace, now);
             clocks.signals.extend(clock.map(|clock| (name, clock)));
         }
-        let all = self.nodes.len();
-        firing.retain(|name, count| {
-            let covered = self.rules.get(name).and_then(rules::RuleEvidence::covered);
-            lease::most(*count, covered.unwrap_or(all))
-        });
-        self.everywhere = firing.into_keys().collect();
     }
 
     fn settle_readiness(&mut self, now: Timestamp) {
@@ -435,6 +449,11 @@ impl Evidence {
         self.nodes.get(name)
     }
 
+    /// Whether the last list has a node of this UID.
+    pub fn has(&self, uid: &str) -> bool {
+        self.slots.contains_key(uid)
+    }
+
     /// Whether the list of nodes is there, not empty, and not too old.
     pub fn nodes_fresh(&self, now: Timestamp) -> bool {
         let young = |at| NODES_STALE.after(at) >= now && at <= CLOCK_SKEW.after(now);
@@ -444,6 +463,13 @@ impl Evidence {
     /// Since when a node is not Ready, by our own clock.
     pub fn unready_since(&self, uid: &str) -> Option<Timestamp> {
         self.clocks.get(uid)?.unready.as_ref()?.since
+    }
+
+    /// Whether a node may still be starting: it never was Ready, and is younger than `grace`.
+    pub fn is_starting(&self, node: &NodeView, grace: Span, now: Timestamp) -> bool {
+        let slot = self.slots.get(&node.uid).copied();
+        let was_ready = slot.and_then(|slot| self.was_ready.get(slot)) == Some(&true);
+        !was_ready && grace.after(node.created) > now
     }
 
     /// Whether a clock runs for a signal or a fault of this node: it is not plainly healthy.
@@ -567,7 +593,10 @@ impl Evidence {
     }
 
     fn told(&self, look: &Look<'_>, name: &str) -> Signal {
-        let raw = self.raw(look, name);
+        let raw = match self.raw(look, name) {
+            SignalState::Firing if self.suspended.contains(name) => SignalState::Unknown,
+            raw => raw,
+        };
         if raw == SignalState::Clear {
             let since = None;
             return Signal { state: raw, since };

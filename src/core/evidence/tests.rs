@@ -51,6 +51,9 @@ pub(super) fn policy() -> Policy {
         mode: Mode::Observe,
         priority: 0,
         selector: crate::api::NodeSelector::default(),
+        control_plane: false,
+        budgets: Vec::new(),
+        windows: Vec::new(),
         faults: vec![Fault {
             name: "f".into(),
             severity: crate::api::Severity::Warning,

@@ -102,25 +102,13 @@ fn judged(policy: &Policy, rules: &Rules, inputs: &[Input], renews: bool) -> (Tr
 }
 
 #[test]
-fn h21_a_signal_on_most_nodes_is_contradicted_by_a_lease_that_renews() {
+fn h21_targets_that_are_all_down_make_nobody_sick_whatever_their_leases_say() {
     let rules = Rules::from_iter([rule(0)]);
     let all = ["a", "b", "c", "d", "e"];
-    for (nodes, firing, renews, expect) in [
-        (5, 5, true, (Truth::Unknown, true)),
-        (5, 3, true, (Truth::Unknown, true)),
-        // This one is really dead.
-        (5, 5, false, (Truth::True, true)),
-        // Less than half, or too few to say: an exporter that is down alone.
-        (5, 2, true, (Truth::True, false)),
-        (6, 3, true, (Truth::True, false)),
-        (2, 2, true, (Truth::True, false)),
-    ] {
-        let inputs = [
-            Input::Nodes(fleet(nodes, "True")),
-            answer(&all[..firing], Some(&["a", "b", "c", "d", "e", "f"])),
-        ];
+    for renews in [true, false] {
+        let inputs = [Input::Nodes(fleet(5, "True")), answer(&all, Some(&all))];
         let found = judged(&policy(), &rules, &inputs, renews);
-        assert_eq!(found, expect, "{firing} of {nodes}, renews: {renews}");
+        assert_eq!(found, (Truth::Unknown, false), "renews: {renews}");
     }
 }
 
@@ -169,36 +157,6 @@ fn h21_a_kubelet_that_renews_contradicts_the_condition_that_it_is_silent() {
 }
 
 #[test]
-fn a_fault_that_holds_without_the_doubtful_signal_needs_no_lease() {
-    let other = crate::config::Rule {
-        name: "S".into(),
-        ..rule(0)
-    };
-    let rules = Rules::from_iter([rule(0), other]);
-    let mut policy = policy();
-    let leaf = Leaf {
-        signal: Some("S".into()),
-        ..Leaf::default()
-    };
-    policy.faults[0].when.any.push(leaf);
-    let all = ["a", "b", "c", "d"];
-    let alone = |input: Input| match input {
-        Input::Rule { answer, .. } => Input::Rule {
-            name: "S".into(),
-            answer,
-        },
-        other => other,
-    };
-    let inputs = [
-        Input::Nodes(fleet(4, "True")),
-        answer(&all, Some(&all)),
-        alone(answer(&["a"], Some(&all))),
-    ];
-    let found = judged(&policy, &rules, &inputs, true);
-    assert_eq!(found, (Truth::True, false));
-}
-
-#[test]
 fn a_record_says_when_a_series_that_is_held_was_last_there() {
     let rules = Rules::from_iter([rule(0)]);
     let mut evidence = Evidence::default();
@@ -213,18 +171,4 @@ fn a_record_says_when_a_series_that_is_held_was_last_there() {
     evidence.fold(answer(&[], Some(&["b"])), at(30));
     evidence.settle(&rules, &[policy()], at(30));
     assert_eq!(record(&evidence, 30).last_firing, Some(at(0)));
-}
-
-#[test]
-fn h21_most_nodes_are_most_of_those_that_the_rule_can_speak_of() {
-    let rules = Rules::from_iter([rule(0)]);
-    let job = ["a", "b", "c"];
-    for (present, expect) in [
-        (Some(&job[..]), (Truth::Unknown, true)),
-        (None, (Truth::True, false)),
-    ] {
-        let inputs = [Input::Nodes(fleet(6, "True")), answer(&job, present)];
-        let found = judged(&policy(), &rules, &inputs, true);
-        assert_eq!(found, expect, "{present:?}");
-    }
 }

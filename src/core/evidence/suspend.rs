@@ -1,0 +1,162 @@
+//! A rule that fires on most of the nodes it can speak of says more about itself, or about
+//! monitoring, than about nodes: it is suspended. What it says of a node that it is wrong
+//! is Unknown then, and counts in no breaker; what it says that is fine stays.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::{Evidence, combine, rules};
+use crate::api::When;
+use crate::config::{Policy, Rules};
+use crate::model::{NodeView, Span, Truth};
+
+/// A rule is suspended until it fired on no more than half of its nodes for this long.
+pub const LIFT_AFTER: Span = Span::minutes(10);
+/// A signal that fires on fewer nodes is never taken for one that fires on all.
+const MIN_NODES: usize = 3;
+
+/// The suspended rules, each with since when it fires on fewer nodes again.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Suspended(BTreeMap<String, Option<Timestamp>>);
+
+impl Suspended {
+    pub fn contains(&self, signal: &str) -> bool {
+        self.0.contains_key(signal)
+    }
+
+    /// Takes in on how many nodes each signal fires, and how many it can speak of.
+    pub fn settle(&mut self, firing: &BTreeMap<String, (usize, usize)>, now: Timestamp) {
+        let over: BTreeSet<&String> = firing
+            .iter()
+            .filter(|(_, (count, of))| most(*count, *of))
+            .map(|(name, _)| name)
+            .collect();
+        for name in &over {
+            self.0.insert((*name).clone(), None);
+        }
+        self.0.retain(|name, below| {
+            over.contains(name) || LIFT_AFTER.after(*below.get_or_insert(now)) > now
+        });
+    }
+}
+
+impl Evidence {
+    /// The rules that are suspended, and since when each fires on fewer nodes again.
+    pub fn suspended(&self) -> impl Iterator<Item = (&str, Option<Timestamp>)> {
+        let all = self.suspended.0.iter();
+        all.map(|(name, below)| (name.as_str(), *below))
+    }
+
+    /// Whether a fault is not known to be false for suspended rules alone.
+    pub fn only_suspended(
+        &self,
+        node: &NodeView,
+        policy: &Policy,
+        fault: &str,
+        rules: &Rules,
+        now: Timestamp,
+    ) -> bool {
+        let look = self.look(node, rules, now);
+        let without = |when| self.without_suspended(&look, policy, when);
+        !self.suspended.0.is_empty() && policy.when(fault).map(without) == Some(Truth::False)
+    }
+
+    fn without_suspended(&self, look: &super::Look<'_>, policy: &Policy, when: &When) -> Truth {
+        combine(when, |leaf| {
+            if let Some(part) = leaf.fault.as_ref().and_then(|name| policy.when(name)) {
+                return self.without_suspended(look, policy, part);
+            }
+            match &leaf.signal {
+                Some(name) if self.suspended.contains(name) => Truth::False,
+                _ => self.leaf(look, policy, leaf),
+            }
+        })
+    }
+
+    /// How many nodes a signal can speak of.
+    pub(super) fn covered(&self, signal: &str) -> usize {
+        let rule = self.rules.get(signal);
+        let covered = rule.and_then(rules::RuleEvidence::covered);
+        covered.unwrap_or(self.nodes.len())
+    }
+}
+
+/// Whether so many nodes of a fleet are most of it.
+const fn most(nodes: usize, of: usize) -> bool {
+    nodes >= MIN_NODES && nodes * 2 > of
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evidence::Input;
+    use crate::evidence::tests::{answer, at, node, policy, rule};
+
+    const ALL: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+    /// What the fault of node a is, and whether only a suspension keeps it from that.
+    fn look(evidence: &Evidence, now: i64) -> (Truth, bool) {
+        let rules = Rules::from_iter([rule(0)]);
+        let node = evidence.node("a").expect("folded");
+        let truth = evidence.fault(node, &policy(), "f", &rules, at(now)).0;
+        let only = evidence.only_suspended(node, &policy(), "f", &rules, at(now));
+        (truth, only)
+    }
+
+    fn see(evidence: &mut Evidence, nodes: usize, firing: usize, present: &[&str], now: i64) {
+        let rules = Rules::from_iter([rule(0)]);
+        let fleet = ALL[..nodes].iter().map(|name| node(name, "True"));
+        evidence.fold(Input::Nodes(fleet.collect()), at(now));
+        evidence.fold(answer(&ALL[..firing], Some(present)), at(now));
+        evidence.settle(&rules, &[policy()], at(now));
+    }
+
+    #[test]
+    fn a_rule_that_fires_on_most_of_its_nodes_says_nothing() {
+        let (fires, suspended) = ((Truth::True, false), (Truth::Unknown, true));
+        for (nodes, firing, present, expect) in [
+            (6, 4, &ALL[..], suspended),
+            (6, 3, &ALL[..], fires),
+            // Too few to say.
+            (2, 2, &ALL[..2], fires),
+            (4, 3, &ALL[..4], suspended),
+            // A rule of one job, which has three of six nodes.
+            (6, 3, &ALL[..3], suspended),
+        ] {
+            let mut evidence = Evidence::default();
+            see(&mut evidence, nodes, firing, present, 0);
+            let found = look(&evidence, 0);
+            assert_eq!(found, expect, "{firing} of {} of {nodes}", present.len());
+        }
+    }
+
+    #[test]
+    fn h59_a_suspension_is_lifted_after_a_while_on_fewer_nodes_and_clocks_stood_still() {
+        let mut evidence = Evidence::default();
+        see(&mut evidence, 6, 1, &ALL, 0);
+        see(&mut evidence, 6, 1, &ALL, 60);
+        for now in (90..=180).step_by(30) {
+            see(&mut evidence, 6, 6, &ALL, now);
+            assert_eq!(look(&evidence, now), (Truth::Unknown, true), "at {now}");
+        }
+        for now in (210..810).step_by(30) {
+            see(&mut evidence, 6, 1, &ALL, now);
+            assert_eq!(look(&evidence, now).0, Truth::Unknown, "at {now}");
+        }
+        assert_eq!(
+            evidence.suspended().collect::<Vec<_>>(),
+            [("R", Some(at(210)))]
+        );
+        // One relapse begins the wait anew.
+        let mut relapse = evidence.clone();
+        see(&mut relapse, 6, 6, &ALL, 810);
+        see(&mut relapse, 6, 1, &ALL, 840);
+        assert_eq!(look(&relapse, 840), (Truth::Unknown, true));
+        for now in (810..=870).step_by(30) {
+            see(&mut evidence, 6, 1, &ALL, now);
+        }
+        assert_eq!(look(&evidence, 870), (Truth::True, false));
+        assert_eq!(evidence.suspended().count(), 0);
+    }
+}
