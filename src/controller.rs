@@ -8,12 +8,12 @@ use std::pin::Pin;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use nodemend_core::api::{
-    AlertGroup, AlertGroupSpec, FINALIZER, FaultRecord, FleetState, FleetStateSpec, NodeHealth,
-    NodeHealthSpec, NodeHealthStatus, NodeRepair, NodeRepairSpec, Plan, Reservation, SourceDown,
-    Step,
+    AlertGroup, AlertGroupSpec, FINALIZER, FaultRecord, FleetState, FleetStateSpec, GuardRecord,
+    NodeHealth, NodeHealthSpec, NodeHealthStatus, NodeRepair, NodeRepairSpec, Plan, Reservation,
+    SourceDown, Step,
 };
 use nodemend_core::config::{Limits, Policy, Rule, Rules};
-use nodemend_core::decide::{self, Pause, Scopes, Verdict, World};
+use nodemend_core::decide::{self, Admission, Lost, Pause, Place, Scopes, Verdict, World};
 use nodemend_core::evidence::{self, Evidence, Input};
 use nodemend_core::model::{NodeView, Reason, SignalState, Span, Truth, VerdictKind, digest};
 use nodemend_core::repair;
@@ -110,6 +110,15 @@ pub struct Setup {
     pub cluster_jobs: Vec<String>,
 }
 
+/// The records that a pass rests on, as they were read.
+struct Known<'a> {
+    repairs: Vec<NodeRepair>,
+    healths: Vec<NodeHealth>,
+    lost: Vec<Lost>,
+    starts: Vec<Reservation>,
+    pauses: &'a [Pause],
+}
+
 /// What a pass came to.
 #[derive(Debug)]
 pub struct Report {
@@ -145,6 +154,8 @@ pub struct Controller<C, K, P> {
     unplanned: BTreeMap<String, (Reason, Timestamp)>,
 }
 
+/// `FleetState` holds so many guards.
+const MAX_GUARDS: usize = 100;
 /// How long a node for which no plan could be made is left alone.
 const REPLAN: Span = Span::minutes(1);
 /// How often admission begins again without nodes that turned out to have no plan.
@@ -235,38 +246,42 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         let mut fleet = self.lead(now).await?;
         self.evidence
             .settle(&self.setup.rules, &self.setup.policies, now);
-        let mut repairs = self.cluster.repairs().await?;
+        let repairs = self.cluster.repairs().await?;
         // What the list shows needs its reservation no more; what it lacks never came to be.
         fleet.spec.reservations.clear();
         fleet.spec.starts = self.starts(&fleet, &repairs, now);
         fleet.spec.sources_down = self.sources_down();
-        let (mut judged, scopes) = self.judge(&repairs, pauses, &fleet, now);
-        if self
-            .read_leases(&judged, &repairs, pauses, &fleet, now)
-            .await
-        {
-            judged = self.judge(&repairs, pauses, &fleet, now).0;
+        let healths = self.cluster.healths().await?;
+        let mut known = Known {
+            lost: self.lost(&healths, now),
+            healths,
+            starts: fleet.spec.starts.clone(),
+            repairs,
+            pauses,
+        };
+        let (mut judged, mut scopes) = self.judge(&known, now);
+        if self.read_leases(&judged, &known, now).await {
+            (judged, scopes) = self.judge(&known, now);
         }
-        if self
-            .probe(&judged, &scopes, &repairs, pauses, &fleet, now)
-            .await
-        {
-            judged = self.judge(&repairs, pauses, &fleet, now).0;
+        if self.probe(&judged, &scopes, &known, now).await {
+            (judged, scopes) = self.judge(&known, now);
         }
-        let (verdicts, starting) = self
-            .admit(judged, &scopes, &repairs, fleet.spec.epoch, now)
+        let (verdicts, starting, guards) = self
+            .admit(judged, &scopes, &known, fleet.spec.epoch, now)
             .await;
+        fleet.spec.guards = guards;
         // What is under way must go on, also when a record cannot be written.
         let started = self.start(fleet, &starting, now).await;
         let recorded = match &started {
             Err(Error::Deposed) => return Err(Error::Deposed),
-            _ => self.record(&verdicts, now).await,
+            _ => self.record(&verdicts, &known, now).await,
         };
         if !starting.is_empty() {
-            repairs = self.cluster.repairs().await?;
+            known.repairs = self.cluster.repairs().await?;
         }
+        let mut repairs = known.repairs.clone();
         let (wake, stuck) = self
-            .advance(&mut repairs, pauses, &scopes, clock, now)
+            .advance(&mut repairs, &known, &scopes, clock, now)
             .await;
         let (healths, unrecorded) = match recorded {
             Ok(healths) => (healths, None),
@@ -297,29 +312,45 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         }
     }
 
-    fn judge(
-        &self,
-        repairs: &[NodeRepair],
-        pauses: &[Pause],
-        fleet: &FleetState,
-        now: Timestamp,
-    ) -> (Vec<Verdict>, Scopes) {
-        let world = self.world(repairs, pauses, &fleet.spec.starts);
+    fn judge(&self, known: &Known<'_>, now: Timestamp) -> (Vec<Verdict>, Scopes) {
+        let world = self.world(known);
         let nodes = self.evidence.nodes();
-        let verdicts = nodes.map(|node| decide::judge(node, &world, now)).collect();
-        (verdicts, decide::survey(&world, now))
+        let verdicts: Vec<Verdict> = nodes.map(|node| decide::judge(node, &world, now)).collect();
+        let scopes = decide::survey(&verdicts, &world, now);
+        (verdicts, scopes)
     }
 
-    /// Those who may start, each with a complete repair. Who cannot be planned for is held,
-    /// and takes nobody's place.
+    /// Nodes that went away while they were sick, by their records.
+    fn lost(&self, healths: &[NodeHealth], now: Timestamp) -> Vec<Lost> {
+        let certain = self.evidence.nodes_fresh(now);
+        let lost = healths.iter().filter_map(|health| {
+            let status = health.status.as_ref()?;
+            let there = self.evidence.has(&health.spec.node_uid);
+            let at = status.gone.unwrap_or(now);
+            (certain && !there).then_some(())?;
+            Some(Lost {
+                uid: health.spec.node_uid.clone(),
+                place: Place {
+                    zone: status.zone.clone(),
+                    pool: status.pool.clone(),
+                },
+                since: status.sick_since?,
+                at,
+            })
+        });
+        lost.collect()
+    }
+
+    /// Those who may start, each with a complete repair, and the numbers of the guards. Who
+    /// cannot be planned for is held, and takes nobody's place.
     async fn admit(
         &mut self,
         judged: Vec<Verdict>,
         scopes: &Scopes,
-        repairs: &[NodeRepair],
+        known: &Known<'_>,
         epoch: u64,
         now: Timestamp,
-    ) -> (Vec<Verdict>, Vec<NodeRepair>) {
+    ) -> (Vec<Verdict>, Vec<NodeRepair>, Vec<GuardRecord>) {
         self.unplanned.retain(|_, (_, until)| *until > now);
         let mut plans: BTreeMap<String, Plan> = BTreeMap::new();
         for round in 1.. {
@@ -332,7 +363,12 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                     verdict.reasons = vec![*reason];
                 }
             }
-            let admitted = decide::admit(&mut verdicts, scopes, &self.setup.limits, now);
+            let world = self.world(known);
+            let Admission {
+                admitted,
+                mut guards,
+            } = decide::admit(&mut verdicts, scopes, &world, now);
+            guards.truncate(MAX_GUARDS);
             let mut failed = false;
             for verdict in verdicts
                 .iter()
@@ -361,12 +397,12 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 .filter_map(|verdict| {
                     let node = self.evidence.node(&verdict.node)?;
                     let plan = plans.get(&verdict.uid)?.clone();
-                    Some(new_repair(node, verdict, plan, repairs, epoch, now))
+                    Some(new_repair(node, verdict, plan, &known.repairs, epoch, now))
                 })
                 .collect();
-            return (verdicts, starting);
+            return (verdicts, starting, guards);
         }
-        (judged, Vec::new())
+        (judged, Vec::new(), Vec::new())
     }
 
     async fn plan(&self, verdict: &Verdict) -> Result<Plan, Reason> {
@@ -424,13 +460,10 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
     async fn read_leases(
         &mut self,
         verdicts: &[Verdict],
-        repairs: &[NodeRepair],
-        pauses: &[Pause],
-        fleet: &FleetState,
+        known: &Known<'_>,
         now: Timestamp,
     ) -> bool {
-        let world = self.world(repairs, pauses, &fleet.spec.starts);
-        let nodes = decide::to_read(verdicts, &world, now);
+        let nodes = decide::to_read(verdicts, &self.world(known), now);
         let cluster = &self.cluster;
         let reads = nodes.into_iter().map(async |node| {
             let renewed = cluster.renewed(&node.name).await;
@@ -440,11 +473,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             }
         });
         let reads = join_all(reads).await;
-        let any = !reads.is_empty();
-        for read in reads {
-            self.evidence.fold(read, now);
-        }
-        any
+        self.learn(reads, now)
     }
 
     /// Asks some nodes, all at once, for the opinions that repairs wait for; whether any
@@ -453,13 +482,10 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         &mut self,
         verdicts: &[Verdict],
         scopes: &Scopes,
-        repairs: &[NodeRepair],
-        pauses: &[Pause],
-        fleet: &FleetState,
+        known: &Known<'_>,
         now: Timestamp,
     ) -> bool {
-        let world = self.world(repairs, pauses, &fleet.spec.starts);
-        let questions = decide::to_probe(verdicts, scopes, &world, now);
+        let questions = decide::to_probe(verdicts, scopes, &self.world(known), now);
         let (probes, evidence) = (&self.probes, &self.evidence);
         let asked = questions.into_iter().filter_map(|(uid, confirm)| {
             let node = evidence.nodes().find(|node| node.uid == uid)?;
@@ -473,28 +499,28 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             })
         });
         let readings = join_all(asked).await;
-        let any = !readings.is_empty();
-        for reading in readings {
-            self.evidence.fold(reading, now);
+        self.learn(readings, now)
+    }
+
+    /// Whether there was anything to take in.
+    fn learn(&mut self, inputs: Vec<Input>, now: Timestamp) -> bool {
+        let any = !inputs.is_empty();
+        for input in inputs {
+            self.evidence.fold(input, now);
         }
         any
     }
 
-    fn world<'a>(
-        &'a self,
-        repairs: &'a [NodeRepair],
-        pauses: &'a [Pause],
-        starts: &'a [Reservation],
-    ) -> World<'a> {
+    fn world<'a>(&'a self, known: &'a Known<'_>) -> World<'a> {
         World {
             evidence: &self.evidence,
             rules: &self.setup.rules,
             policies: &self.setup.policies,
             limits: &self.setup.limits,
-            repairs,
-            reservations: &[],
-            starts,
-            pauses,
+            repairs: &known.repairs,
+            lost: &known.lost,
+            starts: &known.starts,
+            pauses: known.pauses,
         }
     }
 
@@ -582,18 +608,21 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
     }
 
     /// Writes what changed of each node that is not plainly healthy.
-    async fn record(&self, verdicts: &[Verdict], now: Timestamp) -> Result<Vec<NodeHealth>, Error> {
+    async fn record(
+        &self,
+        verdicts: &[Verdict],
+        known: &Known<'_>,
+        now: Timestamp,
+    ) -> Result<Vec<NodeHealth>, Error> {
         let mut written = Vec::new();
-        let known: BTreeMap<String, NodeHealth> = self
-            .cluster
-            .healths()
-            .await?
-            .into_iter()
-            .map(|health| (health.spec.node_uid.clone(), health))
+        let healths: BTreeMap<&str, &NodeHealth> = known
+            .healths
+            .iter()
+            .map(|health| (health.spec.node_uid.as_str(), health))
             .collect();
         let cooldown = self.setup.limits.breaker.cooldown;
         for verdict in verdicts {
-            let before = known.get(&verdict.uid);
+            let before = healths.get(verdict.uid.as_str()).copied();
             // A node whose only trouble is a source that is down for all gets no record.
             let watched = self.evidence.watched(&verdict.uid);
             let plain = match verdict.kind {
@@ -602,7 +631,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 VerdictKind::Unknown => !watched && verdict.since.is_none(),
                 _ => false,
             };
-            if plain && before.is_none() {
+            if plain && before.is_none() && verdict.sick_since.is_none() {
                 continue;
             }
             let status = self.health(
@@ -610,10 +639,11 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 before.and_then(|health| health.status.as_ref()),
                 now,
             );
-            let well = match verdict.kind {
-                VerdictKind::Healthy => !watched,
-                kind => kind == VerdictKind::Ignored,
-            };
+            let well = verdict.sick_since.is_none()
+                && match verdict.kind {
+                    VerdictKind::Healthy => !watched,
+                    kind => kind == VerdictKind::Ignored,
+                };
             if well && cooldown.after(status.since) <= now {
                 if let Some(health) = before {
                     self.cluster.delete_health(health).await?;
@@ -633,14 +663,35 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             health.status = Some(status);
             written.push(self.cluster.put_health(&health).await?);
         }
+        self.part(known, now).await?;
+        Ok(written)
+    }
+
+    /// Marks the records of nodes that went away sick, which count for the cooldown, and
+    /// deletes the others of nodes that are gone.
+    async fn part(&self, known: &Known<'_>, now: Timestamp) -> Result<(), Error> {
         // A list that is empty or old says nothing of who is gone.
-        let certain = self.evidence.nodes_fresh(now);
-        for (uid, health) in known.iter().filter(|_| certain) {
-            if !verdicts.iter().any(|verdict| verdict.uid == *uid) {
-                self.cluster.delete_health(health).await?;
+        if !self.evidence.nodes_fresh(now) {
+            return Ok(());
+        }
+        let cooldown = self.setup.limits.breaker.cooldown;
+        let is_there = |health: &&NodeHealth| self.evidence.has(&health.spec.node_uid);
+        for health in known.healths.iter().filter(|health| !is_there(health)) {
+            let status = health.status.as_ref();
+            let sick = status.filter(|status| status.sick_since.is_some());
+            match sick.map(|status| status.gone) {
+                Some(None) => {
+                    let mut parted = health.clone();
+                    if let Some(status) = &mut parted.status {
+                        status.gone = Some(now);
+                    }
+                    self.cluster.put_health(&parted).await?;
+                }
+                Some(Some(at)) if cooldown.after(at) > now => {}
+                _ => self.cluster.delete_health(health).await?,
             }
         }
-        Ok(written)
+        Ok(())
     }
 
     fn health(
@@ -706,10 +757,19 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             fault: verdict.fault.clone(),
             policy: verdict.policy.clone(),
             reasons: verdict.reasons.clone(),
+            scopes: verdict.scopes.clone(),
             since,
             signals: signals.collect(),
             faults: faults.collect(),
             silences: verdict.silences.clone(),
+            // It moves with clocks that stand still; the first time that was known stays.
+            sick_since: verdict.sick_since.map(|since| {
+                let known = before.and_then(|status| status.sick_since);
+                known.map_or(since, |known| known.min(since))
+            }),
+            zone: verdict.place.zone.clone(),
+            pool: verdict.place.pool.clone(),
+            gone: None,
             trace_id: digest(
                 &[
                     "decision",
@@ -725,7 +785,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
     async fn advance<T: Clock>(
         &self,
         repairs: &mut [NodeRepair],
-        pauses: &[Pause],
+        known: &Known<'_>,
         scopes: &Scopes,
         clock: &T,
         now: Timestamp,
@@ -736,12 +796,11 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             .map(|node| (node.name.clone(), node.clone()))
             .collect();
         let (mut wake, mut stuck): (Option<Timestamp>, _) = (None, Vec::new());
-        let snapshot = repairs.to_vec();
         for repair in repairs
             .iter_mut()
             .filter(|repair| repair.open() || has_finalizer(repair))
         {
-            let context = self.context(repair, &snapshot, pauses, scopes, &nodes, clock, now);
+            let context = self.context(repair, known, scopes, &nodes, clock, now);
             match exec::advance(&self.cluster, &self.cloud, repair, &context).await {
                 Ok(next) => wake = [wake, next].into_iter().flatten().min(),
                 // One repair that cannot go on now does not stop the others.
@@ -751,21 +810,16 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         (wake, stuck)
     }
 
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "all of one pass; a struct would only rename it"
-    )]
     fn context<'a, T>(
         &self,
         repair: &NodeRepair,
-        repairs: &[NodeRepair],
-        pauses: &[Pause],
+        known: &Known<'_>,
         scopes: &Scopes,
         nodes: &'a BTreeMap<String, NodeView>,
         clock: &'a T,
         now: Timestamp,
     ) -> Context<'a, T> {
-        let world = self.world(repairs, pauses, &[]);
+        let world = self.world(known);
         let node = nodes
             .get(&repair.spec.node_name)
             .filter(|node| node.uid == repair.spec.node_uid);
@@ -867,6 +921,8 @@ fn new_repair(
         node_name: node.name.clone(),
         node_uid: node.uid.clone(),
         provider_id: node.provider_id.clone(),
+        zone: verdict.place.zone.clone(),
+        pool: verdict.place.pool.clone(),
         ordinal,
         policy: verdict.policy.clone(),
         fault: verdict.fault.clone(),

@@ -162,7 +162,9 @@ impl World {
                 node: Some(name.to_owned()),
             },
         );
-        let node = node_view(&mut state, name, zone, &id, labels);
+        let mut node = node_view(&mut state, name, zone, &id, labels);
+        // It was there long before.
+        node.created = Span::minutes(24 * 60).before(now);
         state.nodes.insert(name.to_owned(), node);
     }
 

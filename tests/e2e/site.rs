@@ -401,7 +401,8 @@ impl Files {
              listen: {{webhook: \"{webhook}\", metrics: \"{metrics}\"{tls}}}\n\
              alertmanager: {{urls: {asked:?}, webhookAuth: {auth}}}\n\
              prometheus: {{urls: [\"{prometheus}\"], timeout: 2s}}\n\
-             rules: [rules/*.yaml]\npolicies: [policies/*.yaml]\n",
+             rules: [rules/*.yaml]\npolicies: [policies/*.yaml]\n\
+             limits: {{minNodeAge: 0s}}\n",
             webhook = replica.webhook,
             metrics = replica.metrics,
             prometheus = lab.prometheus().url,

@@ -120,6 +120,10 @@ pub struct NodeHealthStatus {
     /// Why nothing is done.
     #[serde(default)]
     pub reasons: Vec<Reason>,
+    /// What those reasons are counted over; their numbers are in `FleetState`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub scopes: Vec<String>,
     /// Since when this verdict stands.
     pub since: Timestamp,
     /// What each signal says, with our own since.
@@ -132,6 +136,18 @@ pub struct NodeHealthStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 10))]
     pub silences: Vec<SilenceRecord>,
+    /// Since when the node is sick as breakers count, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sick_since: Option<Timestamp>,
+    /// The node's zone; empty where its labels do not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub zone: String,
+    /// The node's pool; empty where its labels do not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pool: String,
+    /// When the node was first missing, sick as it was; the record stays for the cooldown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone: Option<Timestamp>,
     /// The trace of the decision.
     #[serde(default)]
     pub trace_id: String,
@@ -220,6 +236,28 @@ pub struct FleetStateSpec {
     #[serde(default)]
     #[schemars(length(max = 100))]
     pub sources_down: Vec<SourceDown>,
+    /// The numbers of each guard that holds a node now, and of each breaker that is not
+    /// closed.
+    #[serde(default)]
+    #[schemars(length(max = 100))]
+    pub guards: Vec<GuardRecord>,
+}
+
+/// The numbers of a guard that counts over a scope.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GuardRecord {
+    /// Over what it counts: `cluster`, `zone/…`, `pool/…`, `budget/POLICY/NAME…`, `window/POLICY`.
+    pub scope: String,
+    /// The reason that it gives.
+    pub reason: Reason,
+    /// How many may be.
+    pub limit: u32,
+    /// How many are.
+    pub current: u32,
+    /// When time alone ends it, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 /// One admission.
@@ -281,6 +319,12 @@ pub struct NodeRepairSpec {
     pub node_uid: String,
     /// The node's providerID.
     pub provider_id: String,
+    /// The node's zone; empty where its labels did not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub zone: String,
+    /// The node's pool; empty where its labels did not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pool: String,
     /// Which repair of this node it is, from 1.
     pub ordinal: u32,
     /// The policy.

@@ -84,7 +84,7 @@ fn with_world<T>(evidence: &Evidence, ask: impl FnOnce(&World<'_>) -> T) -> T {
         policies: &policies(),
         limits: &Limits::default(),
         repairs: &[],
-        reservations: &[],
+        lost: &[],
         starts: &[],
         pauses: &[],
     })
@@ -174,7 +174,7 @@ fn h12_a_silence_pauses_a_running_repair() {
     let paused = |evidence: &Evidence, now: i64| {
         let node = evidence.node("a");
         with_world(evidence, |world| {
-            let scopes = survey(world, at(now));
+            let scopes = survey(&[], world, at(now));
             pause_reason(node, &repair, world, &scopes, at(now))
         })
     };

@@ -2,18 +2,18 @@
 
 use super::*;
 use crate::api::{
-    ConditionLeaf, ConditionStatus, Intent, LaunchPlan, LaunchTemplate, Leaf, NodeRepairSpec,
-    NodeRepairStatus, Plan, Step, Strategy, When,
+    ConditionLeaf, ConditionStatus, GaveUp, Intent, LaunchPlan, LaunchTemplate, Leaf,
+    NodeRepairSpec, NodeRepairStatus, Per, Plan, Replacement, Step, Strategy, When,
 };
-use crate::config::Fault;
+use crate::config::{Amount, Budget, Fault, Window};
 use crate::evidence::Input;
-use crate::model::{Condition, Span};
+use crate::model::{Condition, ZONE_LABEL};
 
-fn at(second: i64) -> Timestamp {
+pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + second).unwrap()
 }
 
-fn node(name: &str, ready: bool) -> NodeView {
+pub(super) fn node(name: &str, ready: bool) -> NodeView {
     NodeView {
         name: name.into(),
         uid: name.into(),
@@ -27,7 +27,7 @@ fn node(name: &str, ready: bool) -> NodeView {
     }
 }
 
-fn policy(name: &str, mode: Mode, priority: i32) -> Policy {
+pub(super) fn policy(name: &str, mode: Mode, priority: i32) -> Policy {
     let unready = ConditionLeaf {
         type_: "Ready".into(),
         statuses: vec![ConditionStatus::False, ConditionStatus::Unknown],
@@ -62,6 +62,7 @@ struct Fleet {
     policies: Vec<Policy>,
     limits: Limits,
     repairs: Vec<NodeRepair>,
+    lost: Vec<Lost>,
     starts: Vec<Reservation>,
     pauses: Vec<Pause>,
     change: fn(&mut NodeView),
@@ -74,6 +75,7 @@ impl Fleet {
             policies: vec![policy("p", Mode::Enforce, 0)],
             limits: Limits::default(),
             repairs: Vec::new(),
+            lost: Vec::new(),
             starts: Vec::new(),
             pauses: Vec::new(),
             change: |_| {},
@@ -106,7 +108,7 @@ impl Fleet {
             policies: &self.policies,
             limits: &self.limits,
             repairs: &self.repairs,
-            reservations: &[],
+            lost: &self.lost,
             starts: &self.starts,
             pauses: &self.pauses,
         }
@@ -118,9 +120,9 @@ impl Fleet {
         let nodes = self.evidence.nodes();
         let mut verdicts: Vec<Verdict> =
             nodes.map(|node| judge(node, &world, at(second))).collect();
-        let scopes = survey(&world, at(second));
-        let admitted = admit(&mut verdicts, &scopes, &self.limits, at(second));
-        (verdicts, admitted, scopes)
+        let scopes = survey(&verdicts, &world, at(second));
+        let admission = admit(&mut verdicts, &scopes, &world, at(second));
+        (verdicts, admission.admitted, scopes)
     }
 
     /// The first node's verdict and reasons.
@@ -130,7 +132,7 @@ impl Fleet {
     }
 }
 
-fn repair(node: &str, started: i64, phase: Phase) -> NodeRepair {
+pub(super) fn repair(node: &str, started: i64, phase: Phase) -> NodeRepair {
     let plan = Plan {
         strategy: Strategy::EC2,
         instance_id: format!("i-{node}"),
@@ -152,6 +154,8 @@ fn repair(node: &str, started: i64, phase: Phase) -> NodeRepair {
         node_name: node.into(),
         node_uid: node.into(),
         provider_id: String::new(),
+        zone: String::new(),
+        pool: String::new(),
         ordinal: 1,
         policy: "p".into(),
         fault: "NotReady".into(),
@@ -302,7 +306,7 @@ fn h58_a_storm_opens_the_breaker_and_nothing_starts() {
         fleet.limits.breaker.share = 10;
         fleet.watch(20, sick, 30, 120);
         let (verdicts, starting, scopes) = fleet.decide(120);
-        let is_open = matches!(scopes.breaker, BreakerState::Open { .. });
+        let is_open = matches!(scopes.cluster().breaker, BreakerState::Open { .. });
         assert_eq!((is_open, starting.len()), (open, admitted), "{sick} sick");
         if open {
             assert_eq!(verdicts[0].reasons, [Reason::ClusterBreaker]);
@@ -316,7 +320,10 @@ fn h83_after_the_storm_the_dead_are_repaired_one_at_a_time() {
     fleet.limits.breaker.share = 10;
     fleet.watch(20, 5, 30, 900);
     let (_, starting, scopes) = fleet.decide(900);
-    assert_eq!((scopes.breaker, starting.len()), (BreakerState::Slow, 1));
+    assert_eq!(
+        (scopes.cluster().breaker, starting.len()),
+        (BreakerState::Slow, 1)
+    );
 }
 
 #[test]
@@ -358,21 +365,12 @@ fn a_running_repair_pauses_for_a_storm_and_for_a_person_also_without_node_or_pol
     fleet.watch(20, 5, 30, 120);
     let running = repair("n000", 0, Phase::Draining);
     let paused = |fleet: &Fleet, repair: &NodeRepair, second: i64| {
+        let rules = Rules::default();
+        let (_, _, scopes) = fleet.decide(second);
         let world = World {
-            evidence: &fleet.evidence,
-            rules: &Rules::default(),
             policies: &[],
-            limits: &fleet.limits,
-            repairs: &[],
-            reservations: &[],
-            starts: &[],
-            pauses: &fleet.pauses,
+            ..fleet.world(&rules)
         };
-        let world_with = World {
-            policies: &fleet.policies,
-            ..world
-        };
-        let scopes = survey(&world_with, at(second));
         pause_reason(None, repair, &world, &scopes, at(second))
     };
     assert_eq!(paused(&fleet, &running, 120), Some(Reason::ClusterBreaker));
@@ -386,6 +384,491 @@ fn a_running_repair_pauses_for_a_storm_and_for_a_person_also_without_node_or_pol
     assert_eq!(paused(&fleet, &older, 120), Some(Reason::Paused));
     fleet.pauses[0].policy = Some("other".into());
     assert_eq!(paused(&fleet, &older, 120), None);
+}
+
+/// Puts the nodes into two zones and three pools by their numbers.
+fn placed(node: &mut NodeView) {
+    let number: usize = node.name[1..].parse().unwrap();
+    let zone = ["a", "b"][number % 2];
+    let pool = ["x", "y", "z"][number % 3];
+    node.labels = [
+        (ZONE_LABEL.to_owned(), zone.to_owned()),
+        ("karpenter.sh/nodepool".to_owned(), pool.to_owned()),
+    ]
+    .into();
+}
+
+fn held(verdicts: &[Verdict], name: &str) -> (Vec<Reason>, Vec<String>) {
+    let found = verdicts.iter().find(|verdict| verdict.node == name);
+    let found = found.unwrap();
+    (found.reasons.clone(), found.scopes.clone())
+}
+
+#[test]
+fn h58_a_zone_that_loses_its_power_stops_itself_alone() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.limits.max_in_flight = 9;
+    fleet.limits.breaker.nodes = 100;
+    fleet.limits.breaker.share = 30;
+    fleet.change = |node| {
+        placed(node);
+        let zone = node.labels[ZONE_LABEL].clone();
+        let number: usize = node.name[1..].parse().unwrap();
+        if (zone == "a" && number < 36) || number == 1 {
+            node.conditions[0].status = "False".into();
+        }
+    };
+    fleet.watch(100, 0, 0, 120);
+    let (verdicts, admitted, scopes) = fleet.decide(120);
+    let breaker = |scope: &Scope| scopes.census[scope].breaker;
+    let storm = BreakerState::Open { storm_since: at(0) };
+    assert_eq!(breaker(&Scope::Zone("a".into())), storm);
+    assert_eq!(breaker(&Scope::Zone("b".into())), BreakerState::Closed);
+    assert_eq!(breaker(&Scope::Cluster), BreakerState::Closed);
+    assert_eq!(admitted, ["n001"]);
+    let (reasons, over) = held(&verdicts, "n000");
+    assert_eq!(reasons, [Reason::ZoneBreaker]);
+    assert_eq!(over, ["zone/a"]);
+    // It closes once fewer fell sick within the cooldown, and goes on slowly.
+    let census = &scopes.census[&Scope::Zone("a".into())];
+    assert_eq!((census.sick, census.limit), (18, 15));
+    assert_eq!(census.until, Some(at(600)));
+    fleet.watch(100, 0, 150, 630);
+    let (_, admitted, scopes) = fleet.decide(630);
+    let slow = scopes.census[&Scope::Zone("a".into())].breaker;
+    assert_eq!(slow, BreakerState::Slow);
+    assert_eq!(admitted, ["n000", "n001"]);
+}
+
+#[test]
+fn h58_a_running_repair_pauses_for_the_storm_of_its_zone() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = placed;
+    fleet.limits.breaker.min_nodes = 2;
+    fleet.watch(12, 4, 0, 120);
+    let (_, _, scopes) = fleet.decide(120);
+    let rules = Rules::default();
+    let mut running = repair("n000", 0, Phase::Draining);
+    for (zone, expect) in [
+        ("a", Some(Reason::ClusterBreaker)),
+        ("", Some(Reason::ClusterBreaker)),
+    ] {
+        running.spec.zone = zone.into();
+        let reason = pause_reason(None, &running, &fleet.world(&rules), &scopes, at(120));
+        assert_eq!(reason, expect);
+    }
+    let mut calm = scopes.clone();
+    calm.census.get_mut(&Scope::Cluster).unwrap().breaker = BreakerState::Closed;
+    for (zone, expect) in [("a", Some(Reason::ZoneBreaker)), ("c", None)] {
+        running.spec.zone = zone.into();
+        let reason = pause_reason(None, &running, &fleet.world(&rules), &calm, at(120));
+        assert_eq!(reason, expect);
+    }
+}
+
+fn budget(name: &str, per: Per) -> Budget {
+    Budget {
+        name: name.into(),
+        per,
+        max_repairs: None,
+        max_in_flight: None,
+        max_unavailable: None,
+    }
+}
+
+/// A hundred nodes of which four are sick, under this budget and few other limits.
+fn budgeted(budget: Budget) -> Fleet {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = placed;
+    fleet.limits.max_in_flight = 99;
+    fleet.limits.max_repairs = Vec::new();
+    fleet.policies[0].budgets = vec![budget];
+    fleet.watch(100, 4, 0, 120);
+    fleet
+}
+
+#[test]
+fn a_budget_holds_what_would_exceed_it_and_names_itself() {
+    let one_each = Budget {
+        max_in_flight: Some(1),
+        ..budget("zone", Per::Zone)
+    };
+    let mut fleet = budgeted(one_each);
+    let (verdicts, admitted, _) = fleet.decide(120);
+    assert_eq!(admitted, ["n000", "n001"]);
+    let expect = (
+        vec![Reason::Budget],
+        vec!["budget/p/zone/zone/a".to_owned()],
+    );
+    assert_eq!(held(&verdicts, "n002"), expect);
+    // A repair of another policy on one of its nodes counts.
+    let mut other = repair("n050", 0, Phase::Draining);
+    other.spec.policy = "other".into();
+    other.spec.zone = "b".into();
+    fleet.repairs.push(other);
+    assert_eq!(fleet.decide(120).1, ["n000"]);
+    // One that ended does not.
+    fleet.repairs[0].status.as_mut().unwrap().phase = Phase::Succeeded;
+    assert_eq!(fleet.decide(120).1, ["n000", "n001"]);
+}
+
+#[test]
+fn h64_a_rate_counts_starts_within_its_window_also_those_whose_record_is_gone() {
+    let hourly = Budget {
+        max_repairs: Some((2, Span::minutes(60))),
+        ..budget("hourly", Per::Cluster)
+    };
+    let mut fleet = budgeted(hourly);
+    assert_eq!(fleet.decide(120).1.len(), 2);
+    fleet.repairs.push(repair("n090", -3000, Phase::Succeeded));
+    assert_eq!(fleet.decide(120).1.len(), 1);
+    fleet.starts.push(Reservation {
+        repair: "deleted".into(),
+        node_uid: "x".into(),
+        at: at(-60),
+    });
+    let rules = Rules::default();
+    let world = fleet.world(&rules);
+    let mut verdicts: Vec<Verdict> = fleet
+        .evidence
+        .nodes()
+        .map(|node| judge(node, &world, at(120)))
+        .collect();
+    let scopes = survey(&verdicts, &world, at(120));
+    let admission = admit(&mut verdicts, &scopes, &world, at(120));
+    assert!(admission.admitted.is_empty());
+    let [guard] = &admission.guards[..] else {
+        panic!("one guard: {:?}", admission.guards);
+    };
+    assert_eq!((guard.limit, guard.current), (2, 2));
+    assert_eq!(guard.until, Some(at(600)), "the oldest is an hour old then");
+    fleet.watch(100, 4, 150, 600);
+    assert_eq!(fleet.decide(600).1.len(), 1);
+}
+
+#[test]
+fn h83_who_is_down_may_be_repaired_where_too_many_are_one_at_a_time() {
+    let tenth = Budget {
+        max_unavailable: Some(Amount::Percent(10)),
+        ..budget("tenth", Per::Cluster)
+    };
+    let mut fleet = Fleet::new(0, 0);
+    fleet.policies[0].budgets = vec![tenth];
+    fleet.watch(10, 2, 0, 120);
+    // Two of ten are down, one may be.
+    assert_eq!(fleet.decide(120).1, ["n000"]);
+    fleet.repairs.push(repair("n000", 100, Phase::Draining));
+    let (verdicts, admitted, _) = fleet.decide(120);
+    assert!(admitted.is_empty());
+    assert_eq!(held(&verdicts, "n001").0, [Reason::Budget]);
+    fleet.policies[0].budgets[0].max_unavailable = Some(Amount::Percent(0));
+    fleet.repairs.clear();
+    assert!(fleet.decide(120).1.is_empty(), "none is none");
+}
+
+#[test]
+fn h65_a_node_that_is_up_is_not_taken_where_others_are_down() {
+    let mut fleet = Fleet::new(0, 0);
+    let one = Budget {
+        max_unavailable: Some(Amount::Count(1)),
+        ..budget("one", Per::Cluster)
+    };
+    fleet.policies[0].budgets = vec![one];
+    let wanted = crate::api::ConditionLeaf {
+        type_: "Disk".into(),
+        statuses: vec![ConditionStatus::True],
+        reasons: vec![],
+    };
+    fleet.policies[0].faults[0].when.all[0].condition = Some(wanted);
+    let disk = |node: &mut NodeView| {
+        if node.name == "n000" {
+            node.conditions.push(Condition {
+                type_: "Disk".into(),
+                status: "True".into(),
+                reason: String::new(),
+            });
+        } else {
+            node.conditions.push(Condition {
+                type_: "Disk".into(),
+                status: "False".into(),
+                reason: String::new(),
+            });
+        }
+    };
+    fleet.change = disk;
+    fleet.watch(10, 0, 0, 120);
+    assert_eq!(fleet.decide(120).1, ["n000"]);
+    // Somebody drains another node for an upgrade.
+    fleet.change = |node| {
+        let (n0, n5) = (node.name == "n000", node.name == "n005");
+        let status = if n0 { "True" } else { "False" };
+        node.conditions.push(Condition {
+            type_: "Disk".into(),
+            status: status.into(),
+            reason: String::new(),
+        });
+        node.unschedulable = n5;
+    };
+    fleet.see(10, 0, 150);
+    let (verdicts, admitted, _) = fleet.decide(150);
+    assert!(admitted.is_empty());
+    assert_eq!(held(&verdicts, "n000").0, [Reason::Budget]);
+}
+
+#[test]
+fn h61_percentages_round_down_but_not_to_none() {
+    for (text, total, expect) in [
+        ("10%", 1, 1),
+        ("10%", 3, 1),
+        ("10%", 19, 1),
+        ("10%", 20, 2),
+        ("0%", 100, 0),
+        ("0", 100, 0),
+        ("2", 1, 2),
+        ("100%", 7, 7),
+    ] {
+        let amount: Amount = text.parse().unwrap();
+        assert_eq!(amount.of(total), expect, "{text} of {total}");
+    }
+    for text in ["", "%", "101%", "-1", "1.5", "10 %"] {
+        assert!(text.parse::<Amount>().is_err(), "{text}");
+    }
+}
+
+#[test]
+fn h61_the_control_plane_is_repaired_only_if_its_policy_says_so() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = |node| {
+        let label = (
+            "node-role.kubernetes.io/control-plane".into(),
+            String::new(),
+        );
+        node.labels = [label].into();
+    };
+    fleet.watch(10, 1, 0, 120);
+    assert_eq!(fleet.first(120).0, VerdictKind::Ignored);
+    fleet.policies[0].control_plane = true;
+    assert_eq!(fleet.first(120).0, VerdictKind::Due);
+}
+
+#[test]
+fn windows_hold_what_is_not_critical() {
+    let mut fleet = Fleet::new(0, 0);
+    let yearly = Window::new("0 0 1 JAN * UTC", Span::minutes(60)).unwrap();
+    fleet.policies[0].windows = vec![yearly];
+    fleet.watch(10, 1, 0, 120);
+    let (verdicts, admitted, _) = fleet.decide(120);
+    assert!(admitted.is_empty());
+    let expect = (vec![Reason::OutsideWindow], vec!["window/p".to_owned()]);
+    assert_eq!(held(&verdicts, "n000"), expect);
+    fleet.policies[0].faults[0].severity = Severity::Critical;
+    assert_eq!(fleet.decide(120).1, ["n000"]);
+    fleet.policies[0].faults[0].severity = Severity::Warning;
+    let always = Window::new("* * * * * UTC", Span::minutes(5)).unwrap();
+    fleet.policies[0].windows.push(always);
+    assert_eq!(fleet.decide(120).1, ["n000"]);
+}
+
+#[test]
+fn approval_is_waited_for_and_holds_for_a_day_at_most() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.policies = vec![policy("p", Mode::Approve, 0)];
+    fleet.watch(10, 1, 0, 60);
+    let waiting = (VerdictKind::Held, vec![Reason::AwaitingApproval]);
+    assert_eq!(fleet.first(60), waiting);
+    let approve = |fleet: &mut Fleet, text: &str| {
+        let mut nodes: Vec<NodeView> = fleet.evidence.nodes().cloned().collect();
+        let note = (APPROVED_ANNOTATION.to_owned(), text.to_owned());
+        nodes[0].annotations = [note].into();
+        fleet.evidence.fold(Input::Nodes(nodes), at(60));
+    };
+    for (until, approved) in [
+        (at(61).to_string(), true),
+        (at(60).to_string(), false),
+        (at(60 + 86_400).to_string(), true),
+        (at(61 + 86_400).to_string(), false),
+        ("yes".into(), false),
+    ] {
+        approve(&mut fleet, &until);
+        let is_due = fleet.first(60).0 == VerdictKind::Due;
+        assert_eq!(is_due, approved, "{until}");
+    }
+}
+
+#[test]
+fn young_nodes_and_those_that_others_take_are_left_alone() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = |node| node.created = at(-500);
+    fleet.watch(10, 1, 0, 60);
+    assert_eq!(fleet.first(60), (VerdictKind::Held, vec![Reason::TooYoung]));
+    fleet.watch(10, 1, 90, 120);
+    assert_eq!(fleet.first(120).0, VerdictKind::Due);
+    for taint in [
+        "ToBeDeletedByClusterAutoscaler",
+        "karpenter.sh/disrupted",
+        "aws-node-termination-handler/spot-itn",
+    ] {
+        let mut nodes: Vec<NodeView> = fleet.evidence.nodes().cloned().collect();
+        nodes[0].taints = vec![taint.into()];
+        fleet.evidence.fold(Input::Nodes(nodes), at(120));
+        let expect = (VerdictKind::Held, vec![Reason::OtherActor]);
+        assert_eq!(fleet.first(120), expect, "{taint}");
+        assert_eq!(fleet.decide(120).2.cluster().sick, 0, "it counts nowhere");
+    }
+}
+
+#[test]
+fn h82_nodes_that_never_were_ready_open_no_breaker_and_do_not_dilute_it() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = |node| {
+        let number: usize = node.name[1..].parse().unwrap();
+        if number >= 20 {
+            (node.created, node.conditions[0].status) = (at(0), "False".into());
+        }
+    };
+    fleet.watch(220, 1, 0, 120);
+    let (_, admitted, scopes) = fleet.decide(120);
+    let census = scopes.cluster();
+    assert_eq!((census.nodes, census.sick), (20, 1));
+    assert_eq!(admitted, ["n000"]);
+    // Past their grace they are sick like any other.
+    fleet.watch(220, 1, 150, 930);
+    let census = fleet.decide(930).2.cluster().clone();
+    assert_eq!((census.nodes, census.sick), (220, 201));
+    // One that was Ready is sick at once, however young.
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = |node| node.created = at(-60);
+    fleet.see(20, 0, 0);
+    fleet.see(20, 3, 30);
+    assert_eq!(fleet.decide(30).2.cluster().sick, 3);
+}
+
+#[test]
+fn h82_a_fleet_that_shrinks_takes_its_limit_along() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.limits.breaker.nodes = 1000;
+    fleet.see(1000, 0, 0);
+    assert_eq!(fleet.decide(0).2.cluster().limit, 200);
+    fleet.see(100, 0, 30);
+    assert_eq!(fleet.decide(30).2.cluster().limit, 20);
+}
+
+#[test]
+fn nodes_that_were_lost_while_sick_are_remembered_for_the_cooldown() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.watch(20, 1, 0, 120);
+    assert_eq!(fleet.decide(120).1.len(), 1);
+    let lost = |number: usize| Lost {
+        uid: format!("lost-{number}"),
+        place: Place::default(),
+        since: at(60),
+        at: at(90),
+    };
+    fleet.lost = (0..4).map(lost).collect();
+    let (_, admitted, scopes) = fleet.decide(120);
+    assert_eq!((scopes.cluster().nodes, scopes.cluster().recent), (24, 5));
+    assert!(admitted.is_empty());
+    fleet.watch(20, 1, 150, 720);
+    assert_eq!(fleet.decide(720).1.len(), 1);
+}
+
+#[test]
+fn order_is_by_severity_then_fair_between_pools_then_by_age() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.limits.breaker.share = 100;
+    fleet.limits.breaker.nodes = 1000;
+    fleet.limits.max_in_flight = 5;
+    fleet.change = |node| {
+        placed(node);
+        let number: usize = node.name[1..].parse().unwrap();
+        let pool = if number < 6 { "x" } else { "y" };
+        node.labels
+            .insert("karpenter.sh/nodepool".into(), pool.into());
+    };
+    // Eight sick: six of pool x, two of y.
+    fleet.watch(100, 8, 0, 60);
+    assert_eq!(fleet.decide(60).1, ["n000", "n006", "n001", "n007", "n002"]);
+    // Pool x had its turns already.
+    for number in 0..2 {
+        let mut before = repair(&format!("gone{number}"), -1000, Phase::Succeeded);
+        before.spec.pool = "x".into();
+        fleet.repairs.push(before);
+    }
+    assert_eq!(fleet.decide(60).1[..3], ["n006", "n007", "n000"]);
+}
+
+/// A repair whose replacement was Ready at this time.
+fn replaced(node: &str, by: &str, started: i64, ready: i64) -> NodeRepair {
+    let mut repair = repair(node, started, Phase::Succeeded);
+    repair.spec.pool = "x".into();
+    let status = repair.status.as_mut().unwrap();
+    status.ended = Some(at(ready));
+    status.replacement = Some(Replacement {
+        instance_id: String::new(),
+        node_name: by.into(),
+        ready_since: Some(at(ready)),
+    });
+    repair
+}
+
+#[test]
+fn h62_a_pool_whose_replacements_fall_sick_is_left_alone_for_longer_and_longer() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = |node| {
+        node.labels = [("karpenter.sh/nodepool".to_owned(), "x".to_owned())].into();
+    };
+    fleet.watch(50, 1, 0, 60);
+    assert_eq!(fleet.decide(60).1, ["n000"]);
+    // n000 is itself a replacement, and so was what it replaced.
+    fleet.repairs = vec![replaced("old", "n000", -900, -300)];
+    let (verdicts, admitted, scopes) = fleet.decide(60);
+    assert!(admitted.is_empty());
+    assert_eq!(held(&verdicts, "n000").0, [Reason::PoolBackoff]);
+    assert_eq!(scopes.pools["x"].failures, 1);
+    assert_eq!(scopes.pools["x"].backoff_until, Some(at(600)));
+    let mut earlier = replaced("older", "old", -2000, -1500);
+    fleet.repairs[0].spec.fault_since = at(-1000);
+    fleet.repairs.push(earlier.clone());
+    let pool = fleet.decide(60).2.pools["x"].clone();
+    assert_eq!((pool.failures, pool.backoff_until), (2, Some(at(1200))));
+    // One that was well for an hour in between begins anew.
+    let status = earlier.status.as_mut().unwrap();
+    status.replacement.as_mut().unwrap().node_name = "n040".into();
+    status.replacement.as_mut().unwrap().ready_since = Some(at(-3600 - 500));
+    fleet.repairs[1] = earlier;
+    assert_eq!(fleet.decide(60).2.pools["x"].failures, 1);
+    // A replacement that never came is a failure, too.
+    let mut never = repair("n030", -100, Phase::Aborted);
+    never.spec.pool = "x".into();
+    never.status.as_mut().unwrap().reason = Some(GaveUp::ReplacementNotReady);
+    fleet.repairs.push(never);
+    assert_eq!(fleet.decide(60).2.pools["x"].failures, 2);
+}
+
+#[test]
+fn two_nodes_that_ask_for_a_person_stop_their_pool() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = |node| {
+        node.labels = [("karpenter.sh/nodepool".to_owned(), "x".to_owned())].into();
+    };
+    fleet.watch(50, 1, 0, 60);
+    let asks = |node: &str| {
+        let mut asks = repair(node, -4000, Phase::NeedsHuman);
+        asks.spec.pool = "x".into();
+        asks
+    };
+    fleet.repairs = vec![asks("n010"), asks("gone")];
+    assert_eq!(fleet.decide(60).1.len(), 1);
+    fleet.repairs.push(asks("n011"));
+    let (verdicts, admitted, _) = fleet.decide(60);
+    assert!(admitted.is_empty());
+    assert_eq!(held(&verdicts, "n000").0, [Reason::PoolStopped]);
+    // A later try of the same node speaks for it.
+    let mut again = repair("n011", -100, Phase::Succeeded);
+    (again.spec.pool, again.spec.ordinal) = ("x".into(), 2);
+    again.metadata.name = Some("r-n011-2".into());
+    fleet.repairs.push(again);
+    assert_eq!(fleet.decide(60).1.len(), 1);
 }
 
 /// Whose leases are to be read.

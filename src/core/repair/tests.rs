@@ -55,6 +55,8 @@ fn fresh() -> NodeRepair {
         node_name: "old".into(),
         node_uid: "old".into(),
         provider_id: "aws:///z/i-old".into(),
+        zone: String::new(),
+        pool: String::new(),
         ordinal: 1,
         policy: "p".into(),
         fault: "f".into(),

@@ -57,16 +57,16 @@ impl Setup {
             policies: &self.policies,
             limits: &self.limits,
             repairs: &[],
-            reservations: &[],
+            lost: &[],
             starts: &[],
             pauses: &[],
         };
-        let scopes = decide::survey(&world, now);
         let mut verdicts: Vec<Verdict> = evidence
             .nodes()
             .map(|node| decide::judge(node, &world, now))
             .collect();
-        let admitted = decide::admit(&mut verdicts, &scopes, &self.limits, now);
+        let scopes = decide::survey(&verdicts, &world, now);
+        let admitted = decide::admit(&mut verdicts, &scopes, &world, now).admitted;
         let count = |kind| {
             let all = verdicts.iter();
             all.filter(|verdict| verdict.kind == kind).count()

@@ -1,5 +1,9 @@
-//! What to do about each node: `survey` counts what guards count, `judge` gives
-//! each node a verdict, `admit` lets the first of the due ones start. Pure.
+//! What to do about each node: `judge` gives each a verdict, `survey` counts what guards
+//! count, `admit` lets the first of the due ones start. Pure.
+
+mod admit;
+mod efficacy;
+mod scope;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,13 +17,21 @@ use crate::evidence::Evidence;
 use crate::evidence::lease::{self, Word};
 use crate::evidence::probe::Opinion;
 use crate::model::{
-    DO_NOT_REPAIR_ANNOTATION, NodeView, QUARANTINE_ANNOTATION, Reason, Truth, VerdictKind,
+    APPROVED_ANNOTATION, DO_NOT_REPAIR_ANNOTATION, NodeView, QUARANTINE_ANNOTATION, Reason, Span,
+    Truth, VerdictKind,
 };
+
+pub use admit::{Admission, admit};
+pub use efficacy::Pool;
+pub use scope::{BreakerState, Census, Lost, Place, Scope, Scopes, Tally, survey};
 
 /// How many nodes one pass asks for a second opinion.
 const PROBES_AT_ONCE: usize = 4;
 /// How many leases one pass reads.
 const LEASES_AT_ONCE: usize = 32;
+
+/// The longest time that an approval holds.
+pub const APPROVED_FOR: Span = Span::minutes(24 * 60);
 
 /// A pause as decisions see it.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,41 +57,12 @@ pub struct World<'a> {
     pub limits: &'a Limits,
     /// Every repair on record, open and closed.
     pub repairs: &'a [NodeRepair],
-    /// Admissions whose repair is not yet known to exist.
-    pub reservations: &'a [Reservation],
+    /// Nodes that went away while they were sick.
+    pub lost: &'a [Lost],
     /// Repairs that started lately, whatever became of their objects.
     pub starts: &'a [Reservation],
     /// The pauses in force or not.
     pub pauses: &'a [Pause],
-}
-
-/// Whether the cluster as a whole lets repairs start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BreakerState {
-    /// As the other guards say.
-    Closed,
-    /// One at a time.
-    Slow,
-    /// None, but one for a fault that is older than the storm.
-    Open {
-        /// Faults true since before this are older than the storm.
-        storm_since: Timestamp,
-    },
-}
-
-/// What the cluster looks like.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Scopes {
-    /// The breaker.
-    pub breaker: BreakerState,
-    /// Nodes that are sick now.
-    pub sick: usize,
-    /// How many may be.
-    pub limit: usize,
-    /// Repairs that run or are reserved.
-    pub in_flight: usize,
-    /// When repairs started, newest windows only.
-    pub starts: Vec<Timestamp>,
 }
 
 /// The verdict on one node.
@@ -93,6 +76,17 @@ pub struct Verdict {
     pub kind: VerdictKind,
     /// Why nothing is done; sorted, each once.
     pub reasons: Vec<Reason>,
+    /// What reasons that count are counted over.
+    pub scopes: Vec<String>,
+    /// Where the node is.
+    pub place: Place,
+    /// Whether it counts in scopes: not while it starts, nor when its owner takes it away.
+    pub counts: bool,
+    /// Whether it is Ready and takes pods.
+    pub available: bool,
+    /// Since when it is sick as breakers count: not Ready, or with an enforced fault that
+    /// is true, even before its `for`, or not known since it was last true.
+    pub sick_since: Option<Timestamp>,
     /// The policy that speaks for the node.
     pub policy: String,
     /// The leading fault.
@@ -107,89 +101,6 @@ pub struct Verdict {
     pub silences: Vec<SilenceRecord>,
 }
 
-/// Counts what guards count.
-pub fn survey(world: &World<'_>, now: Timestamp) -> Scopes {
-    let breaker = &world.limits.breaker;
-    let horizon = breaker.cooldown.before(now);
-    let mut sick_since: BTreeMap<&str, Timestamp> = BTreeMap::new();
-    for node in world.evidence.nodes().filter(|node| !node.deleting) {
-        if let Some(since) = node_sick_since(world, node, now) {
-            sick_since.insert(&node.uid, since);
-        }
-    }
-    let sick = sick_since.len();
-    // Nodes that were repaired away or lost lately were nodes, and were sick.
-    let present: BTreeSet<&str> = world
-        .evidence
-        .nodes()
-        .map(|node| node.uid.as_str())
-        .collect();
-    let mut lost = 0;
-    for repair in world
-        .repairs
-        .iter()
-        .filter(|repair| !present.contains(repair.spec.node_uid.as_str()))
-    {
-        let ended = repair
-            .status
-            .as_ref()
-            .and_then(|status| status.ended)
-            .unwrap_or(now);
-        if ended >= horizon {
-            lost += 1;
-            sick_since
-                .entry(&repair.spec.node_uid)
-                .or_insert(repair.spec.fault_since);
-        }
-    }
-    let total = present.len() + lost;
-    let limit = (total * breaker.share as usize / 100)
-        .min(breaker.nodes as usize)
-        .max(breaker.min_nodes.saturating_sub(1) as usize);
-    let recent: Vec<Timestamp> = sick_since
-        .values()
-        .copied()
-        .filter(|since| *since >= horizon)
-        .collect();
-    let whole = sick == present.len() && sick > 0 && sick >= breaker.min_nodes as usize;
-    let state = match recent.iter().min().copied() {
-        Some(first) if recent.len() > limit => BreakerState::Open { storm_since: first },
-        first if whole => BreakerState::Open {
-            storm_since: first.unwrap_or(horizon),
-        },
-        _ if sick > limit => BreakerState::Slow,
-        _ => BreakerState::Closed,
-    };
-    let known: BTreeSet<String> = world.repairs.iter().map(name_of).collect();
-    let reserved = world
-        .reservations
-        .iter()
-        .filter(|reservation| !known.contains(&reservation.repair));
-    let longest = world
-        .limits
-        .max_repairs
-        .iter()
-        .map(|(_, within)| *within)
-        .max()
-        .unwrap_or_default();
-    let mut starts: Vec<Timestamp> = world
-        .repairs
-        .iter()
-        .map(|repair| repair.spec.quarantine.at)
-        .collect();
-    starts.extend(reserved.clone().map(|reservation| reservation.at));
-    starts.extend(deleted(world).map(|start| start.at));
-    starts.retain(|at| longest.after(*at) > now);
-    starts.sort();
-    Scopes {
-        breaker: state,
-        sick,
-        limit,
-        in_flight: world.repairs.iter().filter(|repair| repair.open()).count() + reserved.count(),
-        starts,
-    }
-}
-
 /// Starts whose record a person deleted.
 fn deleted<'a>(world: &World<'a>) -> impl Iterator<Item = &'a Reservation> {
     let known: BTreeSet<String> = world.repairs.iter().map(name_of).collect();
@@ -201,35 +112,6 @@ fn deleted<'a>(world: &World<'a>) -> impl Iterator<Item = &'a Reservation> {
 
 fn name_of(repair: &NodeRepair) -> String {
     repair.metadata.name.clone().unwrap_or_default()
-}
-
-/// Since when a node is sick: not Ready, or an enforced fault true even before its `for`.
-fn node_sick_since(world: &World<'_>, node: &NodeView, now: Timestamp) -> Option<Timestamp> {
-    let unready = if node.ready() {
-        None
-    } else {
-        Some(world.evidence.unready_since(&node.uid).unwrap_or(now))
-    };
-    let faults = policies_for(world, node)
-        .into_iter()
-        .filter(|policy| policy.mode == Mode::Enforce)
-        .flat_map(|policy| {
-            policy
-                .faults
-                .iter()
-                .filter(|fault| fault.replaces)
-                .filter_map(|fault| {
-                    match world
-                        .evidence
-                        .fault(node, policy, &fault.name, world.rules, now)
-                    {
-                        (Truth::True, since) => Some(since.unwrap_or(now)),
-                        (Truth::Unknown, since) => since,
-                        (Truth::False, _) => None,
-                    }
-                })
-        });
-    faults.chain(unready).min()
 }
 
 /// The policies of the highest priority that select the node: one, unless they conflict.
@@ -246,13 +128,45 @@ fn policies_for<'a>(world: &World<'a>, node: &NodeView) -> Vec<&'a Policy> {
         .collect()
 }
 
+/// What a fault comes to now.
+struct Told<'a> {
+    policy: &'a Policy,
+    fault: &'a Fault,
+    truth: Truth,
+    since: Option<Timestamp>,
+}
+
 /// The verdict on one node, before the guards that count over scopes.
 pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
+    let policies = policies_for(world, node);
+    let told: Vec<Told<'_>> = policies
+        .iter()
+        .flat_map(|policy| policy.faults.iter().map(move |fault| (*policy, fault)))
+        .filter(|(_, fault)| fault.replaces)
+        .map(|(policy, fault)| {
+            let evidence = world.evidence;
+            let (truth, since) = evidence.fault(node, policy, &fault.name, world.rules, now);
+            Told {
+                policy,
+                fault,
+                truth,
+                since,
+            }
+        })
+        .collect();
+    let limits = world.limits;
+    let starting = world.evidence.is_starting(node, limits.startup_grace, now);
+    let counts = !(node.deleting || node.taken_by_other() || (starting && !node.ready()));
     let mut verdict = Verdict {
         node: node.name.clone(),
         uid: node.uid.clone(),
         kind: VerdictKind::Ignored,
         reasons: Vec::new(),
+        scopes: Vec::new(),
+        place: Place::of(node, limits),
+        counts,
+        available: node.ready() && !node.unschedulable && !node.deleting,
+        sick_since: sick_since(node, &told, world, now).filter(|_| counts),
         policy: String::new(),
         fault: String::new(),
         severity: Severity::Warning,
@@ -260,11 +174,10 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
         signals: Vec::new(),
         silences: Vec::new(),
     };
-    let policies = policies_for(world, node);
     let Some(policy) = policies.first() else {
         return verdict;
     };
-    if node.control_plane() {
+    if node.control_plane() && !policy.control_plane {
         return verdict;
     }
     verdict.policy.clone_from(&policy.name);
@@ -272,7 +185,8 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
         verdict.reasons = vec![Reason::PolicyRefused];
         return verdict;
     }
-    decide(&mut verdict, node, &policies, world, now);
+    let told = || told.iter().filter(|told| told.policy.name == policy.name);
+    decide(&mut verdict, node, &policies, told(), world, now);
     // Most nodes are plainly healthy, and nobody asks what their signals say.
     if verdict.kind != VerdictKind::Healthy || world.evidence.watched(&node.uid) {
         verdict.signals = world.evidence.signals(node, policy, world.rules, now);
@@ -280,26 +194,52 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
     verdict
 }
 
-fn decide(
+/// Suspended rules make nobody sick.
+fn sick_since(
+    node: &NodeView,
+    told: &[Told<'_>],
+    world: &World<'_>,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let unready = || world.evidence.unready_since(&node.uid).unwrap_or(now);
+    let unready = (!node.ready()).then(unready);
+    let enforced = told.iter().filter(|told| told.policy.mode != Mode::Observe);
+    let faults = enforced.filter_map(|told| match told.truth {
+        Truth::True => Some(told.since.unwrap_or(now)),
+        Truth::Unknown => told
+            .since
+            .filter(|_| !only_suspended(node, told, world, now)),
+        Truth::False => None,
+    });
+    faults.chain(unready).min()
+}
+
+fn only_suspended(node: &NodeView, told: &Told<'_>, world: &World<'_>, now: Timestamp) -> bool {
+    let (policy, fault) = (told.policy, &told.fault.name);
+    world
+        .evidence
+        .only_suspended(node, policy, fault, world.rules, now)
+}
+
+fn decide<'a>(
     verdict: &mut Verdict,
     node: &NodeView,
     policies: &[&Policy],
+    told: impl Iterator<Item = &'a Told<'a>>,
     world: &World<'_>,
     now: Timestamp,
 ) {
     let policy = policies[0];
-    if let Some(open) = world
-        .repairs
-        .iter()
-        .find(|repair| repair.spec.node_uid == node.uid && repair.open())
-    {
+    let open = world.repairs.iter();
+    let open = open.filter(|repair| repair.spec.node_uid == node.uid && repair.open());
+    if let Some(open) = open.max_by_key(|repair| (repair.spec.ordinal, name_of(repair))) {
         verdict.kind = VerdictKind::Repairing;
         verdict.fault.clone_from(&open.spec.fault);
         verdict.since = Some(open.spec.fault_since);
         verdict.silences = silences(node, open, world, now);
         return;
     }
-    lead(verdict, node, policy, world, now);
+    lead(verdict, node, policy, told, world, now);
     if verdict.kind == VerdictKind::Due {
         verdict.reasons = standing(node, policies, world, now);
         if !verdict.silences.is_empty() {
@@ -410,7 +350,8 @@ pub fn to_probe(
     for verdict in &mut confirmed {
         verdict.kind = VerdictKind::Due;
     }
-    admit(&mut confirmed, scopes, world.limits, now)
+    admit(&mut confirmed, scopes, world, now)
+        .admitted
         .into_iter()
         .filter_map(|uid| Some((uid.clone(), questions.get(&uid)?.clone())))
         .take(PROBES_AT_ONCE)
@@ -419,20 +360,19 @@ pub fn to_probe(
 
 /// Finds the leading fault: a due one before a pending one, one that no silence holds
 /// before one that is held, the severe and the old first.
-fn lead(
+fn lead<'a>(
     verdict: &mut Verdict,
     node: &NodeView,
     policy: &Policy,
+    told: impl Iterator<Item = &'a Told<'a>>,
     world: &World<'_>,
     now: Timestamp,
 ) {
     verdict.kind = VerdictKind::Healthy;
     let mut best: Option<(_, &Fault, Vec<SilenceRecord>)> = None;
-    for fault in policy.faults.iter().filter(|fault| fault.replaces) {
-        let (truth, since) = world
-            .evidence
-            .fault(node, policy, &fault.name, world.rules, now);
-        match truth {
+    for told in told {
+        let (fault, since) = (told.fault, told.since);
+        match told.truth {
             Truth::False => {}
             Truth::Unknown => {
                 // A fault that was true, and is no longer known, holds: it is not healthy.
@@ -446,6 +386,8 @@ fn lead(
                     verdict.since = Some(since);
                     if unsettled(node, policy, &fault.name, world, now) {
                         verdict.reasons = vec![Reason::Contradicted];
+                    } else if only_suspended(node, told, world, now) {
+                        verdict.reasons = vec![Reason::RuleSuspended];
                     }
                 }
             }
@@ -504,7 +446,16 @@ fn standing(
             .any(|pause| covers(pause, node, policy, now)),
         Reason::Paused,
     );
-    when(policy.mode != Mode::Enforce, Reason::ObserveMode);
+    when(policy.mode == Mode::Observe, Reason::ObserveMode);
+    when(
+        policy.mode == Mode::Approve && !approved(node, now),
+        Reason::AwaitingApproval,
+    );
+    when(
+        world.limits.min_node_age.after(node.created) > now,
+        Reason::TooYoung,
+    );
+    when(node.taken_by_other(), Reason::OtherActor);
     when(opted_out(node, now), Reason::OptedOut);
     when(world.evidence.silences_unknown(), Reason::SilencesUnknown);
     when(!world.evidence.nodes_fresh(now), Reason::NodesStale);
@@ -525,7 +476,7 @@ fn standing(
         Reason::RepairDeleted,
     );
     when(
-        policy.mode == Mode::Enforce && node.instance_id().is_none(),
+        policy.mode != Mode::Observe && node.instance_id().is_none(),
         Reason::NoOwner,
     );
     reasons.into_iter().collect()
@@ -552,6 +503,13 @@ pub fn opted_out(node: &NodeView, now: Timestamp) -> bool {
     }
 }
 
+/// Whether a person approved a repair of the node. What cannot be read does not count.
+fn approved(node: &NodeView, now: Timestamp) -> bool {
+    let text = node.annotations.get(APPROVED_ANNOTATION);
+    let until = text.and_then(|text| text.parse::<Timestamp>().ok());
+    until.is_some_and(|until| until > now && until <= APPROVED_FOR.after(now))
+}
+
 /// Whether a running repair of this node must pause before its next irreversible step.
 pub fn pause_reason(
     node: Option<&NodeView>,
@@ -560,10 +518,14 @@ pub fn pause_reason(
     scopes: &Scopes,
     now: Timestamp,
 ) -> Option<Reason> {
-    if let BreakerState::Open { storm_since } = scopes.breaker
-        && world.limits.breaker.cooldown.after(repair.spec.fault_since) > storm_since
-    {
-        return Some(Reason::ClusterBreaker);
+    let place = Place {
+        zone: repair.spec.zone.clone(),
+        pool: repair.spec.pool.clone(),
+    };
+    let cooldown = world.limits.breaker.cooldown;
+    let young = |storm: &(Scope, Timestamp)| cooldown.after(repair.spec.fault_since) > storm.1;
+    if let Some((scope, _)) = scopes.storms(&place).find(young) {
+        return Some(scope.breaker());
     }
     // The policy may be gone by now, and the node: its name and a doubt are enough to pause.
     let covers = |pause: &Pause| {
@@ -594,68 +556,8 @@ fn silences(
     })
 }
 
-/// Lets the first of the due nodes start, and holds the others with their reason.
-/// Order: severity, then age, then name.
-pub fn admit(
-    verdicts: &mut [Verdict],
-    scopes: &Scopes,
-    limits: &Limits,
-    now: Timestamp,
-) -> Vec<String> {
-    let mut due: Vec<usize> = (0..verdicts.len())
-        .filter(|index| verdicts[*index].kind == VerdictKind::Due)
-        .collect();
-    due.sort_by_key(|index| {
-        let verdict = &verdicts[*index];
-        (
-            std::cmp::Reverse(verdict.severity),
-            verdict.since,
-            verdict.node.clone(),
-        )
-    });
-    let (mut in_flight, mut starts, mut admitted) =
-        (scopes.in_flight, scopes.starts.clone(), Vec::new());
-    for index in due {
-        let verdict = &mut verdicts[index];
-        let old = |storm: Timestamp| {
-            verdict
-                .since
-                .is_some_and(|since| limits.breaker.cooldown.after(since) <= storm)
-        };
-        let mut reasons = Vec::new();
-        match scopes.breaker {
-            BreakerState::Open { storm_since } if !old(storm_since) || in_flight > 0 => {
-                reasons.push(Reason::ClusterBreaker);
-            }
-            BreakerState::Slow if in_flight > 0 => reasons.push(Reason::ClusterBreaker),
-            _ => {}
-        }
-        if in_flight >= limits.max_in_flight as usize {
-            reasons.push(Reason::InFlight);
-        }
-        let full = |(count, within): &(u32, _)| {
-            starts
-                .iter()
-                .filter(|at| crate::model::Span::after(*within, **at) > now)
-                .count()
-                >= *count as usize
-        };
-        if limits.max_repairs.iter().any(full) {
-            reasons.push(Reason::RateLimit);
-        }
-        if reasons.is_empty() {
-            in_flight += 1;
-            starts.push(now);
-            admitted.push(verdict.uid.clone());
-        } else {
-            verdict.kind = VerdictKind::Held;
-            reasons.sort();
-            verdict.reasons = reasons;
-        }
-    }
-    admitted
-}
-
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod silence_tests;
 #[cfg(test)]

@@ -1,0 +1,291 @@
+//! Who of the due nodes may start now: the guards that count over scopes, in order of
+//! severity, fair between pools, then by age.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::efficacy::STOPPED;
+use super::scope::{BreakerState, BudgetKey, Scope, Scopes, Tally};
+use super::{Verdict, World};
+use crate::api::{GuardRecord, Severity};
+use crate::config::{Budget, Policy};
+use crate::model::{Reason, Span, VerdictKind};
+
+/// Who may start, and what held the others.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Admission {
+    /// The UIDs of those who may start, first come first.
+    pub admitted: Vec<String>,
+    /// The numbers of each guard that held a node, once per scope; and of each breaker
+    /// that is not closed.
+    pub guards: Vec<GuardRecord>,
+}
+
+/// Lets the first of the due nodes start, and holds the others with their reasons.
+pub fn admit(
+    verdicts: &mut [Verdict],
+    scopes: &Scopes,
+    world: &World<'_>,
+    now: Timestamp,
+) -> Admission {
+    let mut running = Running {
+        scopes: scopes.clone(),
+        world,
+        now,
+        guards: BTreeMap::new(),
+    };
+    running.note_breakers();
+    let mut admitted = Vec::new();
+    for index in order(verdicts, scopes) {
+        let verdict = &mut verdicts[index];
+        let held = running.hold(verdict);
+        if held.is_empty() {
+            running.count(verdict);
+            admitted.push(verdict.uid.clone());
+            continue;
+        }
+        verdict.kind = VerdictKind::Held;
+        let (reasons, scopes): (Vec<Reason>, Vec<String>) = held.into_iter().unzip();
+        (verdict.reasons, verdict.scopes) = (reasons, scopes);
+        verdict.reasons.sort();
+        verdict.reasons.dedup();
+        verdict.scopes.sort();
+        verdict.scopes.dedup();
+    }
+    Admission {
+        admitted,
+        guards: running.guards.into_values().collect(),
+    }
+}
+
+/// The due nodes: the severe first, then those of pools whose replacements helped, then
+/// each pool in its turn, then the oldest.
+fn order(verdicts: &[Verdict], scopes: &Scopes) -> Vec<usize> {
+    let mut due: Vec<usize> = (0..verdicts.len())
+        .filter(|index| verdicts[*index].kind == VerdictKind::Due)
+        .collect();
+    due.sort_by_key(|index| {
+        let verdict = &verdicts[*index];
+        (Reverse(verdict.severity), verdict.since, &verdict.node)
+    });
+    let mut turns: BTreeMap<(Severity, &str), usize> = BTreeMap::new();
+    let mut ranked: Vec<_> = due
+        .into_iter()
+        .map(|index| {
+            let verdict = &verdicts[index];
+            let pool = scopes.pools.get(&verdict.place.pool);
+            let started = pool.map_or(0, |pool| pool.started);
+            let turn = turns
+                .entry((verdict.severity, &verdict.place.pool))
+                .or_insert(started);
+            *turn += 1;
+            let failures = pool.map_or(0, |pool| pool.failures);
+            let rank = (Reverse(verdict.severity), failures, *turn, verdict.since);
+            (rank, &verdict.node, index)
+        })
+        .collect();
+    ranked.sort();
+    ranked.into_iter().map(|(.., index)| index).collect()
+}
+
+/// The scopes as they are with those who were admitted so far.
+struct Running<'a> {
+    scopes: Scopes,
+    world: &'a World<'a>,
+    now: Timestamp,
+    guards: BTreeMap<(Reason, String), GuardRecord>,
+}
+
+impl Running<'_> {
+    fn note(
+        &mut self,
+        reason: Reason,
+        scope: String,
+        (limit, current): (usize, usize),
+        until: Option<Timestamp>,
+    ) -> (Reason, String) {
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+        let record = GuardRecord {
+            scope: scope.clone(),
+            reason,
+            limit: number(limit),
+            current: number(current),
+            until,
+        };
+        self.guards.insert((reason, scope.clone()), record);
+        (reason, scope)
+    }
+
+    fn note_breakers(&mut self) {
+        for (scope, census) in self.scopes.census.clone() {
+            if census.breaker != BreakerState::Closed {
+                let numbers = (census.limit, census.recent.max(census.sick));
+                self.note(scope.breaker(), scope.to_string(), numbers, census.until);
+            }
+        }
+    }
+
+    /// Every guard that says no.
+    fn hold(&mut self, verdict: &Verdict) -> Vec<(Reason, String)> {
+        let mut held: Vec<(Reason, String)> = verdict
+            .place
+            .scopes()
+            .filter(|scope| self.broken(scope, verdict))
+            .map(|scope| (scope.breaker(), scope.to_string()))
+            .collect();
+        let limits = self.world.limits;
+        let cluster = Scope::Cluster.to_string();
+        let (in_flight, most) = (
+            self.scopes.cluster().in_flight,
+            limits.max_in_flight as usize,
+        );
+        if in_flight >= most {
+            held.push(self.note(Reason::InFlight, cluster.clone(), (most, in_flight), None));
+        }
+        for (count, within) in &limits.max_repairs {
+            let starts = within_window(&self.scopes.starts, *within, self.now);
+            if starts.len() >= *count as usize {
+                let until = free_again(&starts, *count, *within);
+                let numbers = (*count as usize, starts.len());
+                held.push(self.note(Reason::RateLimit, cluster.clone(), numbers, until));
+            }
+        }
+        let mut policies = self.world.policies.iter();
+        if let Some(policy) = policies.find(|policy| policy.name == verdict.policy) {
+            for budget in &policy.budgets {
+                held.extend(self.spent(policy, budget, verdict));
+            }
+            held.extend(self.shut(policy, verdict));
+        }
+        held.extend(self.backed_off(verdict));
+        held
+    }
+
+    fn broken(&self, scope: &Scope, verdict: &Verdict) -> bool {
+        let Some(census) = self.scopes.census.get(scope) else {
+            return false;
+        };
+        let cooldown = self.world.limits.breaker.cooldown;
+        let old = |storm: Timestamp| {
+            let since = verdict.since;
+            since.is_some_and(|since| cooldown.after(since) <= storm)
+        };
+        match census.breaker {
+            BreakerState::Closed => false,
+            BreakerState::Slow => census.in_flight > 0,
+            BreakerState::Open { storm_since } => !old(storm_since) || census.in_flight > 0,
+        }
+    }
+
+    /// Whether a budget of the policy is spent where the node is.
+    fn spent(
+        &mut self,
+        policy: &Policy,
+        budget: &Budget,
+        verdict: &Verdict,
+    ) -> Option<(Reason, String)> {
+        let key = key(policy, budget, verdict);
+        let tally = self.scopes.tallies.get(&key).cloned().unwrap_or_default();
+        let (limit, current, until) = over(budget, &tally, verdict.available, self.now)?;
+        let scope = match &key.2 {
+            Scope::Cluster => format!("budget/{}/{}", policy.name, budget.name),
+            part => format!("budget/{}/{}/{part}", policy.name, budget.name),
+        };
+        Some(self.note(Reason::Budget, scope, (limit, current), until))
+    }
+
+    /// Whether no window is open for a fault that has to wait for one.
+    fn shut(&mut self, policy: &Policy, verdict: &Verdict) -> Option<(Reason, String)> {
+        let waits = verdict.severity != Severity::Critical && !policy.windows.is_empty();
+        let mut windows = policy.windows.iter();
+        if !waits || windows.any(|window| window.open_until(self.now).is_some()) {
+            return None;
+        }
+        let windows = policy.windows.iter();
+        let next = windows
+            .filter_map(|window| window.next_start(self.now))
+            .min();
+        let scope = format!("window/{}", policy.name);
+        Some(self.note(Reason::OutsideWindow, scope, (0, 0), next))
+    }
+
+    fn backed_off(&mut self, verdict: &Verdict) -> Option<(Reason, String)> {
+        let pool = self.scopes.pools.get(&verdict.place.pool)?.clone();
+        let scope = Scope::Pool(verdict.place.pool.clone()).to_string();
+        if pool.need_human >= STOPPED {
+            let numbers = (STOPPED - 1, pool.need_human);
+            return Some(self.note(Reason::PoolStopped, scope, numbers, None));
+        }
+        let until = pool.backoff_until?;
+        Some(self.note(Reason::PoolBackoff, scope, (0, pool.failures), Some(until)))
+    }
+
+    /// Counts one that was admitted.
+    fn count(&mut self, verdict: &Verdict) {
+        for scope in verdict.place.scopes() {
+            if let Some(census) = self.scopes.census.get_mut(&scope) {
+                census.in_flight += 1;
+            }
+        }
+        self.scopes.starts.push(self.now);
+        let mut policies = self.world.policies.iter();
+        let Some(policy) = policies.find(|policy| policy.name == verdict.policy) else {
+            return;
+        };
+        for budget in &policy.budgets {
+            let tally = self.scopes.tallies.entry(key(policy, budget, verdict));
+            let tally = tally.or_default();
+            tally.in_flight += 1;
+            tally.unavailable += usize::from(verdict.available);
+            tally.starts.push(self.now);
+        }
+    }
+}
+
+fn key(policy: &Policy, budget: &Budget, verdict: &Verdict) -> BudgetKey {
+    let scope = verdict.place.counted(budget.per);
+    (policy.name.clone(), budget.name.clone(), scope)
+}
+
+/// The first limit of a budget that one more repair would exceed: limit, current, and
+/// when time alone will free it.
+fn over(
+    budget: &Budget,
+    tally: &Tally,
+    available: bool,
+    now: Timestamp,
+) -> Option<(usize, usize, Option<Timestamp>)> {
+    if let Some((count, within)) = budget.max_repairs {
+        let starts = within_window(&tally.starts, within, now);
+        if starts.len() >= count as usize {
+            let until = free_again(&starts, count, within);
+            return Some((count as usize, starts.len(), until));
+        }
+    }
+    if let Some(most) = budget.max_in_flight
+        && tally.in_flight >= most as usize
+    {
+        return Some((most as usize, tally.in_flight, None));
+    }
+    let most = budget.max_unavailable?.of(tally.nodes);
+    // A node that is down already adds nothing; where too many are, one at a time.
+    let fits = if available {
+        tally.unavailable < most
+    } else {
+        most > 0 && (tally.unavailable <= most || tally.in_flight == 0)
+    };
+    (!fits).then_some((most, tally.unavailable, None))
+}
+
+fn within_window(starts: &[Timestamp], within: Span, now: Timestamp) -> Vec<Timestamp> {
+    let all = starts.iter().copied();
+    all.filter(|at| within.after(*at) > now).collect()
+}
+
+/// When enough of these sorted starts are so old that one more may follow.
+fn free_again(starts: &[Timestamp], count: u32, within: Span) -> Option<Timestamp> {
+    let last = starts.len().checked_sub(count as usize)?;
+    starts.get(last).map(|at| within.after(*at))
+}

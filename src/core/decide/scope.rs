@@ -1,0 +1,388 @@
+//! What guards count over: the cluster, its zones, its pools, and the nodes of a budget.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use jiff::Timestamp;
+
+use super::efficacy::{self, Pool};
+use super::{Verdict, World, deleted, name_of};
+use crate::api::{NodeRepair, Per};
+use crate::config::{self, Limits};
+use crate::model::{NodeView, Reason, Span, ZONE_LABEL};
+
+/// The part of the cluster that a breaker or a budget looks at.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// All nodes.
+    Cluster,
+    /// The nodes of a zone.
+    Zone(String),
+    /// The nodes of a pool.
+    Pool(String),
+}
+
+impl Scope {
+    /// Why a breaker of this scope holds.
+    pub const fn breaker(&self) -> Reason {
+        match self {
+            Self::Cluster => Reason::ClusterBreaker,
+            Self::Zone(_) => Reason::ZoneBreaker,
+            Self::Pool(_) => Reason::PoolBreaker,
+        }
+    }
+}
+
+/// As records and messages call it.
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cluster => f.write_str("cluster"),
+            Self::Zone(zone) => write!(f, "zone/{zone}"),
+            Self::Pool(pool) => write!(f, "pool/{pool}"),
+        }
+    }
+}
+
+/// Where a node is; empty where its labels do not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// The zone.
+    pub zone: String,
+    /// The pool.
+    pub pool: String,
+}
+
+impl Place {
+    /// What a node's labels say.
+    pub fn of(node: &NodeView, limits: &Limits) -> Self {
+        let label = |name: &str| node.labels.get(name).cloned();
+        let mut pools = limits.pool_labels.iter().filter_map(|name| label(name));
+        Self {
+            zone: label(ZONE_LABEL).unwrap_or_default(),
+            pool: pools.next().unwrap_or_default(),
+        }
+    }
+
+    fn of_repair(repair: &NodeRepair) -> Self {
+        Self {
+            zone: repair.spec.zone.clone(),
+            pool: repair.spec.pool.clone(),
+        }
+    }
+
+    /// Every scope that it is in; the cluster is one.
+    pub fn scopes(&self) -> impl Iterator<Item = Scope> {
+        let zone = (!self.zone.is_empty()).then(|| Scope::Zone(self.zone.clone()));
+        let pool = (!self.pool.is_empty()).then(|| Scope::Pool(self.pool.clone()));
+        [Some(Scope::Cluster), zone, pool].into_iter().flatten()
+    }
+
+    /// The scope that a budget counts a node of this place in. Nodes without the label are
+    /// one scope of their own.
+    pub(super) fn counted(&self, per: Per) -> Scope {
+        match per {
+            Per::Cluster => Scope::Cluster,
+            Per::Zone => Scope::Zone(self.zone.clone()),
+            Per::Pool => Scope::Pool(self.pool.clone()),
+        }
+    }
+}
+
+/// A node that went away while it was sick, not by a repair of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The node's UID.
+    pub uid: String,
+    /// Where it was.
+    pub place: Place,
+    /// Since when it was sick.
+    pub since: Timestamp,
+    /// When it was first missing.
+    pub at: Timestamp,
+}
+
+/// Whether a scope lets repairs start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BreakerState {
+    /// As the other guards say.
+    Closed,
+    /// One at a time.
+    Slow,
+    /// None, but one for a fault that is older than the storm.
+    Open {
+        /// Faults true since `cooldown` before this are older than the storm.
+        storm_since: Timestamp,
+    },
+}
+
+/// What a scope looks like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// The breaker.
+    pub breaker: BreakerState,
+    /// Its nodes, with those that were lost or repaired away within the cooldown.
+    pub nodes: usize,
+    /// Those of them that are there and sick.
+    pub sick: usize,
+    /// How many fell sick within the cooldown, lost ones included.
+    pub recent: usize,
+    /// How many may be sick before the breaker acts.
+    pub limit: usize,
+    /// When an open breaker is open no longer, if no other node falls sick.
+    pub until: Option<Timestamp>,
+    /// Repairs that run in it.
+    pub in_flight: usize,
+}
+
+/// What one budget counts in one scope.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Nodes that the policy speaks for.
+    pub nodes: usize,
+    /// Those that are not available.
+    pub unavailable: usize,
+    /// Repairs that run.
+    pub in_flight: usize,
+    /// When repairs started.
+    pub starts: Vec<Timestamp>,
+}
+
+/// Which budget in which scope: policy, name, scope.
+pub type BudgetKey = (String, String, Scope);
+
+/// What the cluster looks like.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scopes {
+    /// Every scope that has nodes, had some lately, or has repairs.
+    pub census: BTreeMap<Scope, Census>,
+    /// What budgets count.
+    pub tallies: BTreeMap<BudgetKey, Tally>,
+    /// What became of the repairs of each pool.
+    pub pools: BTreeMap<String, Pool>,
+    /// When repairs started, newest windows only.
+    pub starts: Vec<Timestamp>,
+}
+
+impl Scopes {
+    /// What the cluster as a whole looks like.
+    pub fn cluster(&self) -> &Census {
+        &self.census[&Scope::Cluster]
+    }
+
+    /// The scopes of a place whose breaker is open, and since when their storms are.
+    pub fn storms(&self, place: &Place) -> impl Iterator<Item = (Scope, Timestamp)> {
+        place
+            .scopes()
+            .filter_map(|scope| match self.census.get(&scope)?.breaker {
+                BreakerState::Open { storm_since } => Some((scope, storm_since)),
+                _ => None,
+            })
+    }
+}
+
+/// The nodes of a scope while they are counted.
+#[derive(Default)]
+struct Ward {
+    nodes: usize,
+    sick: usize,
+    recent: Vec<Timestamp>,
+    in_flight: usize,
+}
+
+impl Ward {
+    fn census(mut self, whole: bool, breaker: &config::Breaker, horizon: Timestamp) -> Census {
+        let share = self.nodes * breaker.share as usize / 100;
+        let limit = share
+            .min(breaker.nodes as usize)
+            .max(breaker.min_nodes.saturating_sub(1) as usize);
+        self.recent.sort();
+        let over = self.recent.len().checked_sub(limit + 1);
+        let first = self.recent.first().copied();
+        let (state, until) = match over {
+            Some(over) => {
+                let storm_since = first.unwrap_or(horizon);
+                let until = breaker.cooldown.after(self.recent[over]);
+                (BreakerState::Open { storm_since }, Some(until))
+            }
+            None if whole => {
+                let storm_since = first.unwrap_or(horizon);
+                (BreakerState::Open { storm_since }, None)
+            }
+            None if self.sick > limit => (BreakerState::Slow, None),
+            None => (BreakerState::Closed, None),
+        };
+        Census {
+            breaker: state,
+            nodes: self.nodes,
+            sick: self.sick,
+            recent: self.recent.len(),
+            limit,
+            until,
+            in_flight: self.in_flight,
+        }
+    }
+}
+
+/// Counts what guards count. There is a verdict on each node.
+pub fn survey(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Scopes {
+    let breaker = &world.limits.breaker;
+    let horizon = breaker.cooldown.before(now);
+    let mut wards: BTreeMap<Scope, Ward> = BTreeMap::new();
+    wards.entry(Scope::Cluster).or_default();
+    for verdict in verdicts.iter().filter(|verdict| verdict.counts) {
+        for scope in verdict.place.scopes() {
+            let ward = wards.entry(scope).or_default();
+            ward.nodes += 1;
+            if let Some(since) = verdict.sick_since {
+                ward.sick += 1;
+                ward.recent.extend(Some(since).filter(|at| *at >= horizon));
+            }
+        }
+    }
+    let present: BTreeSet<&str> = verdicts
+        .iter()
+        .map(|verdict| verdict.uid.as_str())
+        .collect();
+    let is_gone = |uid: &str| !present.contains(uid);
+    // Nodes that were repaired away or lost lately were nodes, and were sick.
+    let repairs = in_order(world);
+    let repaired = repairs.iter().filter_map(|repair| {
+        let ended = repair.status.as_ref().and_then(|status| status.ended);
+        let late = ended.is_none_or(|ended| ended >= horizon);
+        let uid = repair.spec.node_uid.as_str();
+        (late && is_gone(uid)).then(|| (uid, Place::of_repair(repair), repair.spec.fault_since))
+    });
+    let lost = world.lost.iter().filter(|lost| lost.at >= horizon);
+    let lost = lost.filter(|lost| is_gone(&lost.uid));
+    let lost = lost.map(|lost| (lost.uid.as_str(), lost.place.clone(), lost.since));
+    let mut gone: BTreeMap<&str, (Place, Timestamp)> = BTreeMap::new();
+    for (uid, place, since) in lost.chain(repaired) {
+        gone.entry(uid).or_insert((place, since));
+    }
+    for (place, since) in gone.values() {
+        for scope in place.scopes() {
+            let ward = wards.entry(scope).or_default();
+            ward.nodes += 1;
+            ward.recent.extend(Some(*since).filter(|at| *at >= horizon));
+        }
+    }
+    let open = || world.repairs.iter().filter(|repair| repair.open());
+    for repair in open() {
+        for scope in Place::of_repair(repair).scopes() {
+            wards.entry(scope).or_default().in_flight += 1;
+        }
+    }
+    let census = wards.into_iter().map(|(scope, ward)| {
+        let all = ward.sick == verdicts.iter().filter(|verdict| verdict.counts).count();
+        let whole = scope == Scope::Cluster
+            && all
+            && ward.sick > 0
+            && ward.sick >= breaker.min_nodes as usize;
+        let census = ward.census(whole, breaker, horizon);
+        (scope, census)
+    });
+    Scopes {
+        census: census.collect(),
+        tallies: tallies(verdicts, world, horizon, now),
+        pools: efficacy::pools(verdicts, world, now),
+        starts: starts(world, now),
+    }
+}
+
+/// By name, whatever the order of the list.
+fn in_order<'a>(world: &World<'a>) -> Vec<&'a NodeRepair> {
+    let mut repairs: Vec<&NodeRepair> = world.repairs.iter().collect();
+    repairs.sort_by_key(|repair| name_of(repair));
+    repairs
+}
+
+/// When repairs started that a rate still counts.
+fn starts(world: &World<'_>, now: Timestamp) -> Vec<Timestamp> {
+    let windows = world.limits.max_repairs.iter();
+    let longest = windows.map(|(_, within)| *within).max().unwrap_or_default();
+    let listed = world.repairs.iter().map(|repair| repair.spec.quarantine.at);
+    let mut starts: Vec<Timestamp> = listed.chain(deleted(world).map(|start| start.at)).collect();
+    starts.retain(|at| longest.after(*at) > now);
+    starts.sort();
+    starts
+}
+
+fn tallies(
+    verdicts: &[Verdict],
+    world: &World<'_>,
+    horizon: Timestamp,
+    now: Timestamp,
+) -> BTreeMap<BudgetKey, Tally> {
+    let mut tallies: BTreeMap<BudgetKey, Tally> = BTreeMap::new();
+    let with_budgets = world.policies.iter();
+    for policy in with_budgets.filter(|policy| !policy.budgets.is_empty()) {
+        let spoken = verdicts.iter().filter(|one| one.policy == policy.name);
+        let members: BTreeMap<&str, &Verdict> = spoken
+            .map(|verdict| (verdict.uid.as_str(), verdict))
+            .collect();
+        let mut ours = in_order(world);
+        ours.retain(|repair| {
+            let member = members.contains_key(repair.spec.node_uid.as_str());
+            member || repair.spec.policy == policy.name
+        });
+        for budget in &policy.budgets {
+            let key = |place: &Place| {
+                let scope = place.counted(budget.per);
+                (policy.name.clone(), budget.name.clone(), scope)
+            };
+            for verdict in members.values().filter(|verdict| verdict.counts) {
+                let tally = tallies.entry(key(&verdict.place)).or_default();
+                tally.nodes += 1;
+                tally.unavailable += usize::from(!verdict.available);
+            }
+            let mut gone = BTreeSet::new();
+            for repair in &ours {
+                let tally = tallies.entry(key(&Place::of_repair(repair))).or_default();
+                let at = repair.spec.quarantine.at;
+                let within = budget
+                    .max_repairs
+                    .map_or(Span::default(), |(_, within)| within);
+                tally
+                    .starts
+                    .extend(Some(at).filter(|at| within.after(*at) > now));
+                tally.in_flight += usize::from(repair.open());
+                let ended = repair.status.as_ref().and_then(|status| status.ended);
+                let lately = ended.is_none_or(|ended| ended >= horizon);
+                let uid = repair.spec.node_uid.as_str();
+                if lately && !world.evidence.has(uid) && gone.insert(uid) {
+                    tally.nodes += 1;
+                    tally.unavailable += 1;
+                }
+            }
+            let known: BTreeSet<String> = ours.iter().map(|repair| name_of(repair)).collect();
+            // Starts whose record was deleted count where their node is, or everywhere.
+            let unknown = deleted(world).filter(|start| !known.contains(&start.repair));
+            for start in unknown {
+                let within = budget
+                    .max_repairs
+                    .map_or(Span::default(), |(_, within)| within);
+                let counted = Some(start.at).filter(|at| within.after(*at) > now);
+                let place = members.get(start.node_uid.as_str()).map(|one| &one.place);
+                if let Some(place) = place {
+                    tallies
+                        .entry(key(place))
+                        .or_default()
+                        .starts
+                        .extend(counted);
+                } else {
+                    let all = tallies.iter_mut();
+                    let same =
+                        all.filter(|((of, name, _), _)| (of, name) == (&policy.name, &budget.name));
+                    for (_, tally) in same {
+                        tally.starts.extend(counted);
+                    }
+                }
+            }
+        }
+    }
+    for tally in tallies.values_mut() {
+        tally.starts.sort();
+    }
+    tallies
+}
