@@ -147,6 +147,10 @@ impl<G: Groups> Intake<G> {
             let stored = self.groups.group(object, age).await;
             let stored = stored.map_err(Error::Store)?;
             let Some(group) = merged(stored, object, delivered, now)? else {
+                if age == Age::Any {
+                    // What is no news to an old object may be to the newest.
+                    continue;
+                }
                 return Ok(false);
             };
             match self.groups.put_group(&group).await {

@@ -35,6 +35,9 @@ struct Envelope {
     error: String,
     #[serde(default)]
     warnings: Vec<String>,
+    /// By `VictoriaMetrics`: a part of its storage did not answer.
+    #[serde(default, rename = "isPartial")]
+    partial: bool,
     data: Option<Data>,
     #[serde(flatten)]
     _others: Others,
@@ -71,6 +74,9 @@ pub fn decode(body: &[u8], max_series: usize) -> Result<Vec<Sample>, Error> {
     }
     if !envelope.warnings.is_empty() {
         return Err(Error::Warnings(start(&envelope.warnings.join("; "))));
+    }
+    if envelope.partial {
+        return Err(Error::Warnings("isPartial: some data are missing".into()));
     }
     let data = envelope
         .data
@@ -269,6 +275,10 @@ mod tests {
         check(
             r#"{"status":"success","warnings":["w"],"data":{"resultType":"vector","result":[]}}"#,
             &Err("warnings: w"),
+        );
+        check(
+            r#"{"status":"success","isPartial":true,"data":{"resultType":"vector","result":[]}}"#,
+            &Err("warnings: isPartial: some data are missing"),
         );
     }
 

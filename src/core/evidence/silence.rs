@@ -232,12 +232,19 @@ impl Alertmanager {
             let others: Vec<Silence> = others.filter(lasts).collect();
             self.silences.extend(others);
         }
+        if self.complete {
+            self.restored.clear();
+        } else {
+            // What a member tells of a silence is later than the record.
+            for known in self.restored.values_mut() {
+                known.retain(|known| self.silences.iter().all(|told| told.id != known.id));
+            }
+        }
         self.at = Some(asked.at);
         match asked.missing {
             Some(message) => self.failed(message, asked.at),
             None => self.failed = None,
         }
-        self.restored.clear();
         self.join(index);
     }
 
@@ -395,16 +402,13 @@ impl Evidence {
         {
             self.matched(&look, policy, when, &mut found);
         }
-        // Until Alertmanager answers us, what an earlier leader knew holds.
-        if self.silences_unknown() {
-            let known = self.alertmanager.restored.get(&node.uid);
-            found.extend(
-                known
-                    .into_iter()
-                    .flatten()
-                    .filter(|known| now < known.ends_at)
-                    .cloned(),
-            );
+        // Until all of an Alertmanager that is asked answered us, what an earlier leader
+        // knew holds.
+        let alertmanager = &self.alertmanager;
+        if alertmanager.at.is_some() || alertmanager.failed.is_some() {
+            let known = alertmanager.restored.get(&node.uid);
+            let known = known.into_iter().flatten();
+            found.extend(known.filter(|known| now < known.ends_at).cloned());
         }
         found.sort_by(|one, two| one.id.cmp(&two.id));
         found.dedup_by(|one, two| one.id == two.id);
@@ -412,9 +416,9 @@ impl Evidence {
         found
     }
 
-    /// Whether Alertmanager is asked and has not answered us yet: there may be any silence.
-    pub const fn silences_unknown(&self) -> bool {
-        self.alertmanager.failed.is_some() && self.alertmanager.at.is_none()
+    /// Whether Alertmanager is asked and did not answer lately: there may be any silence.
+    pub fn silences_unknown(&self, now: Timestamp) -> bool {
+        self.alertmanager.failed.is_some() && !self.alertmanager.fresh(now)
     }
 
     /// Since when Alertmanager does not answer, and what was said.
@@ -490,6 +494,9 @@ impl Evidence {
             let mut labels = series.clone();
             labels.extend(polled.iter().flat_map(|rule| rule.labels.clone()));
             labels.insert("alertname".into(), name.to_owned());
+            // People silence nodes by name, also where a series says its node otherwise.
+            let node = labels.entry("node".into());
+            node.or_insert_with(|| look.node.name.clone());
             labels
         };
         let fires = |alert| alert_state(alert, look.node, look.now) == Some(SignalState::Firing);

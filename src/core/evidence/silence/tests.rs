@@ -3,7 +3,7 @@
 use super::*;
 use crate::api::{AlertGroupSpec, ConditionLeaf, ConditionStatus};
 use crate::evidence::tests::{alert, answer, at, node, policy, rule};
-use crate::evidence::{ALERT_TTL, Input};
+use crate::evidence::{ALERT_TTL, Answer, Input};
 
 fn labels(pairs: &[(&str, &str)]) -> Labels {
     let pair = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
@@ -583,9 +583,68 @@ fn a_member_that_does_not_answer_proves_no_absence_and_is_told() {
     check_state(vec![with(Some("m2: refused"))], 0, SignalState::Unknown);
     let known = evidence(vec![with(Some("m2: refused"))], 0);
     assert_eq!(known.asking_failed(), Some((at(0), "m2: refused")));
-    assert!(!known.silences_unknown());
+    assert!(!known.silences_unknown(at(120)));
+    assert!(
+        known.silences_unknown(at(121)),
+        "an old answer knows no new silence"
+    );
     let failed = evidence(vec![Input::AskFailed("refused".into())], 0);
-    assert!(failed.silences_unknown());
+    assert!(failed.silences_unknown(at(0)));
+}
+
+#[test]
+fn h84_what_an_earlier_leader_knew_holds_until_all_members_answered() {
+    let record = |id: &str| SilenceRecord {
+        id: id.into(),
+        created_by: "ann".into(),
+        ends_at: at(1000),
+    };
+    let restored = || Input::Silenced {
+        uid: "uid-a".into(),
+        silences: vec![record("s"), record("t")],
+    };
+    let Input::Asked(answer) = asked(10, vec![], vec![silence("t", "alertname=Other")]) else {
+        unreachable!()
+    };
+    let told = |missing: bool, young: bool| {
+        Input::Asked(Asked {
+            missing: missing.then(|| "m2".to_owned()),
+            running_since: if young { at(0) } else { at(-10_000) },
+            ..answer.clone()
+        })
+    };
+    for (missing, young, expect) in [
+        (true, false, &["s"][..]),
+        (false, true, &["s"]),
+        (false, false, &[]),
+    ] {
+        let inputs = vec![answer_fires(), restored(), told(missing, young)];
+        let evidence = evidence(inputs, 20);
+        let node = evidence.node("a").expect("folded");
+        let rules = Rules::from_iter([rule(0)]);
+        let found = evidence.silences(node, &policy(), "f", &rules, at(20));
+        let ids: Vec<&str> = found.iter().map(|silence| silence.id.as_str()).collect();
+        assert_eq!(ids, expect, "missing: {missing}, young: {young}");
+    }
+}
+
+fn answer_fires() -> Input {
+    answer(&["a"], Some(&["a"]))
+}
+
+#[test]
+fn a_silence_of_a_node_by_name_holds_rules_whose_series_say_it_otherwise() {
+    let labels: Labels = [("instance".to_owned(), "a:9100".to_owned())].into();
+    let answer = Answer::Series {
+        firing: vec![labels.clone()],
+        present: Some(vec![labels]),
+    };
+    let name = "R".to_owned();
+    let told = asked(0, vec![], vec![silence("s", "alertname=R node=a")]);
+    let evidence = evidence(vec![Input::Rule { name, answer }, told], 0);
+    let node = evidence.node("a").expect("folded");
+    let found = evidence.silences(node, &policy(), "f", &Rules::from_iter([rule(0)]), at(0));
+    assert_eq!(found.len(), 1);
 }
 
 #[test]
