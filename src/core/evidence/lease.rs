@@ -1,11 +1,11 @@
 //! The node's Lease, which its kubelet renews while it lives. It is asked for only where
-//! the Ready condition has no word of the kubelet. One that is alive contradicts that; one
-//! of which that is not known yet refutes nothing.
+//! the Ready condition has no word of the kubelet and a fault is true. One that is alive
+//! contradicts that, be it a condition or a signal that says so: both look the same way.
+//! One of which that is not known yet refutes nothing.
 
 use jiff::Timestamp;
 
-use super::{Evidence, Look, combine};
-use crate::api::{Leaf, When};
+use super::Evidence;
 use crate::config::{Policy, Rules};
 use crate::model::{NodeView, Span, Truth};
 
@@ -100,7 +100,8 @@ impl Evidence {
         self.leases.get(uid).map(|seen| seen.asked)
     }
 
-    /// Whether a fault that is true would not be without what only a dead kubelet bears out.
+    /// Whether a fault is true of a node of which nothing is heard: whatever says so, it is
+    /// repaired only if its kubelet is dead.
     pub fn needs_lease(
         &self,
         node: &NodeView,
@@ -113,38 +114,14 @@ impl Evidence {
             return false;
         };
         let look = self.look(node, rules, now);
-        self.truth(&look, policy, when) == Truth::True && self.rests_on_lease(&look, policy, when)
-    }
-
-    /// Whether a combination that is true would not be without its doubtful leaves.
-    pub(super) fn rests_on_lease(&self, look: &Look<'_>, policy: &Policy, when: &When) -> bool {
-        unheard(look.node) && self.undoubted(look, policy, when) != Truth::True
-    }
-
-    fn undoubted(&self, look: &Look<'_>, policy: &Policy, when: &When) -> Truth {
-        combine(when, |leaf| {
-            if let Some(part) = leaf.fault.as_ref().and_then(|name| policy.when(name)) {
-                return self.undoubted(look, policy, part);
-            }
-            if asks_ready(leaf) {
-                Truth::Unknown
-            } else {
-                self.leaf(look, policy, leaf)
-            }
-        })
+        unheard(node) && self.truth(&look, policy, when) == Truth::True
     }
 }
 
 /// Whether nothing is heard of the node's kubelet.
-fn unheard(node: &NodeView) -> bool {
+pub(super) fn unheard(node: &NodeView) -> bool {
     let ready = node.condition("Ready");
     ready.is_some_and(|ready| ready.status == "Unknown")
-}
-
-/// Whether the leaf asks for the kubelet's word.
-fn asks_ready(leaf: &Leaf) -> bool {
-    let condition = leaf.condition.as_ref();
-    condition.is_some_and(|wanted| wanted.type_ == "Ready")
 }
 
 #[cfg(test)]

@@ -562,7 +562,7 @@ impl Evidence {
     fn judged(&self, look: &Look<'_>, policy: &Policy, when: &When) -> Truth {
         let truth = self.truth(look, policy, when);
         let alive = || self.lease(&look.node.uid, look.now) == Some(lease::Word::Renewing);
-        if truth == Truth::True && self.rests_on_lease(look, policy, when) && alive() {
+        if truth == Truth::True && lease::unheard(look.node) && alive() {
             return Truth::Unknown;
         }
         truth

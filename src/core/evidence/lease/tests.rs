@@ -1,8 +1,8 @@
 //! What a lease settles, and when.
 
 use super::*;
-use crate::api::SignalRecord;
 use crate::api::{ConditionLeaf, ConditionStatus};
+use crate::api::{Leaf, SignalRecord, When};
 use crate::config::Rules;
 use crate::evidence::Input;
 use crate::evidence::tests::{answer, at, node, policy, rule};
@@ -152,6 +152,24 @@ fn h21_a_kubelet_that_renews_contradicts_the_condition_that_it_is_silent() {
     ] {
         let inputs = [Input::Nodes(fleet(2, ready))];
         let found = judged(&policy, &Rules::default(), &inputs, renews);
+        assert_eq!(found, expect, "Ready is {ready}, renews: {renews}");
+    }
+}
+
+#[test]
+fn h21_a_signal_says_no_more_than_the_condition_where_nothing_is_heard() {
+    let rules = Rules::from_iter([rule(0)]);
+    for (ready, renews, expect) in [
+        ("Unknown", true, (Truth::Unknown, true)),
+        ("Unknown", false, (Truth::True, true)),
+        ("False", true, (Truth::True, false)),
+        ("True", true, (Truth::True, false)),
+    ] {
+        let inputs = [
+            Input::Nodes(fleet(5, ready)),
+            answer(&["a"], Some(&["a", "b", "c", "d", "e"])),
+        ];
+        let found = judged(&policy(), &rules, &inputs, renews);
         assert_eq!(found, expect, "Ready is {ready}, renews: {renews}");
     }
 }
