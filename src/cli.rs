@@ -57,6 +57,9 @@ struct Demo {
     /// Where to take Alertmanager payloads, on loopback; on a terminal 127.0.0.1:9095.
     #[arg(long, value_name = "ADDR", conflicts_with = "headless", value_parser = loopback)]
     listen: Option<SocketAddr>,
+    /// A scenario instead: a file, or a name in tests/scenarios. Says what was not as expected.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["seed", "listen", "speed"])]
+    scenario: Option<String>,
     /// Virtual seconds per real second, where it takes its time.
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     speed: u32,
@@ -126,7 +129,48 @@ pub fn main() -> ExitCode {
     })
 }
 
+/// Exit code 1 if anything is not as the scenario expects.
+fn scenario(name: &str, options: &Demo) -> std::io::Result<ExitCode> {
+    let named = PathBuf::from(format!("tests/scenarios/{name}.yaml"));
+    let file = if named.exists() { named } else { name.into() };
+    let shown = file.display().to_string();
+    let text = std::fs::read_to_string(&file)
+        .map_err(|error| std::io::Error::other(format!("{shown}: {error}")))?;
+    let scenario = match app::scenario::read(&shown, &text) {
+        Ok(scenario) => scenario,
+        Err(problems) => {
+            for problem in problems {
+                eprintln!("{problem}");
+            }
+            return Ok(ExitCode::from(2));
+        }
+    };
+    let mut teller = Teller {
+        quiet: options.headless,
+        terminal: std::io::stderr().is_terminal(),
+    };
+    teller.tell(Told::Line(&scenario.about))?;
+    let played = app::scenario::play(&scenario, false, |told| teller.tell(told))?;
+    teller.end()?;
+    let mut out = std::io::stdout().lock();
+    match options.format {
+        Format::Json => writeln!(out, "{}", serde_json::to_string(&played.summary)?)?,
+        Format::Human => human(&mut out, &played.summary)?,
+    }
+    for unmet in &played.unmet {
+        eprintln!("not as expected: {unmet}");
+    }
+    Ok(if played.unmet.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
 fn demo(options: &Demo) -> std::io::Result<ExitCode> {
+    if let Some(name) = &options.scenario {
+        return scenario(name, options);
+    }
     let mut teller = Teller {
         quiet: options.headless,
         terminal: std::io::stderr().is_terminal(),

@@ -13,7 +13,7 @@ use nodemend_core::api::{
     SourceDown, Step,
 };
 use nodemend_core::config::{Limits, Policy, Rule, Rules};
-use nodemend_core::decide::{self, Admission, Lost, Pause, Place, Scopes, Verdict, World};
+use nodemend_core::decide::{self, Admission, Fallen, Pause, Place, Scopes, Verdict, World};
 use nodemend_core::evidence::{self, Evidence, Input};
 use nodemend_core::model::{NodeView, Reason, SignalState, Span, Truth, VerdictKind, digest};
 use nodemend_core::repair;
@@ -114,7 +114,7 @@ pub struct Setup {
 struct Known<'a> {
     repairs: Vec<NodeRepair>,
     healths: Vec<NodeHealth>,
-    lost: Vec<Lost>,
+    fallen: Vec<Fallen>,
     starts: Vec<Reservation>,
     pauses: &'a [Pause],
 }
@@ -253,7 +253,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         fleet.spec.sources_down = self.sources_down();
         let healths = self.cluster.healths().await?;
         let mut known = Known {
-            lost: self.lost(&healths, now),
+            fallen: self.fallen(&healths, now),
             healths,
             starts: fleet.spec.starts.clone(),
             repairs,
@@ -320,25 +320,24 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         (verdicts, scopes)
     }
 
-    /// Nodes that went away while they were sick, by their records.
-    fn lost(&self, healths: &[NodeHealth], now: Timestamp) -> Vec<Lost> {
+    /// Nodes that fell sick lately, by their records.
+    fn fallen(&self, healths: &[NodeHealth], now: Timestamp) -> Vec<Fallen> {
         let certain = self.evidence.nodes_fresh(now);
-        let lost = healths.iter().filter_map(|health| {
+        let fallen = healths.iter().filter_map(|health| {
             let status = health.status.as_ref()?;
-            let there = self.evidence.has(&health.spec.node_uid);
-            let at = status.gone.unwrap_or(now);
-            (certain && !there).then_some(())?;
-            Some(Lost {
+            let there = !certain || self.evidence.has(&health.spec.node_uid);
+            let sick = status.sick_since.is_some();
+            Some(Fallen {
                 uid: health.spec.node_uid.clone(),
                 place: Place {
                     zone: status.zone.clone(),
                     pool: status.pool.clone(),
                 },
-                since: status.sick_since?,
-                at,
+                since: status.fell_sick?,
+                gone: (sick && !there).then(|| status.gone.unwrap_or(now)),
             })
         });
-        lost.collect()
+        fallen.collect()
     }
 
     /// Those who may start, each with a complete repair, and the numbers of the guards. Who
@@ -518,7 +517,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             policies: &self.setup.policies,
             limits: &self.setup.limits,
             repairs: &known.repairs,
-            lost: &known.lost,
+            fallen: &known.fallen,
             starts: &known.starts,
             pauses: known.pauses,
         }
@@ -644,7 +643,8 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                     VerdictKind::Healthy => !watched,
                     kind => kind == VerdictKind::Ignored,
                 };
-            if well && cooldown.after(status.since) <= now {
+            let past = |at: Timestamp| cooldown.after(at) <= now;
+            if well && past(status.since) && status.fell_sick.is_none_or(past) {
                 if let Some(health) = before {
                     self.cluster.delete_health(health).await?;
                 }
@@ -752,6 +752,11 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             );
             signal
         });
+        // It moves with clocks that stand still; the first time that was known stays.
+        let sick_since = verdict.sick_since.map(|since| {
+            let known = before.and_then(|status| status.sick_since);
+            known.map_or(since, |known| known.min(since))
+        });
         NodeHealthStatus {
             verdict: verdict.kind,
             fault: verdict.fault.clone(),
@@ -762,11 +767,8 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             signals: signals.collect(),
             faults: faults.collect(),
             silences: verdict.silences.clone(),
-            // It moves with clocks that stand still; the first time that was known stays.
-            sick_since: verdict.sick_since.map(|since| {
-                let known = before.and_then(|status| status.sick_since);
-                known.map_or(since, |known| known.min(since))
-            }),
+            sick_since,
+            fell_sick: sick_since.or(before.and_then(|status| status.fell_sick)),
             zone: verdict.place.zone.clone(),
             pool: verdict.place.pool.clone(),
             gone: None,

@@ -4,4 +4,5 @@
 pub mod demo;
 pub mod load;
 pub mod reload;
+pub mod scenario;
 pub mod serve;

@@ -264,7 +264,7 @@ pub enum Reason {
     OptedOut,
     /// A silence of Alertmanager covers a signal that the fault needs, or the node.
     Silenced,
-    /// Alertmanager did not answer this leader yet, and may know of a silence.
+    /// Alertmanager did not answer lately, and may know of a silence.
     SilencesUnknown,
     /// Two policies of the same priority claim the node.
     PolicyConflict,

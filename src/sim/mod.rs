@@ -209,6 +209,42 @@ impl World {
         }
     }
 
+    /// Changes a node object as somebody else would.
+    pub fn edit_node(&self, name: &str, edit: impl FnOnce(&mut NodeView)) {
+        let mut state = self.0.borrow_mut();
+        let version = state.bump();
+        if let Some(node) = state.nodes.get_mut(name) {
+            edit(node);
+            node.resource_version = version;
+        }
+    }
+
+    /// The kubelet of a node says whether it is Ready: `True` or `False`.
+    pub fn say_ready(&self, node: &str, status: &str) {
+        self.0.borrow_mut().silent.remove(node);
+        self.edit_node(node, |node| node.conditions = ready(status));
+    }
+
+    /// The kubelet of a node stops, and with it its lease.
+    pub fn fall_silent(&self, node: &str) {
+        let now = self.now();
+        let mut state = self.0.borrow_mut();
+        state.silent.entry(node.to_owned()).or_insert(now);
+        drop(state);
+        self.lose_sight(node);
+    }
+
+    /// Somebody else ends the machine of a node, and its object goes.
+    pub fn remove_node(&self, name: &str) {
+        let mut state = self.0.borrow_mut();
+        state.nodes.remove(name);
+        let on = |instance: &&mut Instance| instance.node.as_deref() == Some(name);
+        if let Some(instance) = state.instances.values_mut().find(on) {
+            instance.view.state = InstanceState::Terminated;
+            instance.node = None;
+        }
+    }
+
     /// The control plane no longer hears of a node's kubelet, though it runs.
     pub fn lose_sight(&self, node: &str) {
         let mut state = self.0.borrow_mut();

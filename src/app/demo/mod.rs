@@ -10,7 +10,9 @@ mod summary;
 mod tests;
 
 pub use live::{Live, live};
+pub(super) use story::Story;
 pub use story::{Progress, Told};
+pub(super) use summary::summarize;
 pub use summary::{HeldLine, Invariants, ObservedLine, RepairLine, Summary};
 
 use std::collections::BTreeMap;
@@ -32,7 +34,6 @@ use crate::http::{self, Auth, Limits, Refusal, Router};
 use crate::prometheus;
 use crate::sim::{Alerts, World};
 use plan::Planned;
-use story::Story;
 
 /// How far virtual time moves between two passes.
 const STEP: Span = Span::seconds(10);

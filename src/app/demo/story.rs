@@ -5,6 +5,7 @@ use std::io;
 
 use jiff::Timestamp;
 use nodemend_core::api::{NodeRepair, Phase};
+use nodemend_core::config::scenario::Moment;
 use nodemend_core::decide::Verdict;
 use nodemend_core::model::{Reason, VerdictKind};
 
@@ -50,7 +51,7 @@ pub struct Progress {
 type Known = (VerdictKind, String, Vec<Reason>);
 
 /// Tells what it has not told yet, of a story planned until `end`.
-pub(super) struct Story<F> {
+pub(in crate::app) struct Story<F> {
     tell: F,
     end: Timestamp,
     verdicts: BTreeMap<String, Known>,
@@ -60,7 +61,7 @@ pub(super) struct Story<F> {
 }
 
 impl<F: FnMut(Told<'_>) -> io::Result<()>> Story<F> {
-    pub(super) const fn new(tell: F, end: Timestamp) -> Self {
+    pub(in crate::app) const fn new(tell: F, end: Timestamp) -> Self {
         Self {
             tell,
             end,
@@ -91,6 +92,14 @@ impl<F: FnMut(Told<'_>) -> io::Result<()>> Story<F> {
         self.event(at, node, what)
     }
 
+    /// Something of a scenario happens.
+    pub(in crate::app) fn happens(&mut self, moment: &Moment, at: Timestamp) -> io::Result<()> {
+        for (what, nodes) in moment.told() {
+            self.event(at, "scenario", &format!("{what}{nodes}"))?;
+        }
+        Ok(())
+    }
+
     /// A delivery came to the webhook.
     pub(super) fn received(
         &mut self,
@@ -113,7 +122,7 @@ impl<F: FnMut(Told<'_>) -> io::Result<()>> Story<F> {
     }
 
     /// A pass was made.
-    pub(super) fn hear(&mut self, report: &Report, at: Timestamp) -> io::Result<()> {
+    pub(in crate::app) fn hear(&mut self, report: &Report, at: Timestamp) -> io::Result<()> {
         self.hear_verdicts(&report.verdicts, at)?;
         for repair in &report.repairs {
             self.hear_repair(repair, at)?;

@@ -70,7 +70,7 @@ pub struct Invariants {
 }
 
 /// Sums up a world and the last pass over it.
-pub(super) fn summarize(seed: u64, world: &World, last: Option<&Report>) -> Summary {
+pub(in crate::app) fn summarize(seed: u64, world: &World, last: Option<&Report>) -> Summary {
     let repairs = world.list_repairs().into_iter().map(|repair| {
         let status = repair.status.clone().unwrap_or_default();
         RepairLine {

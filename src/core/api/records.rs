@@ -139,6 +139,9 @@ pub struct NodeHealthStatus {
     /// Since when the node is sick as breakers count, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sick_since: Option<Timestamp>,
+    /// When the node last fell sick, be it well again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fell_sick: Option<Timestamp>,
     /// The node's zone; empty where its labels do not say.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub zone: String,

@@ -5,6 +5,7 @@ mod connection;
 mod findings;
 mod policy;
 mod rule;
+pub mod scenario;
 mod settings;
 mod shape;
 #[cfg(test)]

@@ -192,7 +192,7 @@ pub struct ClientCertificate {
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RawLimits {
+pub(super) struct RawLimits {
     #[serde(default)]
     #[schemars(range(min = 1))]
     max_in_flight: Option<u32>,
@@ -375,7 +375,11 @@ fn check_auth(auth: &WebhookAuth, tls: bool, findings: &mut Findings<'_>) {
     }
 }
 
-fn limits(raw: RawLimits, pool_labels: Option<Vec<String>>, findings: &mut Findings<'_>) -> Limits {
+pub(super) fn limits(
+    raw: RawLimits,
+    pool_labels: Option<Vec<String>>,
+    findings: &mut Findings<'_>,
+) -> Limits {
     let default = Limits::default();
     let windows = raw.max_repairs.as_deref().unwrap_or_default();
     for (index, window) in windows.iter().enumerate() {

@@ -23,7 +23,7 @@ use crate::model::{
 
 pub use admit::{Admission, admit};
 pub use efficacy::Pool;
-pub use scope::{BreakerState, Census, Lost, Place, Scope, Scopes, Tally, survey};
+pub use scope::{BreakerState, Census, Fallen, Place, Scope, Scopes, Tally, survey};
 
 /// How many nodes one pass asks for a second opinion.
 const PROBES_AT_ONCE: usize = 4;
@@ -57,8 +57,8 @@ pub struct World<'a> {
     pub limits: &'a Limits,
     /// Every repair on record, open and closed.
     pub repairs: &'a [NodeRepair],
-    /// Nodes that went away while they were sick.
-    pub lost: &'a [Lost],
+    /// Nodes that fell sick lately, well again or gone.
+    pub fallen: &'a [Fallen],
     /// Repairs that started lately, whatever became of their objects.
     pub starts: &'a [Reservation],
     /// The pauses in force or not.
@@ -384,7 +384,9 @@ fn lead<'a>(
                 if let Some(since) = since {
                     verdict.fault.clone_from(&fault.name);
                     verdict.since = Some(since);
-                    if unsettled(node, policy, &fault.name, world, now) {
+                }
+                if verdict.fault == fault.name {
+                    if since.is_some() && unsettled(node, policy, &fault.name, world, now) {
                         verdict.reasons = vec![Reason::Contradicted];
                     } else if only_suspended(node, told, world, now) {
                         verdict.reasons = vec![Reason::RuleSuspended];
@@ -457,7 +459,10 @@ fn standing(
     );
     when(node.taken_by_other(), Reason::OtherActor);
     when(opted_out(node, now), Reason::OptedOut);
-    when(world.evidence.silences_unknown(), Reason::SilencesUnknown);
+    when(
+        world.evidence.silences_unknown(now),
+        Reason::SilencesUnknown,
+    );
     when(!world.evidence.nodes_fresh(now), Reason::NodesStale);
     when(node.deleting, Reason::NodeDeleting);
     when(

@@ -325,7 +325,7 @@ impl Fleet {
             policies: &self.policies,
             limits: &self.limits,
             repairs: &self.repairs,
-            lost: &[],
+            fallen: &[],
             starts: &[],
             pauses: &self.pauses,
         }

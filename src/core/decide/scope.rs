@@ -89,17 +89,17 @@ impl Place {
     }
 }
 
-/// A node that went away while it was sick, not by a repair of ours.
+/// A node that fell sick lately, as the records have it: it may be well again, or gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lost {
+pub struct Fallen {
     /// The node's UID.
     pub uid: String,
     /// Where it was.
     pub place: Place,
-    /// Since when it was sick.
+    /// When it fell sick.
     pub since: Timestamp,
-    /// When it was first missing.
-    pub at: Timestamp,
+    /// When it was first missing, sick as it was.
+    pub gone: Option<Timestamp>,
 }
 
 /// Whether a scope lets repairs start.
@@ -240,11 +240,21 @@ pub fn survey(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Scopes
             }
         }
     }
-    let present: BTreeSet<&str> = verdicts
+    let present: BTreeMap<&str, &Verdict> = verdicts
         .iter()
-        .map(|verdict| verdict.uid.as_str())
+        .map(|verdict| (verdict.uid.as_str(), verdict))
         .collect();
-    let is_gone = |uid: &str| !present.contains(uid);
+    let is_gone = |uid: &str| !present.contains_key(uid);
+    // Who fell sick and is well again fell sick all the same: recovery may be ragged.
+    let recovered = world.fallen.iter().filter(|fallen| {
+        let verdict = present.get(fallen.uid.as_str());
+        verdict.is_some_and(|verdict| verdict.counts && verdict.sick_since.is_none())
+    });
+    for fallen in recovered.filter(|fallen| fallen.since >= horizon) {
+        for scope in present[fallen.uid.as_str()].place.scopes() {
+            wards.entry(scope).or_default().recent.push(fallen.since);
+        }
+    }
     // Nodes that were repaired away or lost lately were nodes, and were sick.
     let repairs = in_order(world);
     let repaired = repairs.iter().filter_map(|repair| {
@@ -253,8 +263,10 @@ pub fn survey(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Scopes
         let uid = repair.spec.node_uid.as_str();
         (late && is_gone(uid)).then(|| (uid, Place::of_repair(repair), repair.spec.fault_since))
     });
-    let lost = world.lost.iter().filter(|lost| lost.at >= horizon);
-    let lost = lost.filter(|lost| is_gone(&lost.uid));
+    let lost = world.fallen.iter().filter(|fallen| {
+        let lately = fallen.gone.is_some_and(|at| at >= horizon);
+        lately && is_gone(&fallen.uid)
+    });
     let lost = lost.map(|lost| (lost.uid.as_str(), lost.place.clone(), lost.since));
     let mut gone: BTreeMap<&str, (Place, Timestamp)> = BTreeMap::new();
     for (uid, place, since) in lost.chain(repaired) {

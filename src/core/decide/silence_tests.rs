@@ -84,7 +84,7 @@ fn with_world<T>(evidence: &Evidence, ask: impl FnOnce(&World<'_>) -> T) -> T {
         policies: &policies(),
         limits: &Limits::default(),
         repairs: &[],
-        lost: &[],
+        fallen: &[],
         starts: &[],
         pauses: &[],
     })

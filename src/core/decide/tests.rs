@@ -62,7 +62,7 @@ struct Fleet {
     policies: Vec<Policy>,
     limits: Limits,
     repairs: Vec<NodeRepair>,
-    lost: Vec<Lost>,
+    fallen: Vec<Fallen>,
     starts: Vec<Reservation>,
     pauses: Vec<Pause>,
     change: fn(&mut NodeView),
@@ -75,7 +75,7 @@ impl Fleet {
             policies: vec![policy("p", Mode::Enforce, 0)],
             limits: Limits::default(),
             repairs: Vec::new(),
-            lost: Vec::new(),
+            fallen: Vec::new(),
             starts: Vec::new(),
             pauses: Vec::new(),
             change: |_| {},
@@ -108,7 +108,7 @@ impl Fleet {
             policies: &self.policies,
             limits: &self.limits,
             repairs: &self.repairs,
-            lost: &self.lost,
+            fallen: &self.fallen,
             starts: &self.starts,
             pauses: &self.pauses,
         }
@@ -758,18 +758,40 @@ fn nodes_that_were_lost_while_sick_are_remembered_for_the_cooldown() {
     let mut fleet = Fleet::new(0, 0);
     fleet.watch(20, 1, 0, 120);
     assert_eq!(fleet.decide(120).1.len(), 1);
-    let lost = |number: usize| Lost {
+    let lost = |number: usize| Fallen {
         uid: format!("lost-{number}"),
         place: Place::default(),
         since: at(60),
-        at: at(90),
+        gone: Some(at(90)),
     };
-    fleet.lost = (0..4).map(lost).collect();
+    fleet.fallen = (0..4).map(lost).collect();
     let (_, admitted, scopes) = fleet.decide(120);
     assert_eq!((scopes.cluster().nodes, scopes.cluster().recent), (24, 5));
     assert!(admitted.is_empty());
     fleet.watch(20, 1, 150, 720);
     assert_eq!(fleet.decide(720).1.len(), 1);
+}
+
+#[test]
+fn h59_nodes_that_recovered_still_fell_sick_within_the_cooldown() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.watch(20, 1, 0, 120);
+    let recovered = |number: usize| Fallen {
+        uid: format!("n{number:03}"),
+        place: Place::default(),
+        since: at(60),
+        gone: None,
+    };
+    // Of twenty nodes four may be sick; n000 still is, and counts once.
+    fleet.fallen = (0..4).map(recovered).collect();
+    assert_eq!(fleet.decide(120).1.len(), 1);
+    fleet.fallen.push(recovered(4));
+    let (_, admitted, scopes) = fleet.decide(120);
+    assert_eq!((scopes.cluster().sick, scopes.cluster().recent), (1, 5));
+    assert!(admitted.is_empty());
+    assert_eq!(scopes.cluster().until, Some(at(600)));
+    fleet.watch(20, 1, 150, 690);
+    assert_eq!(fleet.decide(690).1.len(), 1);
 }
 
 #[test]

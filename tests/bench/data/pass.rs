@@ -57,7 +57,7 @@ impl Setup {
             policies: &self.policies,
             limits: &self.limits,
             repairs: &[],
-            lost: &[],
+            fallen: &[],
             starts: &[],
             pauses: &[],
         };

@@ -1,0 +1,454 @@
+//! Plays a scenario: the real core and controller over a simulated fleet, in virtual time,
+//! and compares what they decide with what the scenario expects.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use futures_util::FutureExt as _;
+use jiff::Timestamp;
+use nodemend_core::api::NodeSelector;
+use nodemend_core::config::scenario::{Expect, Group, Moment, Scenario, means};
+use nodemend_core::config::{self, Document};
+use nodemend_core::decide::{Pause, Verdict};
+use nodemend_core::evidence::{Answer, Input, identity::Labels};
+use nodemend_core::model::Span;
+
+use super::demo::Story;
+use super::demo::{Summary, Told, summarize};
+use crate::controller::{Controller, Report, Setup};
+use crate::sim::World;
+
+/// The label that names a pool here.
+const POOL_LABEL: &str = "karpenter.sh/nodepool";
+
+/// What a scenario came to.
+#[derive(Debug)]
+pub struct Played {
+    /// As of any other run.
+    pub summary: Summary,
+    /// Each expectation that was not met, with its time.
+    pub unmet: Vec<String>,
+}
+
+/// Reads a scenario, or says all that is wrong with it.
+pub fn read(file: &str, text: &str) -> Result<Scenario, Vec<config::Problem>> {
+    config::scenario::scenario(&Document { file, text })
+}
+
+/// Plays it at once. With `relay` another leader takes over in the middle.
+pub fn play(
+    scenario: &Scenario,
+    relay: bool,
+    tell: impl FnMut(Told<'_>) -> io::Result<()>,
+) -> io::Result<Played> {
+    let mut stage = Stage::new(scenario, tell);
+    if relay {
+        let middle = Span::seconds(u32::try_from(scenario.length.as_seconds() / 2).unwrap_or(0));
+        stage.relay_at = Some(middle.after(scenario.begin));
+    }
+    while stage.now <= stage.end {
+        stage.step()?;
+    }
+    let (_, violated) = stage.world.invariants();
+    stage.unmet.extend(violated);
+    Ok(Played {
+        summary: summarize(0, &stage.world, stage.last.as_ref()),
+        unmet: stage.unmet,
+    })
+}
+
+struct Stage<'a, F> {
+    scenario: &'a Scenario,
+    world: World,
+    setup: Setup,
+    leader: Controller<World, World, World>,
+    now: Timestamp,
+    end: Timestamp,
+    timeline: std::slice::Iter<'a, Moment>,
+    next: Option<&'a Moment>,
+    relay_at: Option<Timestamp>,
+    stalled_until: Option<Timestamp>,
+    seen: Timestamp,
+    /// By signal, the nodes that it fires for, and those that it has no data of.
+    firing: BTreeMap<String, BTreeSet<String>>,
+    blind: BTreeMap<String, BTreeSet<String>>,
+    failing: BTreeSet<String>,
+    paused: bool,
+    empty: bool,
+    relapse: Option<String>,
+    known: BTreeSet<String>,
+    last: Option<Report>,
+    unmet: Vec<String>,
+    story: Story<F>,
+}
+
+impl<'a, F: FnMut(Told<'_>) -> io::Result<()>> Stage<'a, F> {
+    fn new(scenario: &'a Scenario, tell: F) -> Self {
+        let world = World::new(scenario.begin, &[]);
+        let setup = Setup {
+            cluster_tag: "kubernetes.io/cluster/sim".into(),
+            rules: scenario.rules.clone(),
+            policies: scenario.policies.clone(),
+            limits: scenario.limits.clone(),
+            cluster_jobs: Vec::new(),
+        };
+        let leader = lead(&world, &setup, None);
+        let end = scenario.length.after(scenario.begin);
+        let mut timeline = scenario.timeline.iter();
+        let next = timeline.next();
+        let mut stage = Self {
+            scenario,
+            world,
+            setup,
+            leader,
+            now: scenario.begin,
+            end,
+            timeline,
+            next,
+            relay_at: None,
+            stalled_until: None,
+            seen: scenario.begin,
+            firing: BTreeMap::new(),
+            blind: BTreeMap::new(),
+            failing: BTreeSet::new(),
+            paused: false,
+            empty: false,
+            relapse: None,
+            known: BTreeSet::new(),
+            last: None,
+            unmet: Vec::new(),
+            story: Story::new(tell, end),
+        };
+        for group in &scenario.fleet {
+            stage.add(group);
+        }
+        stage
+    }
+
+    fn step(&mut self) -> io::Result<()> {
+        self.settle_replacements();
+        let mut expected = Vec::new();
+        while let Some(moment) = self
+            .next
+            .filter(|moment| moment.at.after(self.scenario.begin) <= self.now)
+        {
+            self.next = self.timeline.next();
+            self.happen(moment)?;
+            expected.extend(moment.expect.as_ref());
+        }
+        if self.relay_at.take_if(|at| *at <= self.now).is_some() {
+            self.relay();
+        }
+        if self.stalled_until.is_none_or(|until| until <= self.now) {
+            self.pass()?;
+        }
+        for expect in expected {
+            self.compare(expect);
+        }
+        self.world.tick(self.scenario.step);
+        self.now = self.scenario.step.after(self.now);
+        Ok(())
+    }
+
+    fn pass(&mut self) -> io::Result<()> {
+        let pauses: Vec<Pause> = self
+            .paused
+            .then(|| Pause {
+                selector: NodeSelector::default(),
+                policy: None,
+                until: None,
+            })
+            .into_iter()
+            .collect();
+        let inputs = self.inputs();
+        let pass = self.leader.pass(inputs, &pauses, &self.world);
+        match pass.now_or_never() {
+            Some(Ok(report)) => {
+                let running = report.repairs.iter().filter(|repair| repair.open()).count();
+                if running > self.scenario.in_flight {
+                    self.miss(&format!("{running} repairs run"));
+                }
+                self.story.hear(&report, self.now)?;
+                self.last = Some(report);
+            }
+            Some(Err(error)) => self.miss(&format!("a pass failed: {error}")),
+            None => self.miss("a pass waits for ever"),
+        }
+        self.seen = self.now;
+        Ok(())
+    }
+
+    fn inputs(&self) -> Vec<Input> {
+        let nodes = self.world.list_nodes();
+        let labels = |name: &String| -> Labels { [("node".to_owned(), name.clone())].into() };
+        let rules = self.scenario.rules.iter().map(|rule| {
+            let of = |map: &BTreeMap<String, BTreeSet<String>>| {
+                map.get(&rule.name).cloned().unwrap_or_default()
+            };
+            let (firing, blind) = (of(&self.firing), of(&self.blind));
+            let seen = || {
+                let names = nodes.iter().map(|node| &node.name);
+                names.filter(|name| !blind.contains(*name))
+            };
+            let answer = if self.failing.contains(&rule.name) {
+                Answer::Failed("no answer".into())
+            } else {
+                Answer::Series {
+                    firing: seen()
+                        .filter(|name| firing.contains(*name))
+                        .map(labels)
+                        .collect(),
+                    present: Some(seen().map(labels).collect()),
+                }
+            };
+            Input::Rule {
+                name: rule.name.clone(),
+                answer,
+            }
+        });
+        let rules: Vec<Input> = rules.collect();
+        let listed = if self.empty { Vec::new() } else { nodes };
+        let mut inputs = vec![Input::Nodes(listed)];
+        inputs.extend(rules);
+        inputs
+    }
+
+    fn relay(&mut self) {
+        self.leader = lead(&self.world, &self.setup, Some(self.seen));
+    }
+
+    /// The nodes that patterns mean; each pattern has to mean one.
+    fn meant(&mut self, patterns: &[String]) -> Vec<String> {
+        let names: Vec<String> = self
+            .world
+            .list_nodes()
+            .into_iter()
+            .map(|node| node.name)
+            .collect();
+        let mut meant = Vec::new();
+        for pattern in patterns {
+            let before = meant.len();
+            meant.extend(names.iter().filter(|name| means(pattern, name)).cloned());
+            if meant.len() == before {
+                self.miss(&format!("`{pattern}` means no node"));
+            }
+        }
+        meant
+    }
+
+    fn happen(&mut self, moment: &Moment) -> io::Result<()> {
+        if !moment.is_quiet() {
+            self.story.happens(moment, self.now)?;
+        }
+        for name in self.meant(&moment.not_ready) {
+            self.world.say_ready(&name, "False");
+        }
+        for name in self.meant(&moment.silent) {
+            self.world.fall_silent(&name);
+        }
+        for name in self.meant(&moment.ready) {
+            self.world.say_ready(&name, "True");
+        }
+        for (signal, patterns) in &moment.fire {
+            let nodes = self.meant(patterns);
+            self.firing.entry(signal.clone()).or_default().extend(nodes);
+        }
+        for (signal, patterns) in &moment.clear {
+            let nodes = self.meant(patterns);
+            let firing = self.firing.entry(signal.clone()).or_default();
+            firing.retain(|name| !nodes.contains(name));
+        }
+        for (signal, patterns) in &moment.blind {
+            let nodes = self.meant(patterns);
+            self.blind.entry(signal.clone()).or_default().extend(nodes);
+        }
+        for (signal, patterns) in &moment.see {
+            let nodes = self.meant(patterns);
+            let blind = self.blind.entry(signal.clone()).or_default();
+            blind.retain(|name| !nodes.contains(name));
+        }
+        self.failing.extend(moment.fail.iter().cloned());
+        self.failing
+            .retain(|signal| !moment.answer.contains(signal));
+        for group in &moment.add {
+            self.add(group);
+        }
+        for name in self.meant(&moment.remove) {
+            self.world.remove_node(&name);
+        }
+        for name in self.meant(&moment.cordon) {
+            self.world
+                .edit_node(&name, |node| node.unschedulable = true);
+        }
+        for name in self.meant(&moment.uncordon) {
+            self.world
+                .edit_node(&name, |node| node.unschedulable = false);
+        }
+        for (taint, patterns) in &moment.taint {
+            for name in self.meant(patterns) {
+                self.world
+                    .edit_node(&name, |node| node.taints.push(taint.clone()));
+            }
+        }
+        for (pattern, annotations) in &moment.annotate {
+            for name in self.meant(std::slice::from_ref(pattern)) {
+                for (key, value) in annotations {
+                    self.world.annotate(&name, key, value);
+                }
+            }
+        }
+        self.paused = moment.pause.unwrap_or(self.paused);
+        self.empty = moment.empty_list.unwrap_or(self.empty);
+        if let Some(stalled) = moment.stalled {
+            self.stalled_until = Some(stalled.after(self.now));
+        }
+        if moment.new_leader {
+            self.relay();
+        }
+        if let Some(signal) = &moment.replacements_fire {
+            self.relapse = Some(signal.clone());
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, group: &Group) {
+        for number in 1..=group.count {
+            let name = format!("{}-{number}", group.name);
+            let mut labels: Vec<(&str, &str)> = group
+                .labels
+                .iter()
+                .map(|(key, value)| (key.as_str(), value.as_str()))
+                .collect();
+            labels.extend(group.pool.as_deref().map(|pool| (POOL_LABEL, pool)));
+            let zone = group.zone.as_deref().unwrap_or("a");
+            self.world.add_node(&name, zone, &labels);
+            if group.starting {
+                let now = self.now;
+                self.world.edit_node(&name, |node| node.created = now);
+                self.world.say_ready(&name, "False");
+            }
+            self.known.insert(name);
+        }
+    }
+
+    /// A replacement joins the pool of the node that it replaces.
+    fn settle_replacements(&mut self) {
+        for node in self.world.list_nodes() {
+            if !self.known.insert(node.name.clone()) {
+                continue;
+            }
+            let repairs = self.world.list_repairs();
+            let of = repairs.iter().find(|repair| {
+                let replacement = repair
+                    .status
+                    .as_ref()
+                    .and_then(|of| of.replacement.as_ref());
+                replacement.is_some_and(|new| node.instance_id() == Some(&new.instance_id))
+            });
+            if let Some(pool) = of.map(|repair| repair.spec.pool.clone()) {
+                self.world.edit_node(&node.name, |node| {
+                    node.labels.insert(POOL_LABEL.to_owned(), pool);
+                });
+            }
+            if let Some(signal) = &self.relapse {
+                let firing = self.firing.entry(signal.clone()).or_default();
+                firing.insert(node.name);
+            }
+        }
+    }
+
+    fn compare(&mut self, expect: &Expect) {
+        let repairs = self.world.list_repairs();
+        let started = repairs.len();
+        let running = repairs.iter().filter(|repair| repair.open()).count();
+        let mut missed = Vec::new();
+        let mut check = |met: bool, what: String| {
+            if !met {
+                missed.push(what);
+            }
+        };
+        let said = |what: usize| format!("{what} repairs started");
+        check(
+            expect.started.is_none_or(|count| count == started),
+            said(started),
+        );
+        check(
+            expect.started_at_least.is_none_or(|count| count <= started),
+            said(started),
+        );
+        check(
+            expect.started_at_most.is_none_or(|count| count >= started),
+            said(started),
+        );
+        check(
+            expect.running.is_none_or(|count| count == running),
+            format!("{running} repairs run"),
+        );
+        let is_started = |pattern: &str| {
+            let mut all = repairs.iter();
+            all.any(|repair| means(pattern, &repair.spec.node_name))
+        };
+        for pattern in &expect.repaired {
+            check(
+                is_started(pattern),
+                format!("no repair of {pattern} started"),
+            );
+        }
+        for pattern in &expect.spared {
+            check(
+                !is_started(pattern),
+                format!("a repair of {pattern} started"),
+            );
+        }
+        let verdicts = self.last.as_ref().map_or(&[][..], |last| &last.verdicts);
+        for (kind, count) in &expect.count {
+            let found = verdicts
+                .iter()
+                .filter(|verdict| verdict.kind == *kind)
+                .count();
+            check(
+                found == *count,
+                format!("{found} nodes are {kind:?}, not {count}"),
+            );
+        }
+        for (pattern, wanted) in &expect.nodes {
+            let meant: Vec<&Verdict> = verdicts
+                .iter()
+                .filter(|verdict| means(pattern, &verdict.node))
+                .collect();
+            check(!meant.is_empty(), format!("there is no {pattern}"));
+            for verdict in meant {
+                let found = told(verdict);
+                check(
+                    found == *wanted,
+                    format!("{} is {found}, not {wanted}", verdict.node),
+                );
+            }
+        }
+        for what in missed {
+            self.miss(&what);
+        }
+    }
+
+    fn miss(&mut self, what: &str) {
+        let passed = self.now.duration_since(self.scenario.begin).as_secs();
+        let passed = Span::seconds(u32::try_from(passed).unwrap_or(u32::MAX));
+        self.unmet.push(format!("at {passed}: {what}"));
+    }
+}
+
+/// A verdict as scenarios write it: `Held ZoneBreaker`.
+fn told(verdict: &Verdict) -> String {
+    let reasons = verdict.reasons.iter().map(ToString::to_string);
+    let words = std::iter::once(format!("{:?}", verdict.kind)).chain(reasons);
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn lead(
+    world: &World,
+    setup: &Setup,
+    last_seen: Option<Timestamp>,
+) -> Controller<World, World, World> {
+    let (cluster, cloud, probes) = (world.clone(), world.clone(), world.clone());
+    Controller::new(cluster, cloud, probes, setup.clone(), last_seen)
+}

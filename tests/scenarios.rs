@@ -1,0 +1,41 @@
+//! Each scenario of `tests/scenarios/`, as it is written and with another leader taking
+//! over in the middle.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nodemend::app::scenario;
+
+/// What was not as expected, of each scenario.
+fn play(relay: bool) -> io::Result<Vec<String>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let files: io::Result<Vec<PathBuf>> =
+        folder.read_dir()?.map(|entry| Ok(entry?.path())).collect();
+    let mut files = files?;
+    files.sort();
+    assert!(files.len() >= 20, "{} scenarios", files.len());
+    let mut wrong = Vec::new();
+    for file in files {
+        let name = file.file_stem().unwrap_or_default().to_string_lossy();
+        match scenario::read(&name, &std::fs::read_to_string(&file)?) {
+            Ok(read) => {
+                let played = scenario::play(&read, relay, |_| Ok(()))?;
+                wrong.extend(played.unmet.iter().map(|unmet| format!("{name} {unmet}")));
+            }
+            Err(problems) => wrong.extend(problems.iter().map(ToString::to_string)),
+        }
+    }
+    Ok(wrong)
+}
+
+#[test]
+fn each_scenario_goes_as_expected() -> io::Result<()> {
+    assert_eq!(play(false)?, Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
+fn each_scenario_goes_as_expected_with_another_leader_from_its_middle_on() -> io::Result<()> {
+    assert_eq!(play(true)?, Vec::<String>::new());
+    Ok(())
+}
