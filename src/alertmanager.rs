@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use nodemend_core::api::{AlertGroup, AlertGroupSpec, StoredAlert};
 use nodemend_core::evidence::{self, identity};
@@ -127,11 +127,13 @@ impl<G: Groups> Intake<G> {
         let writes = stream::iter(delivery.groups)
             .map(|(object, group)| async move { self.store(&object, &group, now).await })
             .buffer_unordered(WRITES);
-        let written: Vec<bool> = writes.try_collect().await?;
+        // One object that cannot be written keeps no other from it.
+        let written: Vec<Result<bool, Error>> = writes.collect().await;
+        let written: Result<Vec<bool>, Error> = written.into_iter().collect();
         Ok(Delivered {
             stored,
             skipped,
-            written: written.contains(&true),
+            written: written?.contains(&true),
         })
     }
 
@@ -186,7 +188,13 @@ fn merged(
         return Ok(None);
     }
     evidence::forget(&mut group.spec, now);
-    let size = serde_json::to_vec(&group.spec).map_or(usize::MAX, |text| text.len());
+    let size_of =
+        |spec: &AlertGroupSpec| serde_json::to_vec(spec).map_or(usize::MAX, |text| text.len());
+    let mut size = size_of(&group.spec);
+    if size > MAX_GROUP {
+        evidence::forget_ended(&mut group.spec, now);
+        size = size_of(&group.spec);
+    }
     if size > MAX_GROUP {
         return Err(Error::GroupTooLarge(size));
     }

@@ -42,15 +42,22 @@ pub enum Error {
 pub struct Client {
     members: Servers,
     max_body: usize,
+    receivers: Vec<String>,
 }
 
 impl Client {
     /// Base URLs, such as `http://alertmanager:9093`; the timeout is for one answer of one
-    /// member.
-    pub fn new(connection: &Connection, signer: Option<Signer>) -> Result<Self, fetch::Error> {
+    /// member. Of the alerts those count that are routed to one of these receivers; without
+    /// any, all.
+    pub fn new(
+        connection: &Connection,
+        receivers: Vec<String>,
+        signer: Option<Signer>,
+    ) -> Result<Self, fetch::Error> {
         Ok(Self {
             members: Servers::new("Alertmanager", connection, signer)?,
             max_body: MAX_BODY,
+            receivers,
         })
     }
 
@@ -88,9 +95,20 @@ impl Client {
             at,
             running_since: status.uptime,
             missing: None,
-            alerts: alerts.into_iter().map(AskedAlert::from).collect(),
+            alerts: alerts
+                .into_iter()
+                .filter(|alert| self.is_ours(alert))
+                .map(AskedAlert::from)
+                .collect(),
             silences: silences.into_iter().map(Silence::from).collect(),
         })
+    }
+
+    /// Others may share the Alertmanager, with nodes of the same names.
+    fn is_ours(&self, alert: &Alert) -> bool {
+        let mut receivers = alert.receivers.iter();
+        self.receivers.is_empty()
+            || receivers.any(|receiver| self.receivers.contains(&receiver.name))
     }
 
     async fn get<T: DeserializeOwned>(
@@ -167,6 +185,13 @@ struct Alert {
     labels: Labels,
     starts_at: Timestamp,
     updated_at: Timestamp,
+    #[serde(default)]
+    receivers: Vec<Receiver>,
+}
+
+#[derive(Deserialize)]
+struct Receiver {
+    name: String,
 }
 
 impl From<Alert> for AskedAlert {
@@ -264,7 +289,7 @@ mod tests {
     }
 
     fn client(doubles: &[&Double]) -> Client {
-        Client::new(&connection(doubles), None).unwrap()
+        Client::new(&connection(doubles), Vec::new(), None).unwrap()
     }
 
     async fn answering(reply: impl Fn(&str) -> Reply + Send + Sync + 'static) -> Double {
@@ -316,6 +341,19 @@ mod tests {
                 "GET /api/v2/status",
             ]
         );
+    }
+
+    #[tokio::test]
+    async fn h71_alerts_that_are_routed_to_others_do_not_count_their_silences_do() {
+        let double = answering(sound).await;
+        for (receivers, expect) in [(&[][..], 1), (&["r", "x"], 1), (&["x"], 0)] {
+            let receivers = receivers.iter().map(|&name| name.to_owned()).collect();
+            let client = Client::new(&connection(&[&double]), receivers, None).unwrap();
+            let Input::Asked(asked) = client.ask(at).await else {
+                panic!("it answers");
+            };
+            assert_eq!((asked.alerts.len(), asked.silences.len()), (expect, 1));
+        }
     }
 
     #[tokio::test]
@@ -393,7 +431,11 @@ mod tests {
             timeout: "100ms".parse().unwrap(),
             ..connection(&[&silent])
         };
-        check_failed(&Client::new(&hasty, None).unwrap(), "no answer: timed out").await;
+        check_failed(
+            &Client::new(&hasty, Vec::new(), None).unwrap(),
+            "no answer: timed out",
+        )
+        .await;
     }
 
     #[tokio::test]
@@ -415,7 +457,10 @@ mod tests {
         let mut connection = connection(&[&double]);
         connection.urls[0] += "/base/";
         connection.credentials = Credentials::BearerFile(file.display().to_string());
-        let asked = Client::new(&connection, None).unwrap().ask(at).await;
+        let asked = Client::new(&connection, Vec::new(), None)
+            .unwrap()
+            .ask(at)
+            .await;
         assert!(matches!(asked, Input::Asked(_)), "{asked:?}");
         assert_eq!(double.sent().len(), 3);
         for sent in double.sent() {

@@ -164,10 +164,10 @@ impl Files {
 
 /// Why this build cannot do what a policy asks for.
 pub fn without_cloud(policy: &Policy) -> Option<Problem> {
-    (policy.mode == Mode::Enforce && cfg!(not(feature = "ec2"))).then(|| {
+    (policy.mode != Mode::Observe && cfg!(not(feature = "ec2"))).then(|| {
         problem(
             &policy.name,
-            "this nodemend was built without EC2 and cannot enforce".into(),
+            "this nodemend was built without EC2 and cannot repair".into(),
             "build it with the feature ec2, or write mode: Observe",
         )
     })

@@ -374,7 +374,9 @@ fn a_traceparent_is_handed_on_if_it_is_valid() {
 #[test]
 fn h2_a_store_that_fails_is_a_503() {
     let hook = hook(Auth::Anonymous, LIMITS);
-    hook.store.fail(&[CallError::NoAnswer("secret".into())]);
+    // Its alerts are in two objects.
+    let error = || CallError::NoAnswer("secret".into());
+    hook.store.fail(&[error(), error()]);
     check_refused(&hook, post(PAYLOAD, &[]), 503, Refusal::Store);
     assert_eq!(ask(&hook.router, post(PAYLOAD, &[])).status, StatusCode::OK);
 }

@@ -23,11 +23,18 @@ pub(super) async fn prometheus(
 }
 
 /// The client of Alertmanager, if there is any to ask.
-pub(super) async fn alertmanager(connection: &Connection) -> Result<Option<ask::Client>, Error> {
+pub(super) async fn alertmanager(
+    connection: &Connection,
+    receivers: Vec<String>,
+) -> Result<Option<ask::Client>, Error> {
     if connection.urls.is_empty() {
         return Ok(None);
     }
-    let client = ask::Client::new(connection, signer(ALERTMANAGER, connection).await?);
+    let client = ask::Client::new(
+        connection,
+        receivers,
+        signer(ALERTMANAGER, connection).await?,
+    );
     let refused = |error| Error::Client(ALERTMANAGER, error);
     client.map(Some).map_err(refused)
 }

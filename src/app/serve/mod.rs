@@ -123,7 +123,8 @@ async fn serve(config: &Path, loaded: Loaded, telemetry: &Telemetry) -> Result<(
         cluster,
         cloud,
         prometheus: connect::prometheus(&settings.prometheus).await?,
-        alertmanager: connect::alertmanager(&settings.alertmanager).await?,
+        alertmanager: connect::alertmanager(&settings.alertmanager, settings.receivers.clone())
+            .await?,
         prober: connect::exporters(settings.probe_loopback)?,
         telemetry: telemetry.clone(),
         files,

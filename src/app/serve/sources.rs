@@ -175,8 +175,10 @@ impl Sources {
 
     /// What happened since the last pass.
     pub(super) fn inputs(&mut self) -> Vec<Input> {
-        let mut inputs = Vec::new();
-        if let Some(nodes) = self.nodes.news() {
+        let mut inputs = vec![Input::AlertsHeard(self.groups.heard_within(SILENCE))];
+        // During a long pass the watch may have fallen silent.
+        let nodes = self.nodes.news();
+        if let Some(nodes) = nodes.filter(|_| self.nodes.heard_within(SILENCE)) {
             if let Some(prometheus) = &self.prometheus {
                 prometheus.expect(nodes.len());
             }

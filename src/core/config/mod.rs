@@ -425,6 +425,9 @@ pub struct Settings {
     pub max_body: usize,
     /// How the members of one Alertmanager cluster are asked.
     pub alertmanager: Connection,
+    /// Of the alerts that it lists those count that are routed to one of these receivers;
+    /// without any, all.
+    pub receivers: Vec<String>,
     /// How Prometheus is asked.
     pub prometheus: Connection,
     /// Whether nodes may be probed at loopback addresses: in tests, where they have no others.

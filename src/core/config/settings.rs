@@ -82,6 +82,8 @@ struct Webhook {
 struct Alertmanager {
     #[serde(default)]
     webhook_auth: Option<WebhookAuth>,
+    #[serde(default)]
+    receivers: Vec<String>,
     // The same as in a `connection::Raw`: what serde flattens, it cannot check for strangers.
     #[serde(default)]
     urls: Vec<String>,
@@ -288,6 +290,7 @@ fn read(mut raw: Raw, findings: &mut Findings<'_>) -> Settings {
         findings.add("/listen/webhook", "the webhook is open to anyone", hint);
     }
     check_auth(&webhook_auth, webhook_tls.is_some(), findings);
+    let receivers = std::mem::take(&mut raw.alertmanager.receivers);
     let alertmanager = raw.alertmanager.into_connection();
     let alertmanager = connection::read(alertmanager, "/alertmanager", findings);
     let prometheus = connection::read(raw.prometheus, "/prometheus", findings);
@@ -309,6 +312,7 @@ fn read(mut raw: Raw, findings: &mut Findings<'_>) -> Settings {
         webhook_tls,
         max_body: raw.webhook.max_body_bytes.unwrap_or(DEFAULT_MAX_BODY),
         alertmanager,
+        receivers,
         prometheus,
         probe_loopback: raw.probes.allow_loopback,
         rules: raw.rules,

@@ -580,6 +580,7 @@ listen: {webhook: '[::]:1', metrics: '127.0.0.1:2', tls: {certFile: c, keyFile: 
 webhook: {maxBodyBytes: 2048}
 alertmanager:
   urls: ['http://alertmanager:9093']
+  receivers: [nodemend]
   webhookAuth:
     bearerTokenFile: /etc/nodemend/token
     basic: {username: am, passwordFile: p}
@@ -634,6 +635,7 @@ limits:
             timeout: Span::seconds(10),
             ..Connection::default()
         },
+        receivers: vec!["nodemend".into()],
         prometheus: Connection {
             urls: vec!["http://prometheus:9090".into()],
             timeout: Span::seconds(5),

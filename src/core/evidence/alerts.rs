@@ -215,6 +215,16 @@ pub fn forget(group: &mut AlertGroupSpec, now: Timestamp) {
     group.truncated_at = group.truncated_at.filter(|at| ALERT_TTL.after(*at) >= now);
 }
 
+/// Drops the alerts that ended and of which nothing was received for `ALERT_TTL`: they say
+/// nothing that their absence does not, and a group has no room for ever.
+pub fn forget_ended(group: &mut AlertGroupSpec, now: Timestamp) {
+    group.alerts.retain(|_, alert| {
+        let received = alert.last_firing.max(alert.last_resolved);
+        let late = received.is_some_and(|at| ALERT_TTL.after(at) >= now);
+        late || last_word(alert) != SignalState::Clear
+    });
+}
+
 /// Whether nothing would be left of a group.
 pub fn is_forgotten(group: &AlertGroupSpec, now: Timestamp) -> bool {
     let truncated = group

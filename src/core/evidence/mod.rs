@@ -23,7 +23,7 @@ use clock::{Clock, Pace};
 use identity::Labels;
 use probe::Reading;
 
-pub use alerts::{forget, is_forgotten, last_word, merge};
+pub use alerts::{forget, forget_ended, is_forgotten, last_word, merge};
 pub use rules::Answer;
 
 /// A since is forgotten only after its signal was clear this long: flapping does not restart clocks.
@@ -68,6 +68,8 @@ pub enum Input {
         /// The object's name.
         object: String,
     },
+    /// Whether something was heard of the alert groups lately, be it that none changed.
+    AlertsHeard(bool),
     /// What Alertmanager said when asked.
     Asked(silence::Asked),
     /// No usable answer of Alertmanager, and why.
@@ -129,6 +131,8 @@ pub struct Evidence {
     nodes_at: Option<Timestamp>,
     rules: BTreeMap<String, rules::RuleEvidence>,
     alerts: alerts::Delivered,
+    /// Whether what was delivered may have changed unheard.
+    deaf: bool,
     alertmanager: silence::Alertmanager,
     /// By node UID; only nodes of which something is, or was a short while ago.
     clocks: BTreeMap<String, Clocks>,
@@ -200,6 +204,7 @@ impl Evidence {
                 self.alerts.put(object, group, &self.index);
             }
             Input::AlertsGone { object } => self.alerts.remove(&object, &self.index),
+            Input::AlertsHeard(heard) => self.deaf = !heard,
             Input::Asked(asked) => self.alertmanager.answered(asked, &self.index),
             Input::AskFailed(message) => self.alertmanager.failed(message, now),
             Input::Silenced { uid, silences } => self.alertmanager.restore(uid, silences),
@@ -629,7 +634,8 @@ impl Evidence {
     }
 
     fn alerted(&self, look: &Look<'_>, name: &str) -> SignalState {
-        if look.slot.is_none() {
+        // What Alertmanager lists needs no delivery.
+        if look.slot.is_none() || (self.deaf && !self.alertmanager.whole(look.now)) {
             return SignalState::Unknown;
         }
         let delivered = self.alerts.of(name, &look.node.name);

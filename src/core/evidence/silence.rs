@@ -308,6 +308,11 @@ impl Alertmanager {
         kept.extend(fired);
     }
 
+    /// Whether what is not listed does not fire.
+    pub(super) fn whole(&self, now: Timestamp) -> bool {
+        self.fresh(now) && self.complete
+    }
+
     fn fresh(&self, now: Timestamp) -> bool {
         self.at.is_some_and(|at| MAX_STALENESS.after(at) >= now)
     }
@@ -339,8 +344,7 @@ impl Alertmanager {
         node: &NodeView,
         now: Timestamp,
     ) -> SignalState {
-        // Then what is not listed does not fire.
-        let whole = self.fresh(now) && self.complete;
+        let whole = self.whole(now);
         let listed = self.listed.get(name);
         let (mut states, mut later) = (Vec::new(), BTreeSet::new());
         for (fingerprint, alert) in delivered {

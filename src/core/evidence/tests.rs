@@ -1064,3 +1064,41 @@ fn clocks_of_which_nobody_asks_any_more_are_forgotten() {
     let since = evidence.fault(node, &policy(), "f", &rules, at(60)).1;
     assert_eq!(since, Some(at(60)), "it begins anew");
 }
+
+#[test]
+fn what_was_delivered_is_not_known_while_nothing_is_heard_of_it() {
+    let node = node("a", "True");
+    let mut evidence = with_nodes("True");
+    let mut group = AlertGroupSpec::default();
+    group.alerts.insert("f".into(), alert(0, Some(0), None));
+    let object = "o".into();
+    evidence.fold(Input::Alerts { object, group }, at(0));
+    for (heard, expect) in [
+        (true, SignalState::Firing),
+        (false, SignalState::Unknown),
+        (true, SignalState::Firing),
+    ] {
+        evidence.fold(Input::AlertsHeard(heard), at(0));
+        let signal = evidence.signal(&node, "A", &Rules::default(), at(0));
+        assert_eq!(signal.state, expect, "heard: {heard}");
+    }
+}
+
+#[test]
+fn a_full_group_loses_what_ended_long_ago_alone() {
+    let ended = |at_second: i64| StoredAlert {
+        last_resolved: Some(at(at_second)),
+        ..alert(0, Some(at_second - 60), Some(at_second))
+    };
+    let mut group = AlertGroupSpec::default();
+    for (fingerprint, alert) in [
+        ("old", ended(100)),
+        ("young", ended(1000)),
+        ("fires", alert(0, Some(100), None)),
+    ] {
+        group.alerts.insert(fingerprint.into(), alert);
+    }
+    forget_ended(&mut group, at(1001));
+    let left: Vec<&str> = group.alerts.keys().map(String::as_str).collect();
+    assert_eq!(left, ["fires", "young"]);
+}
