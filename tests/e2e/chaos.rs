@@ -20,6 +20,8 @@ use super::lab;
 use super::site::{NO_RULES, Setup, Site};
 
 const NODES: usize = 100;
+/// Nodes of which nothing is said: an alert of more than half of them would be suspended.
+const IDLE: usize = 101;
 const NAMES: usize = 20;
 /// In one turn each name has its round. All turns together take two minutes.
 const TURNS: usize = 8;
@@ -70,7 +72,7 @@ fn replicas_that_die_neither_lose_nor_invent_alerts() {
             policy: &policy(),
             polled: NO_RULES,
             alerting: NO_RULES,
-            nodes: NODES,
+            nodes: NODES + IDLE,
             doubled: true,
             ..Setup::default()
         })
