@@ -202,10 +202,8 @@ impl World {
         let faults = state.faults.entry(node.to_owned()).or_default();
         faults.insert(fault);
         if fault == Fault::KubeletDown {
-            let now = state.now;
-            state.silent.entry(node.to_owned()).or_insert(now);
             drop(state);
-            self.lose_sight(node);
+            self.fall_silent(node);
         }
     }
 

@@ -31,12 +31,6 @@ pub struct Pool {
     pub started: usize,
 }
 
-/// When a repair failed or proved to help; none while that is open.
-enum Verdicted {
-    Failed(Timestamp),
-    Helped(Timestamp),
-}
-
 /// What became of the repairs of each pool that had any.
 pub(super) fn pools(
     verdicts: &[Verdict],
@@ -57,10 +51,6 @@ pub(super) fn pools(
         let since = since.or_insert(repair.spec.fault_since);
         *since = repair.spec.fault_since.min(*since);
     }
-    let there: BTreeMap<&str, &Verdict> = verdicts
-        .iter()
-        .map(|verdict| (verdict.uid.as_str(), verdict))
-        .collect();
     let breaker = &world.limits.breaker;
     of.into_iter()
         .map(|(pool, repairs)| {
@@ -74,15 +64,12 @@ pub(super) fn pools(
             };
             let asks = repairs.iter().filter(|repair| {
                 repair.phase() == Phase::NeedsHuman
-                    && there.contains_key(repair.spec.node_uid.as_str())
+                    && world.evidence.has(&repair.spec.node_uid)
                     && last(repair)
             });
             let mut outcomes: Vec<(Timestamp, bool)> = repairs
                 .iter()
-                .filter_map(|repair| match outcome(repair, &sick, now)? {
-                    Verdicted::Failed(at) => Some((at, true)),
-                    Verdicted::Helped(at) => Some((at, false)),
-                })
+                .filter_map(|repair| outcome(repair, &sick, now))
                 .collect();
             outcomes.sort();
             let failed: Vec<Timestamp> = outcomes
@@ -111,21 +98,22 @@ pub(super) fn pools(
         .collect()
 }
 
+/// When a repair failed (true) or proved to help; none while that is open.
 fn outcome(
     repair: &NodeRepair,
     sick: &BTreeMap<&str, Timestamp>,
     now: Timestamp,
-) -> Option<Verdicted> {
+) -> Option<(Timestamp, bool)> {
     let status = repair.status.as_ref()?;
     if status.reason == Some(GaveUp::ReplacementNotReady) {
-        return Some(Verdicted::Failed(status.ended.unwrap_or(now)));
+        return Some((status.ended.unwrap_or(now), true));
     }
     let replacement = status.replacement.as_ref()?;
     let ready = replacement.ready_since?;
     let proven = PROBATION.after(ready);
     let relapsed = sick.get(replacement.node_name.as_str());
     match relapsed.filter(|at| **at >= ready && **at < proven) {
-        Some(at) => Some(Verdicted::Failed(*at)),
-        None => (proven <= now).then_some(Verdicted::Helped(proven)),
+        Some(at) => Some((*at, true)),
+        None => (proven <= now).then_some((proven, false)),
     }
 }

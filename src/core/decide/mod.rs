@@ -523,10 +523,7 @@ pub fn pause_reason(
     scopes: &Scopes,
     now: Timestamp,
 ) -> Option<Reason> {
-    let place = Place {
-        zone: repair.spec.zone.clone(),
-        pool: repair.spec.pool.clone(),
-    };
+    let place = Place::of_repair(repair);
     let cooldown = world.limits.breaker.cooldown;
     let young = |storm: &(Scope, Timestamp)| cooldown.after(repair.spec.fault_since) > storm.1;
     if let Some((scope, _)) = scopes.storms(&place).find(young) {

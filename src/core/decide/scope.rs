@@ -64,7 +64,7 @@ impl Place {
         }
     }
 
-    fn of_repair(repair: &NodeRepair) -> Self {
+    pub(super) fn of_repair(repair: &NodeRepair) -> Self {
         Self {
             zone: repair.spec.zone.clone(),
             pool: repair.spec.pool.clone(),
@@ -230,7 +230,9 @@ pub fn survey(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Scopes
     let horizon = breaker.cooldown.before(now);
     let mut wards: BTreeMap<Scope, Ward> = BTreeMap::new();
     wards.entry(Scope::Cluster).or_default();
-    for verdict in verdicts.iter().filter(|verdict| verdict.counts) {
+    let counted = verdicts.iter().filter(|verdict| verdict.counts);
+    let all = counted.clone().count();
+    for verdict in counted {
         for scope in verdict.place.scopes() {
             let ward = wards.entry(scope).or_default();
             ward.nodes += 1;
@@ -279,16 +281,14 @@ pub fn survey(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Scopes
             ward.recent.extend(Some(*since).filter(|at| *at >= horizon));
         }
     }
-    let open = || world.repairs.iter().filter(|repair| repair.open());
-    for repair in open() {
+    for repair in world.repairs.iter().filter(|repair| repair.open()) {
         for scope in Place::of_repair(repair).scopes() {
             wards.entry(scope).or_default().in_flight += 1;
         }
     }
     let census = wards.into_iter().map(|(scope, ward)| {
-        let all = ward.sick == verdicts.iter().filter(|verdict| verdict.counts).count();
         let whole = scope == Scope::Cluster
-            && all
+            && ward.sick == all
             && ward.sick > 0
             && ward.sick >= breaker.min_nodes as usize;
         let census = ward.census(whole, breaker, horizon);
@@ -296,7 +296,7 @@ pub fn survey(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Scopes
     });
     Scopes {
         census: census.collect(),
-        tallies: tallies(verdicts, world, horizon, now),
+        tallies: tallies(verdicts, &repairs, world, horizon, now),
         pools: efficacy::pools(verdicts, world, now),
         starts: starts(world, now),
     }
@@ -322,6 +322,7 @@ fn starts(world: &World<'_>, now: Timestamp) -> Vec<Timestamp> {
 
 fn tallies(
     verdicts: &[Verdict],
+    repairs: &[&NodeRepair],
     world: &World<'_>,
     horizon: Timestamp,
     now: Timestamp,
@@ -333,7 +334,7 @@ fn tallies(
         let members: BTreeMap<&str, &Verdict> = spoken
             .map(|verdict| (verdict.uid.as_str(), verdict))
             .collect();
-        let mut ours = in_order(world);
+        let mut ours = repairs.to_vec();
         ours.retain(|repair| {
             let member = members.contains_key(repair.spec.node_uid.as_str());
             member || repair.spec.policy == policy.name

@@ -574,10 +574,10 @@ impl Evidence {
     }
 
     fn truth(&self, look: &Look<'_>, policy: &Policy, when: &When) -> Truth {
-        combine(when, |leaf| self.leaf(look, policy, leaf))
+        evaluate(policy, when, &|leaf| self.leaf(look, leaf))
     }
 
-    fn leaf(&self, look: &Look<'_>, policy: &Policy, leaf: &Leaf) -> Truth {
+    fn leaf(&self, look: &Look<'_>, leaf: &Leaf) -> Truth {
         if let Some(name) = &leaf.signal {
             return self.told(look, name).state.into();
         }
@@ -593,8 +593,7 @@ impl Evidence {
             let reason = wanted.reasons.is_empty() || wanted.reasons.contains(&found.reason);
             return Truth::from(status && reason);
         }
-        let part = leaf.fault.as_ref().and_then(|name| policy.when(name));
-        part.map_or(Truth::Unknown, |part| self.truth(look, policy, part))
+        Truth::Unknown
     }
 
     fn told(&self, look: &Look<'_>, name: &str) -> Signal {
@@ -650,6 +649,20 @@ impl Evidence {
         }
         state
     }
+}
+
+/// What a combination comes to if its signals and conditions come to this; the faults that
+/// it names are combined alike.
+fn evaluate(policy: &Policy, when: &When, leaf: &dyn Fn(&Leaf) -> Truth) -> Truth {
+    combine(when, |one| match part(one, policy) {
+        Some(part) => evaluate(policy, part, leaf),
+        None => leaf(one),
+    })
+}
+
+/// The combination of a leaf that names another fault.
+fn part<'a>(leaf: &Leaf, policy: &'a Policy) -> Option<&'a When> {
+    policy.when(leaf.fault.as_ref()?)
 }
 
 /// A node that is not Ready counts as sick since then, whatever gaps there were.

@@ -9,7 +9,7 @@ use regex::Regex;
 
 use super::alerts::{About, alert_state};
 use super::identity::{self, Index, Labels};
-use super::{Evidence, Look, MAX_STALENESS, combine, leaves};
+use super::{Evidence, Look, MAX_STALENESS, evaluate, leaves, part};
 use crate::api::{Leaf, SilenceRecord, StoredAlert, When};
 use crate::config::{Policy, Rules};
 use crate::model::{NodeView, SignalState, Span, Truth};
@@ -438,11 +438,8 @@ impl Evidence {
 
     /// The truth of a combination as if nothing were known of silenced signals.
     fn unsilenced(&self, look: &Look<'_>, policy: &Policy, when: &When) -> Truth {
-        combine(when, |leaf| {
-            if let Some(part) = part(leaf, policy) {
-                return self.unsilenced(look, policy, part);
-            }
-            let truth = self.leaf(look, policy, leaf);
+        evaluate(policy, when, &|leaf| {
+            let truth = self.leaf(look, leaf);
             let mut active = self.active(look.now);
             if truth == Truth::True && active.any(|one| self.mutes(one, leaf, look)) {
                 Truth::Unknown
@@ -517,11 +514,6 @@ impl Evidence {
                 .filter(|(fingerprint, alert)| !is_listed(*fingerprint) && fires(alert))
                 .any(|(_, alert)| silence.may_match(alert))
     }
-}
-
-/// The combination of a leaf that names another fault.
-fn part<'a>(leaf: &Leaf, policy: &'a Policy) -> Option<&'a When> {
-    policy.when(leaf.fault.as_ref()?)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{Evidence, combine, rules};
+use super::{Evidence, evaluate, rules};
 use crate::api::When;
 use crate::config::{Policy, Rules};
 use crate::model::{NodeView, Span, Truth};
@@ -63,14 +63,9 @@ impl Evidence {
     }
 
     fn without_suspended(&self, look: &super::Look<'_>, policy: &Policy, when: &When) -> Truth {
-        combine(when, |leaf| {
-            if let Some(part) = leaf.fault.as_ref().and_then(|name| policy.when(name)) {
-                return self.without_suspended(look, policy, part);
-            }
-            match &leaf.signal {
-                Some(name) if self.suspended.contains(name) => Truth::False,
-                _ => self.leaf(look, policy, leaf),
-            }
+        evaluate(policy, when, &|leaf| match &leaf.signal {
+            Some(name) if self.suspended.contains(name) => Truth::False,
+            _ => self.leaf(look, leaf),
         })
     }
 
