@@ -184,7 +184,8 @@ fn merged(
         };
         AlertGroup::new(object, empty)
     });
-    if !evidence::merge(&mut group.spec, delivered) {
+    let corrected = evidence::correct(&mut group.spec, now);
+    if !evidence::merge(&mut group.spec, delivered) && !corrected {
         return Ok(None);
     }
     evidence::forget(&mut group.spec, now);

@@ -76,7 +76,7 @@ fn the_core_depends_on_nothing_impure() {
 }
 
 fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+    nodemend_lab::checkout()
 }
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {

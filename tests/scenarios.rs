@@ -2,13 +2,13 @@
 //! over in the middle.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use nodemend::app::scenario;
 
 /// What was not as expected, of each scenario.
 fn play(relay: bool) -> io::Result<Vec<String>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let folder = nodemend_lab::checkout().join("tests/scenarios");
     let files: io::Result<Vec<PathBuf>> =
         folder.read_dir()?.map(|entry| Ok(entry?.path())).collect();
     let mut files = files?;

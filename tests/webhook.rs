@@ -38,7 +38,7 @@ async fn a_client_is_answered_and_a_stranger_refused() {
         Intake::new(Sink),
         auth,
         limits,
-        || Timestamp::UNIX_EPOCH,
+        || Some(Timestamp::UNIX_EPOCH),
         |_, _| (),
     );
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();

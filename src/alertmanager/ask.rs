@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use nodemend_core::config::Connection;
 use nodemend_core::evidence::Input;
 use nodemend_core::evidence::identity::Labels;
-use nodemend_core::evidence::silence::{Asked, AskedAlert, Matcher, Silence};
+use nodemend_core::evidence::silence::{Asked, AskedAlert, Matcher, Silence, WATCHDOG};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -104,10 +104,12 @@ impl Client {
         })
     }
 
-    /// Others may share the Alertmanager, with nodes of the same names.
+    /// Others may share the Alertmanager, with nodes of the same names. The alert that always
+    /// fires is about no node, and often routed nowhere.
     fn is_ours(&self, alert: &Alert) -> bool {
         let mut receivers = alert.receivers.iter();
         self.receivers.is_empty()
+            || alert.labels.get("alertname").map(String::as_str) == Some(WATCHDOG)
             || receivers.any(|receiver| self.receivers.contains(&receiver.name))
     }
 
@@ -354,6 +356,18 @@ mod tests {
             };
             assert_eq!((asked.alerts.len(), asked.silences.len()), (expect, 1));
         }
+        // But for the one that says that Prometheus lives.
+        let watchdog = ALERTS.replace(r#""alertname":"A","node":"a""#, r#""alertname":"Watchdog""#);
+        let double = answering(move |line| match sound(line) {
+            Reply::Answer(200, body) if body == ALERTS => Reply::Answer(200, watchdog.clone()),
+            reply => reply,
+        })
+        .await;
+        let client = Client::new(&connection(&[&double]), vec!["x".into()], None).unwrap();
+        let Input::Asked(asked) = client.ask(at).await else {
+            panic!("it answers");
+        };
+        assert_eq!(asked.alerts.len(), 1);
     }
 
     #[tokio::test]

@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
-use nodemend_core::evidence::{ALERT_TTL, Evidence, Input};
-use nodemend_core::model::{NodeView, SignalState};
+use nodemend_core::config::{Rule, Rules};
+use nodemend_core::evidence::{ALERT_TTL, Answer, Evidence, Input};
+use nodemend_core::model::{NodeView, SignalState, Span};
 
 use super::*;
 
@@ -145,9 +146,32 @@ impl Memory {
             let (object, group) = (object.clone(), stored.spec.clone());
             evidence.fold(Input::Alerts { object, group }, now);
         }
-        evidence
-            .signal(&node, "A", &nodemend_core::config::Rules::default(), now)
-            .state
+        // A Prometheus that is seen to live.
+        let present = Some(vec![[("node".to_owned(), "a".to_owned())].into()]);
+        let answer = Answer::Series {
+            firing: vec![],
+            present,
+        };
+        let (name, asked) = ("Seen".to_owned(), now);
+        evidence.fold(
+            Input::Rule {
+                name: name.clone(),
+                asked,
+                answer,
+            },
+            now,
+        );
+        let rule = Rule {
+            name,
+            expr: "up == 0".into(),
+            for_: Span::default(),
+            keep_firing_for: Span::default(),
+            presence: Some("up".into()),
+            interval: Span::seconds(30),
+            labels: BTreeMap::new(),
+        };
+        let rules = Rules::from_iter([rule]);
+        evidence.signal(&node, "A", &rules, now).state
     }
 }
 

@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn what_is_shipped_loads() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = nodemend_lab::checkout();
         for policies in ["rules/policies", "rules/policies/kube-prometheus"] {
             let directory = tempfile::tempdir().unwrap();
             let text = format!(

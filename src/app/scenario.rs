@@ -16,6 +16,7 @@ use nodemend_core::model::Span;
 use super::demo::Story;
 use super::demo::{Summary, Told, summarize};
 use crate::controller::{Controller, Report, Setup};
+use crate::exec::Clock as _;
 use crate::sim::World;
 
 /// The label that names a pool here.
@@ -202,6 +203,7 @@ impl<'a, F: FnMut(Told<'_>) -> io::Result<()>> Stage<'a, F> {
                 }
             };
             Input::Rule {
+                asked: self.world.now(),
                 name: rule.name.clone(),
                 answer,
             }

@@ -55,11 +55,13 @@ pub struct Election {
 }
 
 /// Stands for election until `stop`, then gives the lease back. `terms` holds the
-/// term while we lead; `heard` is told how it goes with the Lease.
+/// term while we lead; `heard` is told how it goes with the Lease. Who may not lead lets
+/// the lease run out.
 pub async fn elect(
     cluster: Kubernetes,
     election: Election,
     terms: watch::Sender<Option<Term>>,
+    may_lead: impl Fn() -> bool,
     heard: impl Fn(Result<(), String>),
     mut stop: watch::Receiver<bool>,
 ) {
@@ -79,6 +81,10 @@ pub async fn elect(
             _ = stop.wait_for(|stop| *stop) => break,
             _ = ticks.tick() => {}
         }
+        if !may_lead() {
+            candidate.step_down(&terms);
+            continue;
+        }
         let said = candidate.step(&terms).await;
         let said = said.map_err(|failure| format!("the Lease {NAME}: {}", failure.message()));
         if last.as_ref() != Some(&said) {
@@ -90,8 +96,7 @@ pub async fn elect(
         last = Some(said);
         if terms.borrow().is_some() && !candidate.cluster.lease.outlives(Duration::ZERO) {
             tracing::warn!("the lease ran out");
-            candidate.mine = None;
-            terms.send_replace(None);
+            candidate.step_down(&terms);
         }
     }
     candidate.give_back(&terms).await;
@@ -219,9 +224,7 @@ impl Candidate {
             self.mine = Some(found);
         } else {
             tracing::warn!(holder, "another replica took the lease");
-            self.mine = None;
-            self.cluster.lease.set(None);
-            terms.send_replace(None);
+            self.step_down(terms);
         }
         Ok(())
     }
@@ -243,6 +246,12 @@ impl Candidate {
             act_from,
             last_renewal,
         }));
+    }
+
+    fn step_down(&mut self, terms: &watch::Sender<Option<Term>>) {
+        self.mine = None;
+        self.cluster.lease.set(None);
+        terms.send_if_modified(|term| term.take().is_some());
     }
 
     /// Another need not wait for the lease to run out.

@@ -65,6 +65,11 @@ impl<T: Clone + PartialEq> Followed<T> {
         Some(copied.objects.clone())
     }
 
+    /// The same, if the last sign of life is not older than this.
+    pub fn news_within(&self, time: Duration) -> Option<BTreeMap<String, T>> {
+        self.news().filter(|_| self.heard_within(time))
+    }
+
     /// Whether the API gave a sign of life within this time; never before the first list.
     pub fn heard_within(&self, time: Duration) -> bool {
         self.lock()
@@ -123,7 +128,7 @@ pub async fn follow<K, T>(
     let mut pause = RETRY.0;
     loop {
         let started = into.lock().alive;
-        let ended = round(&cluster, &reduce, &into, &wake).await;
+        let ended = round(&cluster, &reduce, &into, &wake, SILENCE).await;
         if into.lock().alive > started + 1 {
             pause = RETRY.0;
         }
@@ -149,6 +154,7 @@ async fn round<K, T>(
     reduce: &impl Fn(&K) -> T,
     into: &Followed<T>,
     wake: &Notify,
+    silence: Duration,
 ) -> Ended
 where
     K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -172,7 +178,7 @@ where
         let next = tokio::time::Instant::now() + SHORTEST;
         pin_mut!(stream);
         loop {
-            let event = match tokio::time::timeout(SILENCE, stream.next()).await {
+            let event = match tokio::time::timeout(silence, stream.next()).await {
                 Err(_) => return Ended::Failed("the watch is silent".into()),
                 Ok(None) => {
                     sleep_until(next).await;
@@ -382,6 +388,24 @@ mod tests {
         assert!(asked[2].ends_with("resourceVersion=90"), "{}", asked[2]);
     }
 
+    #[tokio::test]
+    async fn a_watch_without_a_sign_of_life_is_dead() {
+        let answers = vec![
+            list("5", &[node("a", "3")]),
+            vec![event("ADDED", &node("b", "6"))],
+        ];
+        let (cluster, asked) = api(answers);
+        let copy = Followed::default();
+        let name = |node: &Node| node.metadata.name.clone();
+        let (wake, silence) = (Notify::new(), Duration::from_millis(20));
+        let round = round(&cluster, &name, &copy, &wake, silence);
+        let ended = tokio::time::timeout(PATIENCE, round).await;
+        let ended = ended.expect("it notices");
+        assert!(matches!(ended, Ended::Failed(why) if why == "the watch is silent"));
+        assert_eq!(copy.lock().objects.len(), 2, "what was heard before counts");
+        assert_eq!(asked.lock().unwrap().len(), 2);
+    }
+
     #[test]
     fn each_sign_of_life_is_news_and_only_a_change_is_a_change() {
         let copy = Followed::default();
@@ -395,5 +419,9 @@ mod tests {
         assert!(copy.news().is_some(), "a bookmark");
         assert!(copy.change("a".into(), None));
         assert_eq!(copy.news(), Some(BTreeMap::new()));
+        copy.lock().alive();
+        assert_eq!(copy.news_within(Duration::ZERO), None, "too old by now");
+        copy.lock().alive();
+        assert!(copy.news_within(PATIENCE).is_some());
     }
 }

@@ -105,6 +105,22 @@ impl Kubernetes {
         self.probe::<NodeRepair>("noderepairs.nodemend.dev").await
     }
 
+    /// What the API server's clock says, in whole seconds.
+    pub async fn time(&self) -> Result<Timestamp, String> {
+        let request = hyper::Request::get("/version");
+        let request = request
+            .body(kube::client::Body::empty())
+            .map_err(|error| error.to_string())?;
+        let answer = tokio::time::timeout(CALL_DEADLINE, self.client.send(request)).await;
+        let answer = answer.map_err(|_| Failure::Timeout.message())?;
+        let answer = answer.map_err(|error| plain(&error))?;
+        let date = answer.headers().get("date");
+        let date = date.and_then(|date| date.to_str().ok());
+        let parser = jiff::fmt::rfc2822::DateTimeParser::new();
+        let time = date.and_then(|date| parser.parse_timestamp(date).ok());
+        time.ok_or_else(|| "the API server's answers have no usable Date".into())
+    }
+
     async fn probe<K>(&self, what: &str) -> Result<(), String>
     where
         K: kube::Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,

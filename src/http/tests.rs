@@ -30,6 +30,9 @@ const LIMITS: Limits = Limits {
     max_requests: 64,
 };
 
+/// What the clock shows while it is not known to be right.
+const NO_TIME: i64 = i64::MIN;
+
 type Seen = Arc<Mutex<Vec<Result<Delivered, Refusal>>>>;
 type Causes = Arc<Mutex<Vec<Option<Traceparent>>>>;
 
@@ -52,7 +55,10 @@ fn hook(auth: Auth, limits: Limits) -> Hook {
     };
     let clock = Arc::new(AtomicI64::new(0));
     let time = Arc::clone(&clock);
-    let now = move || at(time.load(Ordering::Relaxed));
+    let now = move || {
+        let second = time.load(Ordering::Relaxed);
+        (second != NO_TIME).then(|| at(second))
+    };
     let router = webhook(Intake::new(store.clone()), auth, limits, now, observe);
     Hook {
         store,
@@ -378,6 +384,15 @@ fn h2_a_store_that_fails_is_a_503() {
     let error = || CallError::NoAnswer("secret".into());
     hook.store.fail(&[error(), error()]);
     check_refused(&hook, post(PAYLOAD, &[]), 503, Refusal::Store);
+    assert_eq!(ask(&hook.router, post(PAYLOAD, &[])).status, StatusCode::OK);
+}
+
+#[test]
+fn nothing_is_taken_by_a_clock_that_may_be_wrong() {
+    let hook = hook(Auth::Anonymous, LIMITS);
+    hook.clock.store(NO_TIME, Ordering::Relaxed);
+    check_refused(&hook, post(PAYLOAD, &[]), 503, Refusal::Clock);
+    hook.clock.store(0, Ordering::Relaxed);
     assert_eq!(ask(&hook.router, post(PAYLOAD, &[])).status, StatusCode::OK);
 }
 

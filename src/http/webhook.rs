@@ -65,6 +65,8 @@ pub enum Refusal {
     GroupTooLarge,
     /// It could not be stored.
     Store,
+    /// Our clock is not known to be right.
+    Clock,
     /// The client left, or the deadline passed.
     Aborted,
     /// No TLS, too old a version of it, or a client certificate of another authority or none.
@@ -77,7 +79,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every refusal, for metrics that show zeros.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::Method,
         Self::ContentType,
         Self::ContentEncoding,
@@ -94,6 +96,7 @@ impl Refusal {
         Self::TooMuch,
         Self::GroupTooLarge,
         Self::Store,
+        Self::Clock,
         Self::Aborted,
         Self::Handshake,
         Self::Head,
@@ -119,6 +122,7 @@ impl Refusal {
             Self::TooMuch => "TooMuch",
             Self::GroupTooLarge => "GroupTooLarge",
             Self::Store => "Store",
+            Self::Clock => "Clock",
             Self::Aborted => "Aborted",
             Self::Handshake => "Handshake",
             Self::Head => "Head",
@@ -145,6 +149,7 @@ impl Refusal {
             | Self::Review
             | Self::Overloaded
             | Self::Store
+            | Self::Clock
             | Self::Aborted
             | Self::Displaced => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -165,7 +170,8 @@ impl From<&alertmanager::Error> for Refusal {
     }
 }
 
-/// The router of `POST /webhook/alertmanager`. `clock` says when a body was received;
+/// The router of `POST /webhook/alertmanager`. `clock` says when a body was received, none
+/// while that is not known: then nothing is taken;
 /// `observe` is told what became of each request, once, and which span it says it comes from.
 pub fn webhook<G, C, O>(
     intake: Intake<G>,
@@ -176,7 +182,7 @@ pub fn webhook<G, C, O>(
 ) -> Router
 where
     G: Groups,
-    C: Fn() -> Timestamp + Clone + Send + Sync + 'static,
+    C: Fn() -> Option<Timestamp> + Clone + Send + Sync + 'static,
     O: Fn(Result<Delivered, Refusal>, Option<Traceparent>) + Clone + Send + Sync + 'static,
 {
     let room = limits.max_body.saturating_mul(BODIES).div_ceil(PIECE);
@@ -210,7 +216,7 @@ struct Door<G, C, O> {
 async fn receive<G, C, O>(State(door): State<Arc<Door<G, C, O>>>, request: Request) -> Response
 where
     G: Groups,
-    C: Fn() -> Timestamp + Send + Sync,
+    C: Fn() -> Option<Timestamp> + Send + Sync,
     O: Fn(Result<Delivered, Refusal>, Option<Traceparent>) + Clone,
 {
     let mut report = Report {
@@ -251,13 +257,13 @@ fn cause(headers: &HeaderMap) -> Option<Traceparent> {
     Traceparent::parse(only.to_str().ok()?)
 }
 
-impl<G: Groups, C: Fn() -> Timestamp, O> Door<G, C, O> {
+impl<G: Groups, C: Fn() -> Option<Timestamp>, O> Door<G, C, O> {
     async fn take(&self, request: Request) -> Result<Delivered, Refused> {
         if request.method() != Method::POST {
             return Err(Refused::new(Refusal::Method, "only POST is taken"));
         }
         let (head, body) = request.into_parts();
-        let sender = self.auth.sender(&head, (self.clock)()).await?;
+        let sender = self.auth.sender(&head, self.now()?).await?;
         check_type(&head.headers)?;
         let gzip = gzip(&head.headers)?;
         let place = self.place(&head.headers, gzip)?;
@@ -265,9 +271,13 @@ impl<G: Groups, C: Fn() -> Timestamp, O> Door<G, C, O> {
         let (body, _place) = body::read(body, gzip, most, &self.room, place)
             .await
             .map_err(|reason| self.refuse(reason))?;
-        let now = (self.clock)();
+        let now = self.now()?;
         let delivered = self.intake.deliver(&body, &sender, now).await;
         delivered.map_err(|error| Refused::from(&error))
+    }
+
+    fn now(&self) -> Result<Timestamp, Refused> {
+        (self.clock)().ok_or_else(|| self.refuse(Refusal::Clock))
     }
 
     /// A place among the requests under way, as large as the body says it is. What a
@@ -290,6 +300,7 @@ impl<G: Groups, C: Fn() -> Timestamp, O> Door<G, C, O> {
         let text = match reason {
             Refusal::BodyTooLarge => format!("at most {} bytes are taken", self.limits.max_body),
             Refusal::Overloaded => "too many deliveries at once".into(),
+            Refusal::Clock => "the clock here is not known to be right, see /readyz".into(),
             _ => "the body did not arrive whole".into(),
         };
         Refused::new(reason, text)

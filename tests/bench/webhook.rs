@@ -59,7 +59,7 @@ async fn main() -> Result<ExitCode> {
     }
     let rounds: usize = after("--rounds").unwrap_or(ROUNDS);
     let lab = Lab::start(Options::default()).await?;
-    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy");
+    let deploy = nodemend_lab::checkout().join("deploy");
     for manifest in ["namespace", "rbac", "admission", "crds"] {
         lab.apply_path(&deploy.join(format!("{manifest}.yaml")))
             .await?;
@@ -170,7 +170,7 @@ impl Service {
         let news = Arc::new(AtomicBool::new(false));
         let clock = {
             let news = Arc::clone(&news);
-            move || received(news.load(Ordering::Relaxed))
+            move || Some(received(news.load(Ordering::Relaxed)))
         };
         let limits = Limits {
             max_body: 32 << 20,

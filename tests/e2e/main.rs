@@ -248,10 +248,7 @@ async fn counter(site: &Site, series: &str) -> Result<f64> {
 
 /// Every query of the dashboard gives data.
 async fn dashboards_show_it(site: &Site) -> Result<()> {
-    let path = format!(
-        "{}/dashboards/repair-history.json",
-        env!("CARGO_MANIFEST_DIR")
-    );
+    let path = nodemend_lab::checkout().join("dashboards/repair-history.json");
     let dashboard: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path)?)?;
     let mut queries = Vec::new();
     expressions(&dashboard, &mut queries);

@@ -5,10 +5,11 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, ListParams};
 use nodemend_core::api::AlertGroup;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::site::{NO_RULES, Setup, Site};
 use super::{NOT_READY_REPLACES, counter, lab};
@@ -107,7 +108,7 @@ fn h66_the_real_api_reviews_tokens_of_deliveries() {
             ("a bent signature", &format!("{good}x")),
         ] {
             let before = counter(&site, REFUSED).await?;
-            let (status, said) = post(&site, token).await?;
+            let (status, said) = post(&site, token, &empty()).await?;
             ensure!(status == 401, "{what}: {status}, {said}");
             let refused = counter(&site, REFUSED).await? - before;
             ensure!(
@@ -128,11 +129,13 @@ fn h66_the_real_api_reviews_tokens_of_deliveries() {
         delivered(&site, "Second").await?;
 
         h67_certificates_change_under_deliveries(&site).await?;
+        h4_alerts_that_are_left_out_are_told(&site, &good).await?;
+        what_is_wrong_with_changed_files_is_told(&site).await?;
 
         // A word of the API counts for a minute; of this token it has not given any.
         let unknown = token("alertmanager", &["nodemend"]).await?;
         site.lab.stop("kube-apiserver")?;
-        let (status, said) = post(&site, &unknown).await?;
+        let (status, said) = post(&site, &unknown, &empty()).await?;
         ensure!(status == 503 && said.contains("Review"), "{status}, {said}");
         site.lab.start_again("kube-apiserver").await
     });
@@ -162,6 +165,54 @@ async fn h67_certificates_change_under_deliveries(site: &Site) -> Result<()> {
     fresh.place(site.path("").as_path())
 }
 
+async fn h4_alerts_that_are_left_out_are_told(site: &Site, token: &str) -> Result<()> {
+    let alert = json!({
+        "status": "firing",
+        "labels": {"alertname": "Many", "node": "node-0"},
+        "startsAt": "2026-11-24T10:00:00Z",
+        "endsAt": "0001-01-01T00:00:00Z",
+    });
+    let mut body = empty();
+    body["truncatedAlerts"] = json!(7);
+    body["alerts"] = json!([alert]);
+    let (status, said) = post(site, token, &body).await?;
+    ensure!(status == 200, "{status}, {said}");
+    told(site, "AlertsLeftOut", "sends to `nodemend`").await
+}
+
+/// The last good configuration stays in force, and the replica in service.
+async fn what_is_wrong_with_changed_files_is_told(site: &Site) -> Result<()> {
+    let policy = site.path("policies/policy.yaml");
+    fs::write(
+        &policy,
+        NOT_READY_REPLACES.replace("mode: Enforce", "mode: Enforced"),
+    )?;
+    told(site, "ConfigurationRefused", "policy.yaml").await?;
+    let remark = "configuration: the last good one is in force";
+    let (status, said) = site.probe("readyz").await?;
+    ensure!(status == 200 && said.contains(remark), "{status}, {said}");
+    fs::write(&policy, NOT_READY_REPLACES)?;
+    site.wait_for("the remark to go", || async {
+        let (status, said) = site.probe("readyz").await?;
+        Ok((status == 200 && !said.contains(remark)).then_some(()))
+    })
+    .await
+}
+
+/// Waits for an Event of this reason that says so.
+async fn told(site: &Site, reason: &str, what: &str) -> Result<()> {
+    let events = Api::<Event>::namespaced(site.lab.admin(), "default");
+    site.wait_for(&format!("the Event {reason}"), || async {
+        let events = events.list(&ListParams::default()).await?.items;
+        let mut wanted = events
+            .iter()
+            .filter(|event| event.reason.as_deref() == Some(reason));
+        let says = |event: &Event| event.note.as_ref().is_some_and(|note| note.contains(what));
+        Ok(wanted.any(says).then_some(()))
+    })
+    .await
+}
+
 async fn fire(site: &Site, name: &str) -> Result<()> {
     let alert = json!({"labels": {"alertname": name, "node": "node-0"}});
     site.lab.alertmanager().post_alerts(&[alert]).await
@@ -183,16 +234,20 @@ async fn sender_of(site: &Site, name: &str) -> Result<Option<String>> {
         .map(|group| group.spec.sender))
 }
 
+/// A delivery about nothing.
+fn empty() -> Value {
+    json!({"version": "4", "groupKey": "forged", "receiver": "nodemend", "alerts": []})
+}
+
 /// Posts as Alertmanager does, with this token; the status and the text.
-async fn post(site: &Site, token: &str) -> Result<(u16, String)> {
+async fn post(site: &Site, token: &str, body: &Value) -> Result<(u16, String)> {
     let ca = reqwest::Certificate::from_pem(&fs::read(site.path("ca.crt"))?)?;
     let client = reqwest::Client::builder()
         .no_proxy()
         .tls_certs_only([ca])
         .build()?;
     let url = format!("https://{}/webhook/alertmanager", site.webhook());
-    let body = json!({"version": "4", "groupKey": "forged", "receiver": "nodemend", "alerts": []});
-    let sent = client.post(url).bearer_auth(token).json(&body).send().await;
+    let sent = client.post(url).bearer_auth(token).json(body).send().await;
     let answer = sent.context("posting")?;
     Ok((answer.status().as_u16(), answer.text().await?))
 }

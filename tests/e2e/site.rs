@@ -344,7 +344,7 @@ impl Replica {
 }
 
 fn manifest_path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("deploy/{name}.yaml"))
+    nodemend_lab::checkout().join(format!("deploy/{name}.yaml"))
 }
 
 struct Files {

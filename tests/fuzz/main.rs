@@ -4,10 +4,9 @@
 
 mod targets;
 
-use std::path::Path;
 
 fn check(name: &str) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = nodemend_lab::checkout();
     let corpus = root.join("tests/fuzz/corpus").join(name);
     let mut files: Vec<_> = std::fs::read_dir(corpus)
         .unwrap()

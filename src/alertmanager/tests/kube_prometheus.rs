@@ -86,6 +86,7 @@ impl Known {
             };
             evidence.fold(
                 Input::Rule {
+                    asked: Timestamp::MAX,
                     name: rule.name.clone(),
                     answer,
                 },

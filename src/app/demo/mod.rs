@@ -30,6 +30,7 @@ use nodemend_core::model::{Span, VerdictKind};
 
 use crate::alertmanager::{Delivered, Intake};
 use crate::controller::{Controller, Report, Setup};
+use crate::exec::Clock as _;
 use crate::http::{self, Auth, Limits, Refusal, Router};
 use crate::prometheus;
 use crate::sim::{Alerts, World};
@@ -133,6 +134,7 @@ impl Leader {
 fn poll(world: &World, rule: &Rule) -> Input {
     let ask = |text: &String| prometheus::decode(&world.query(text), prometheus::MAX_SERIES);
     Input::Rule {
+        asked: world.now(),
         name: rule.name.clone(),
         answer: prometheus::answer(ask(&rule.expr), rule.presence.as_ref().map(ask)),
     }
@@ -151,9 +153,7 @@ impl Webhook {
         let clock = Arc::new(AtomicI64::new(start.as_second()));
         let outcomes = Arc::new(Mutex::new(Vec::new()));
         let (time, sink) = (Arc::clone(&clock), Arc::clone(&outcomes));
-        let now = move || {
-            Timestamp::from_second(time.load(Ordering::Relaxed)).unwrap_or(Timestamp::UNIX_EPOCH)
-        };
+        let now = move || Timestamp::from_second(time.load(Ordering::Relaxed)).ok();
         let observe = move |outcome, _| {
             sink.lock()
                 .unwrap_or_else(PoisonError::into_inner)

@@ -7,7 +7,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::clock::now;
+use super::clock::{Dial, now};
 use super::{Error, stopped};
 use crate::alertmanager::Intake;
 use crate::app::load;
@@ -18,16 +18,33 @@ use crate::telemetry::Telemetry;
 /// Webhook deliveries at once.
 const MAX_DELIVERIES: usize = 64;
 
+/// What the sockets need of the service.
+pub(super) struct Service<'a> {
+    pub(super) cluster: &'a Kubernetes,
+    pub(super) clock: &'a watch::Receiver<Dial>,
+    pub(super) readiness: &'a Readiness,
+    pub(super) telemetry: &'a Telemetry,
+    pub(super) stop: &'a watch::Receiver<bool>,
+}
+
 /// Opens the webhook, and the page of metrics and probes.
 pub(super) async fn listen(
     settings: &Settings,
-    cluster: &Kubernetes,
-    readiness: &Readiness,
-    telemetry: &Telemetry,
-    stop: &watch::Receiver<bool>,
+    service: &Service<'_>,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), Error> {
+    let &Service {
+        cluster,
+        readiness,
+        telemetry,
+        stop,
+        ..
+    } = service;
     let auth = auth(settings, cluster);
+    let clock = service.clock.clone();
+    // A time of receipt that is ahead would hide all that comes later: no delivery is taken
+    // by a clock that is not known to be right.
+    let received = move || (*clock.borrow() == Dial::Right).then(now);
     let limits = Limits {
         max_body: settings.max_body,
         max_requests: MAX_DELIVERIES,
@@ -37,7 +54,7 @@ pub(super) async fn listen(
         Intake::new(cluster.clone()),
         auth,
         limits,
-        now,
+        received,
         move |done, cause| match done {
             Ok(delivered) => {
                 let (stored, skipped) = (delivered.stored as u64, delivered.skipped as u64);

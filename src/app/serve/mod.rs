@@ -17,9 +17,9 @@ use nodemend_core::config;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use self::clock::now;
+use self::clock::{Dial, now};
 use self::leased::Leased;
-use self::listen::listen;
+use self::listen::{Service, listen};
 use self::standby::{watch_api, watch_files};
 use self::term::Leader;
 use super::load::{self, Loaded};
@@ -53,6 +53,9 @@ pub enum Error {
     /// The webhook's certificates.
     #[error("the webhook's certificates cannot be used")]
     Tls(#[source] http::TlsError),
+    /// Only a new process reads the machine's clock again.
+    #[error("the machine's clock was set, or stood still, while this ran: it has to start anew")]
+    ClockSet,
     /// The Kubernetes API.
     #[error(transparent)]
     Kubernetes(#[from] crate::cluster::Error),
@@ -97,15 +100,27 @@ async fn serve(config: &Path, loaded: Loaded, telemetry: &Telemetry) -> Result<(
     let (current, files) = watch::channel(reload.current());
     let loaded = reload.current().loaded;
     let settings = &loaded.settings;
-    let stop = stop_on_signals()?;
-    let readiness = Readiness::declare(&["kubernetes", "lease"]);
+    let (ending, stop) = stop_on_signals()?;
+    let (dial, clock) = watch::channel(Dial::Unknown);
+    let readiness = Readiness::declare(&["kubernetes", "clock", "lease"]);
     let lease = Lease::default();
     let cluster = Kubernetes::connect(lease.clone(), telemetry.clone()).await?;
     let mut tasks = JoinSet::new();
-    listen(settings, &cluster, &readiness, telemetry, &stop, &mut tasks).await?;
+    let service = Service {
+        cluster: &cluster,
+        clock: &clock,
+        readiness: &readiness,
+        telemetry,
+        stop: &stop,
+    };
+    listen(settings, &service, &mut tasks).await?;
     let (terms, term) = watch::channel(None);
     let mut background = JoinSet::new();
-    background.spawn(watch_api(cluster.clone(), readiness.clone()));
+    let watching = watch_api(cluster.clone(), readiness.clone(), dial);
+    background.spawn(async move {
+        watching.await;
+        ending.send_replace(true);
+    });
     background.spawn(watch_files(reload, current, &readiness, telemetry)?);
     let election = Election {
         namespace: variable("POD_NAMESPACE").unwrap_or_else(|| "nodemend".into()),
@@ -113,7 +128,19 @@ async fn serve(config: &Path, loaded: Loaded, telemetry: &Telemetry) -> Result<(
     };
     let (quiet, at_rest) = watch::channel(false);
     let heard = move |state| readiness.set("lease", state);
-    let elected = tokio::spawn(elect(cluster.clone(), election, terms, heard, at_rest));
+    let mut known = clock.clone();
+    let right = clock.clone();
+    let may_lead = move || *right.borrow() == Dial::Right;
+    let electing = elect(cluster.clone(), election, terms, may_lead, heard, at_rest);
+    let elected = tokio::spawn(async move {
+        // Else the first look at the Lease would be in vain, and the next is seconds away.
+        tokio::select! {
+            biased;
+            _ = known.wait_for(|dial| *dial != Dial::Unknown) => {}
+            () = tokio::time::sleep(RETRY) => {}
+        }
+        electing.await;
+    });
     let cloud = Leased {
         cloud: Ec2::connect().await,
         lease,
@@ -134,16 +161,20 @@ async fn serve(config: &Path, loaded: Loaded, telemetry: &Telemetry) -> Result<(
     quiet.send_replace(true);
     let _ = elected.await;
     while tasks.join_next().await.is_some() {}
+    if *clock.borrow() == Dial::Set {
+        return Err(Error::ClockSet);
+    }
     tracing::info!("stopped");
     Ok(())
 }
 
-fn stop_on_signals() -> Result<watch::Receiver<bool>, Error> {
+fn stop_on_signals() -> Result<(watch::Sender<bool>, watch::Receiver<bool>), Error> {
     use tokio::signal::unix::{SignalKind, signal};
     let listen = |kind| signal(kind).map_err(|error| Error::System("no signals", error));
     let mut terminate = listen(SignalKind::terminate())?;
     let mut interrupt = listen(SignalKind::interrupt())?;
     let (sender, stop) = watch::channel(false);
+    let ending = sender.clone();
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -154,7 +185,7 @@ fn stop_on_signals() -> Result<watch::Receiver<bool>, Error> {
         // The sender lives on: its end would read like a change.
         std::future::pending::<()>().await;
     });
-    Ok(stop)
+    Ok((ending, stop))
 }
 
 async fn stopped(mut stop: watch::Receiver<bool>) {

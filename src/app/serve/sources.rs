@@ -42,9 +42,7 @@ pub(super) struct Sources {
     heard: Option<mpsc::UnboundedReceiver<Input>>,
     /// Whether Alertmanager, if there is one, answered or failed.
     asked: Arc<AtomicBool>,
-    known: BTreeMap<String, AlertGroupSpec>,
-    /// Receivers that get deliveries with alerts left out.
-    shortened: BTreeSet<String>,
+    alerts: Alerts,
     /// What is to be told people.
     pub(super) notices: Vec<Notice>,
     /// They end when this is dropped.
@@ -69,8 +67,7 @@ impl Sources {
             answers: mpsc::unbounded_channel().1,
             heard: None,
             asked: Arc::new(AtomicBool::new(leader.alertmanager.is_none())),
-            known: BTreeMap::new(),
-            shortened: BTreeSet::new(),
+            alerts: Alerts::default(),
             notices: Vec::new(),
             tasks: JoinSet::new(),
         };
@@ -138,9 +135,14 @@ impl Sources {
                 Source::Prometheus,
                 failing.heard(&rule.name, &answer) < count,
             );
-            let name = rule.name.clone();
+            let now = now();
+            let input = Input::Rule {
+                name: rule.name.clone(),
+                asked: now.checked_sub(took).unwrap_or(now),
+                answer,
+            };
             // The receiver goes first only when the term is over, or the rules change.
-            let _ = sender.send(Input::Rule { name, answer });
+            let _ = sender.send(input);
             wake.notify_one();
         };
         let polling = self.tasks.spawn(prometheus::poll(client, rules, heard));
@@ -177,35 +179,16 @@ impl Sources {
     pub(super) fn inputs(&mut self) -> Vec<Input> {
         let mut inputs = vec![Input::AlertsHeard(self.groups.heard_within(SILENCE))];
         // During a long pass the watch may have fallen silent.
-        let nodes = self.nodes.news();
-        if let Some(nodes) = nodes.filter(|_| self.nodes.heard_within(SILENCE)) {
+        if let Some(nodes) = self.nodes.news_within(SILENCE) {
             if let Some(prometheus) = &self.prometheus {
                 prometheus.expect(nodes.len());
             }
             inputs.push(Input::Nodes(nodes.into_values().collect()));
         }
         if let Some(groups) = self.groups.news() {
-            inputs.extend(
-                self.known
-                    .keys()
-                    .filter(|object| !groups.contains_key(*object))
-                    .map(|object| Input::AlertsGone {
-                        object: object.clone(),
-                    }),
-            );
-            inputs.extend(
-                groups
-                    .iter()
-                    .filter(|(object, group)| self.known.get(*object) != Some(group))
-                    .map(|(object, group)| Input::Alerts {
-                        object: object.clone(),
-                        group: group.clone(),
-                    }),
-            );
-            let shortened = shortened(&groups);
-            let new = shortened.difference(&self.shortened);
-            self.notices.extend(new.map(|receiver| left_out(receiver)));
-            (self.known, self.shortened) = (groups, shortened);
+            let (changed, notices) = self.alerts.changed(groups);
+            inputs.extend(changed);
+            self.notices.extend(notices);
         }
         for source in self.heard.iter_mut().chain([&mut self.answers]) {
             while let Ok(answer) = source.try_recv() {
@@ -213,6 +196,37 @@ impl Sources {
             }
         }
         inputs
+    }
+}
+
+/// The alert groups as they were last seen.
+#[derive(Default)]
+struct Alerts {
+    known: BTreeMap<String, AlertGroupSpec>,
+    /// Receivers that get deliveries with alerts left out.
+    shortened: BTreeSet<String>,
+}
+
+impl Alerts {
+    /// What differs now, and what people are to be told of that.
+    fn changed(&mut self, groups: BTreeMap<String, AlertGroupSpec>) -> (Vec<Input>, Vec<Notice>) {
+        let gone = self.known.keys();
+        let gone = gone.filter(|object| !groups.contains_key(*object));
+        let gone = gone.map(|object| Input::AlertsGone {
+            object: object.clone(),
+        });
+        let other = groups.iter();
+        let other = other.filter(|(object, group)| self.known.get(*object) != Some(group));
+        let other = other.map(|(object, group)| Input::Alerts {
+            object: object.clone(),
+            group: group.clone(),
+        });
+        let inputs = gone.chain(other).collect();
+        let shortened = shortened(&groups);
+        let new = shortened.difference(&self.shortened);
+        let notices = new.map(|receiver| left_out(receiver)).collect();
+        (self.known, self.shortened) = (groups, shortened);
+        (inputs, notices)
     }
 }
 
@@ -290,14 +304,31 @@ mod tests {
             truncated_at,
             ..AlertGroupSpec::default()
         };
+        let mut alerts = Alerts::default();
+        let mut changed = |groups: &[(&str, AlertGroupSpec)]| {
+            let groups = groups.iter();
+            let groups = groups.map(|(object, group)| ((*object).to_owned(), group.clone()));
+            let (inputs, notices) = alerts.changed(groups.collect());
+            let notes: Vec<String> = notices.into_iter().map(|notice| notice.note).collect();
+            (inputs, notes)
+        };
+        let (whole, short) = (group("whole", None), group("short", Some(now())));
         let groups = [
-            ("1".to_owned(), group("whole", None)),
-            ("2".to_owned(), group("short", Some(now()))),
-            ("3".to_owned(), group("short", Some(now()))),
+            ("1", whole.clone()),
+            ("2", short.clone()),
+            ("3", short.clone()),
         ];
-        let found = shortened(&groups.into());
-        assert_eq!(found, ["short".to_owned()].into());
-        assert!(left_out("short").note.contains("sends to `short`"));
+        let (inputs, notes) = changed(&groups);
+        assert_eq!(inputs.len(), 3);
+        assert_eq!(notes.len(), 1, "once for a receiver");
+        assert!(notes[0].contains("sends to `short`"), "{notes:?}");
+        assert_eq!(changed(&groups), (vec![], vec![]), "nothing changed");
+        let (inputs, notes) = changed(&[("1", whole.clone()), ("2", group("short", None))]);
+        let object = || "3".to_owned();
+        assert_eq!(inputs[0], Input::AlertsGone { object: object() });
+        assert!(matches!(&inputs[1..], [Input::Alerts { object, .. }] if object == "2"));
+        assert!(notes.is_empty(), "all is whole now");
+        assert_eq!(changed(&[("2", short)]).1.len(), 1, "and again not");
     }
 
     #[test]

@@ -308,9 +308,14 @@ impl Fleet {
                 present: Some(series.1),
             };
             let name = "R".to_owned();
-            fleet
-                .evidence
-                .fold(Input::Rule { name, answer }, at(second));
+            fleet.evidence.fold(
+                Input::Rule {
+                    name,
+                    asked: Timestamp::MAX,
+                    answer,
+                },
+                at(second),
+            );
             fleet
                 .evidence
                 .settle(&fleet.rules, &fleet.policies, at(second));

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::identity::Index;
 use super::{ALERT_TTL, CLOCK_SKEW, FORGET_AFTER};
 use crate::api::{AlertGroupSpec, StoredAlert};
-use crate::model::{NodeView, SignalState};
+use crate::model::{NodeView, SignalState, Span};
 
 /// Which alerts speak of which node: keys of alerts by alert and node name.
 #[derive(Clone, Debug, PartialEq)]
@@ -206,6 +206,26 @@ fn is_later(new: Option<Timestamp>, old: Option<Timestamp>) -> bool {
         (Some(new), Some(old)) => new.duration_since(old) >= ALERT_TTL.signed() / 3,
         (new, _) => new.is_some(),
     }
+}
+
+/// Takes times of receipt from our future for a moment ago: the clock of who wrote them was
+/// ahead, and they would hide all that is received until then. Whether there were any.
+pub fn correct(group: &mut AlertGroupSpec, now: Timestamp) -> bool {
+    let (limit, before) = (CLOCK_SKEW.after(now), Span::seconds(1).before(now));
+    let mut corrected = false;
+    let mut correct = |time: &mut Option<Timestamp>| {
+        if time.is_some_and(|time| time > limit) {
+            *time = Some(before);
+            corrected = true;
+        }
+    };
+    correct(&mut group.truncated_at);
+    for alert in group.alerts.values_mut() {
+        correct(&mut alert.last_firing);
+        correct(&mut alert.last_resolved);
+        correct(&mut alert.ends_at);
+    }
+    corrected
 }
 
 /// Drops the alerts of which nothing was received for `FORGET_AFTER`, and the mark of a

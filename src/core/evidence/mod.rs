@@ -23,7 +23,7 @@ use clock::{Clock, Pace};
 use identity::Labels;
 use probe::Reading;
 
-pub use alerts::{forget, forget_ended, is_forgotten, last_word, merge};
+pub use alerts::{correct, forget, forget_ended, is_forgotten, last_word, merge};
 pub use rules::Answer;
 
 /// A since is forgotten only after its signal was clear this long: flapping does not restart clocks.
@@ -53,6 +53,8 @@ pub enum Input {
     Rule {
         /// The rule's name.
         name: String,
+        /// When it was asked: the answer is from then on.
+        asked: Timestamp,
         /// What Prometheus said.
         answer: Answer,
     },
@@ -196,7 +198,11 @@ impl Evidence {
     pub fn fold(&mut self, input: Input, now: Timestamp) {
         match input {
             Input::Nodes(nodes) => self.fold_nodes(nodes, now),
-            Input::Rule { name, answer } => self.fold_rule(name, answer, now),
+            Input::Rule {
+                name,
+                asked,
+                answer,
+            } => self.fold_rule(name, answer, asked.min(now)),
             Input::Alerts { object, group } => {
                 for alert in group.alerts.values() {
                     self.count_unresolved("Alertmanager", &alert.labels);
@@ -300,7 +306,8 @@ impl Evidence {
                 evidence.prune(rule.keep_firing_for, now);
             }
         }
-        if self.polls_answered() && !self.prometheus_sees(rules, now) {
+        let asked = self.polls_answered() || self.alertmanager.was_asked();
+        if asked && !self.prometheus_sees(rules, now) {
             self.dark = Some(now);
         }
         self.settle_signals(rules, policies, now);

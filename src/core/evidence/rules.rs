@@ -165,17 +165,19 @@ impl Evidence {
     }
 
     /// Whether Prometheus lives and has data of some node, by the rules with a presence; if
-    /// there are none, nothing says that it does not.
+    /// there are none, by the alert that always fires while it does.
     pub(super) fn prometheus_sees(&self, rules: &Rules, now: Timestamp) -> bool {
         let mut asked = rules
             .iter()
             .filter(|rule| rule.presence.is_some())
             .peekable();
-        asked.peek().is_none()
-            || asked.any(|rule| {
-                let evidence = self.rules.get(&rule.name);
-                evidence.is_some_and(|evidence| evidence.usable(now) && evidence.sees())
-            })
+        if asked.peek().is_none() {
+            return self.alertmanager.lists_watchdog(now);
+        }
+        asked.any(|rule| {
+            let evidence = self.rules.get(&rule.name);
+            evidence.is_some_and(|evidence| evidence.usable(now) && evidence.sees())
+        })
     }
 
     pub(super) fn fold_rule(&mut self, name: String, answer: Answer, now: Timestamp) {

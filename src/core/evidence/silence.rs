@@ -16,6 +16,9 @@ use crate::model::{NodeView, SignalState, Span, Truth};
 
 /// A member that runs for less than this may not have been told of every alert yet.
 pub const SETTLED_AFTER: Span = Span::minutes(5);
+/// The alert that fires as long as Prometheus reaches Alertmanager, as kube-prometheus and
+/// its kind call it.
+pub const WATCHDOG: &str = "Watchdog";
 /// The series kept of one rule and node, for silences to match.
 const MAX_SERIES: usize = 16;
 /// The silences that one record names.
@@ -306,6 +309,22 @@ impl Alertmanager {
         let kept = self.fired.entry(rule.to_owned()).or_default();
         kept.retain(|uid, _| known(uid));
         kept.extend(fired);
+    }
+
+    /// Whether Prometheus lately sent the alert that always fires. When Prometheus dies,
+    /// Alertmanager lists it for minutes, and other alerts may end before it.
+    pub(super) fn lists_watchdog(&self, now: Timestamp) -> bool {
+        let lately = |alert: &StoredAlert| {
+            let told = alert.last_firing.zip(self.at);
+            told.is_some_and(|(told, at)| MAX_STALENESS.after(told) >= at)
+        };
+        let mut listed = self.listed.get(WATCHDOG).into_iter().flatten();
+        self.fresh(now) && listed.any(|(_, alert)| lately(alert))
+    }
+
+    /// Whether it ever answered.
+    pub(super) const fn was_asked(&self) -> bool {
+        self.at.is_some()
     }
 
     /// Whether what is not listed does not fire.

@@ -80,6 +80,7 @@ fn series(names: &[&str]) -> Vec<Labels> {
 
 pub(super) fn answer(firing: &[&str], present: Option<&[&str]>) -> Input {
     Input::Rule {
+        asked: Timestamp::MAX,
         name: "R".into(),
         answer: Answer::Series {
             firing: series(firing),
@@ -111,6 +112,7 @@ fn h14_prometheus_5xx_is_unknown() {
     assert_eq!(state(&mut evidence, 0, 0), SignalState::Firing);
     evidence.fold(
         Input::Rule {
+            asked: Timestamp::MAX,
             name: "R".into(),
             answer: Answer::Failed("503".into()),
         },
@@ -195,6 +197,7 @@ fn a_rule_waits_its_for_and_flapping_does_not_restart_it() {
 fn a_gap_pauses_the_clock() {
     let mut evidence = with_nodes("True");
     let fails = || Input::Rule {
+        asked: Timestamp::MAX,
         name: "R".into(),
         answer: Answer::Failed("down".into()),
     };
@@ -437,13 +440,11 @@ fn two_alerts_of_a_name_are_clear_only_together() {
             },
             at(1000),
         );
+        evidence.fold(answer(&[], Some(&["a"])), at(1000));
         let node = evidence.node("a").cloned().unwrap();
-        assert_eq!(
-            evidence
-                .signal(&node, "A", &Rules::default(), at(1000))
-                .state,
-            expect
-        );
+        let rules = Rules::from_iter([rule(0)]);
+        let signal = evidence.signal(&node, "A", &rules, at(1000));
+        assert_eq!(signal.state, expect);
     }
 }
 
@@ -590,6 +591,7 @@ fn a_rule_that_breaks_is_named_alone_until_it_is_mended() {
     };
     let rules = Rules::from_iter([rule(0), other]);
     let says = |name: &str, answer: &Answer| Input::Rule {
+        asked: Timestamp::MAX,
         name: name.into(),
         answer: answer.clone(),
     };
@@ -644,6 +646,7 @@ fn what_is_asked_anew_is_forgotten_and_nothing_else() {
     assert_eq!(fault(&evidence), (Truth::Unknown, None));
     evidence.fold(
         Input::Rule {
+            asked: Timestamp::MAX,
             name: "R".into(),
             answer: Answer::Failed("503".into()),
         },
@@ -859,6 +862,7 @@ fn one_word_after_a_gap_is_not_enough_for_a_fault() {
     slow.faults[0].for_ = Span::minutes(10);
     let mut evidence = with_nodes("True");
     let failed = || Input::Rule {
+        asked: Timestamp::MAX,
         name: "R".into(),
         answer: Answer::Failed("503".into()),
     };
@@ -963,6 +967,7 @@ fn after_a_gap_a_slow_rule_must_be_evaluated_twice_too() {
     policy.faults[0].for_ = Span::minutes(10);
     let mut evidence = with_nodes("True");
     let failed = Input::Rule {
+        asked: Timestamp::MAX,
         name: "R".into(),
         answer: Answer::Failed("503".into()),
     };
@@ -1014,6 +1019,7 @@ fn beside(alert: StoredAlert, polled: Input, evidence: &mut Evidence, now: i64) 
 #[test]
 fn h19_an_alert_that_ends_while_prometheus_is_dark_is_no_recovery() {
     let failed = || Input::Rule {
+        asked: Timestamp::MAX,
         name: "R".into(),
         answer: Answer::Failed("refused".into()),
     };
@@ -1044,6 +1050,52 @@ fn h19_an_alert_that_ends_while_prometheus_is_dark_is_no_recovery() {
     let mut look = |alert, polled, now| beside(alert, polled, &mut evidence, now);
     assert_eq!(look(fires(0), sees(), 0), SignalState::Firing);
     assert_eq!(look(ended(60), sees(), 60), SignalState::Clear);
+}
+
+#[test]
+fn an_answer_is_as_old_as_its_question() {
+    let mut evidence = with_nodes("True");
+    let Input::Rule { name, answer, .. } = answer(&["a"], Some(&["a", "b"])) else {
+        panic!("a rule's");
+    };
+    let asked = at(0);
+    evidence.fold(
+        Input::Rule {
+            name,
+            asked,
+            answer,
+        },
+        at(100),
+    );
+    let node = evidence.node("a").cloned().unwrap();
+    let rules = Rules::from_iter([rule(0)]);
+    let state = |now| evidence.signal(&node, "R", &rules, at(now)).state;
+    assert_eq!(state(120), SignalState::Firing);
+    assert_eq!(state(121), SignalState::Unknown);
+}
+
+#[test]
+fn times_of_receipt_from_the_future_are_taken_for_a_moment_ago() {
+    let ahead = 365 * 24 * 3600;
+    let group = |alert| AlertGroupSpec {
+        alerts: BTreeMap::from([("f".to_owned(), alert)]),
+        ..AlertGroupSpec::default()
+    };
+    let mut stored = group(alert(0, Some(ahead), Some(ahead)));
+    stored.truncated_at = Some(at(ahead));
+    assert!(correct(&mut stored, at(100)));
+    let mut expect = group(alert(0, Some(99), Some(99)));
+    expect.truncated_at = Some(at(99));
+    assert_eq!(stored, expect);
+    assert!(!correct(&mut stored, at(100)), "nothing is left to correct");
+    // The next word counts again.
+    assert!(merge(&mut stored, &group(alert(0, Some(500), None))));
+    assert_eq!(last_word(&stored.alerts["f"]), SignalState::Firing);
+    let near = group(alert(0, Some(105), None));
+    assert!(
+        !correct(&mut near.clone(), at(100)),
+        "replicas differ a little"
+    );
 }
 
 #[test]

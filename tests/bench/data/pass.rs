@@ -110,6 +110,7 @@ pub fn answer(rule: &Rule, nodes: &[NodeView]) -> Input {
     let firing = nodes.iter().step_by(SICK).map(fired).collect();
     let present = Some(nodes.iter().map(present).collect());
     Input::Rule {
+        asked: Timestamp::MAX,
         name: rule.name.clone(),
         answer: Answer::Series { firing, present },
     }

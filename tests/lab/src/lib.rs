@@ -25,6 +25,8 @@ mod watchdog;
 mod workloads;
 mod yaml;
 
+use std::path::{Path, PathBuf};
+
 pub use audit::AuditEvent;
 pub use cloud::{Call, Cloud, CloudOptions, Fate, Fault, Instance, Joining, Moto, Planned};
 pub use control_plane::{ControlPlane, Pace, client_of};
@@ -46,4 +48,14 @@ pub use workloads::Workload;
 /// Chooses the one TLS provider; a second call changes nothing.
 pub fn crypto() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+/// The checkout whose tests run. Cargo says so at run time: the one that this was built from
+/// may be another, where two share what is built.
+pub fn checkout() -> PathBuf {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let mut folders = package.iter().flat_map(|package| package.ancestors());
+    let found = folders.find(|folder| folder.join("tests/lab/build").exists());
+    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    found.map_or_else(built, Path::to_owned)
 }

@@ -36,7 +36,12 @@ fn silence(id: &str, matchers: &str) -> Silence {
     }
 }
 
-fn asked(now: i64, alerts: Vec<AskedAlert>, silences: Vec<Silence>) -> Input {
+/// What Alertmanager says while Prometheus lives.
+fn asked(now: i64, mut alerts: Vec<AskedAlert>, silences: Vec<Silence>) -> Input {
+    alerts.push(AskedAlert {
+        fingerprint: "w".into(),
+        ..listed(&[("alertname", WATCHDOG)], now)
+    });
     Input::Asked(Asked {
         at: at(now),
         running_since: at(-10_000),
@@ -571,13 +576,11 @@ fn silences_are_kept_until_every_member_that_is_long_there_says_otherwise() {
 #[test]
 fn a_member_that_does_not_answer_proves_no_absence_and_is_told() {
     let with = |missing: Option<&str>| {
-        Input::Asked(Asked {
-            at: at(0),
-            running_since: at(-10_000),
-            missing: missing.map(str::to_owned),
-            alerts: vec![],
-            silences: vec![],
-        })
+        let Input::Asked(asked) = asked(0, vec![], vec![]) else {
+            panic!("it is asked");
+        };
+        let missing = missing.map(str::to_owned);
+        Input::Asked(Asked { missing, ..asked })
     };
     check_state(vec![with(None)], 0, SignalState::Clear);
     check_state(vec![with(Some("m2: refused"))], 0, SignalState::Unknown);
@@ -641,7 +644,17 @@ fn a_silence_of_a_node_by_name_holds_rules_whose_series_say_it_otherwise() {
     };
     let name = "R".to_owned();
     let told = asked(0, vec![], vec![silence("s", "alertname=R node=a")]);
-    let evidence = evidence(vec![Input::Rule { name, answer }, told], 0);
+    let evidence = evidence(
+        vec![
+            Input::Rule {
+                name,
+                asked: Timestamp::MAX,
+                answer,
+            },
+            told,
+        ],
+        0,
+    );
     let node = evidence.node("a").expect("folded");
     let found = evidence.silences(node, &policy(), "f", &Rules::from_iter([rule(0)]), at(0));
     assert_eq!(found.len(), 1);
@@ -666,4 +679,32 @@ fn a_resolve_that_came_late_ends_nothing_that_was_told_after_it() {
 fn a_silence_of_what_lacks_a_label_does_not_mean_nodes() {
     check_rule("severity!=critical", false);
     check_rule("severity!=warning", true);
+}
+
+/// What a delivered alert says after its end, where no rule with a presence is polled; the
+/// alert that always fires was told at `watchdog`.
+#[track_caller]
+fn check_end(watchdog: Option<i64>, expect: SignalState) {
+    let told = |told| AskedAlert {
+        fingerprint: "w".into(),
+        ..listed(&[("alertname", WATCHDOG)], told)
+    };
+    let asked = Input::Asked(Asked {
+        at: at(300),
+        running_since: at(-10_000),
+        missing: None,
+        alerts: watchdog.map(told).into_iter().collect(),
+        silences: vec![],
+    });
+    let ended = delivered(Some(0), Some(270), Some(270));
+    check_state(vec![ended, asked], 300, expect);
+}
+
+#[test]
+fn h19_where_nothing_is_polled_the_watchdog_says_that_an_end_is_an_end() {
+    check_end(Some(300), SignalState::Clear);
+    check_end(Some(180), SignalState::Clear);
+    // It is still listed, as all that Prometheus sent lately is.
+    check_end(Some(179), SignalState::Unknown);
+    check_end(None, SignalState::Unknown);
 }

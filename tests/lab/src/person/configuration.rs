@@ -37,18 +37,13 @@ pub struct Written {
     pub metrics: String,
 }
 
-/// The checkout that this program was built from.
-pub fn checkout() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
 /// Writes what does not depend on the lab's ports.
 pub fn write(home: &Path) -> Result<Written> {
     let (webhook, metrics) = (free_port()?, free_port()?);
     fs::create_dir_all(home.join("rules")).context("creating the rules' directory")?;
     fs::create_dir_all(home.join("policies")).context("creating the policies' directory")?;
     fs::write(home.join("policies/lab.yaml"), POLICY).context("writing the policy")?;
-    copy_rules(&checkout().join("rules"), &home.join("rules"))?;
+    copy_rules(&nodemend_lab::checkout().join("rules"), &home.join("rules"))?;
     let token = home.join("token");
     fs::write(&token, "lab-webhook-token\n").context("writing the token")?;
     let url = format!("http://127.0.0.1:{webhook}/webhook/alertmanager");

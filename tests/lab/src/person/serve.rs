@@ -62,7 +62,7 @@ async fn start() -> Result<Lab> {
     };
     lab.add_workload(&web).await?;
     for manifest in ["namespace", "crds", "rbac", "admission"] {
-        let path = configuration::checkout().join(format!("deploy/{manifest}.yaml"));
+        let path = nodemend_lab::checkout().join(format!("deploy/{manifest}.yaml"));
         lab.apply_path(&path).await?;
     }
     let account = lab
