@@ -314,8 +314,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
 
     fn judge(&self, known: &Known<'_>, now: Timestamp) -> (Vec<Verdict>, Scopes) {
         let world = self.world(known);
-        let nodes = self.evidence.nodes();
-        let verdicts: Vec<Verdict> = nodes.map(|node| decide::judge(node, &world, now)).collect();
+        let verdicts = decide::judge_all(&world, now);
         let scopes = decide::survey(&verdicts, &world, now);
         (verdicts, scopes)
     }

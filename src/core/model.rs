@@ -464,9 +464,8 @@ impl NodeView {
     }
     /// Whether the node runs the control plane.
     pub fn control_plane(&self) -> bool {
-        CONTROL_PLANE_LABELS
-            .iter()
-            .any(|label| self.labels.contains_key(*label))
+        let mut labels = self.labels.keys();
+        labels.any(|label| CONTROL_PLANE_LABELS.contains(&label.as_str()))
     }
     /// The instance id at the end of an AWS providerID.
     pub fn instance_id(&self) -> Option<&str> {

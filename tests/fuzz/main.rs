@@ -4,7 +4,6 @@
 
 mod targets;
 
-
 fn check(name: &str) {
     let root = nodemend_lab::checkout();
     let corpus = root.join("tests/fuzz/corpus").join(name);

@@ -116,16 +116,15 @@ fn name_of(repair: &NodeRepair) -> String {
 
 /// The policies of the highest priority that select the node: one, unless they conflict.
 fn policies_for<'a>(world: &World<'a>, node: &NodeView) -> Vec<&'a Policy> {
-    let matching = || {
-        world
-            .policies
-            .iter()
-            .filter(|policy| policy.selector.matches(&node.labels))
-    };
-    let highest = matching().map(|policy| policy.priority).max();
-    matching()
-        .filter(|policy| Some(policy.priority) == highest)
-        .collect()
+    let policies = world.policies.iter();
+    highest(policies.filter(|policy| policy.selector.matches(&node.labels)))
+}
+
+fn highest<'a>(policies: impl Iterator<Item = &'a Policy>) -> Vec<&'a Policy> {
+    let mut policies: Vec<&Policy> = policies.collect();
+    let highest = policies.iter().map(|policy| policy.priority).max();
+    policies.retain(|policy| Some(policy.priority) == highest);
+    policies
 }
 
 /// What a fault comes to now.
@@ -134,6 +133,34 @@ struct Told<'a> {
     fault: &'a Fault,
     truth: Truth,
     since: Option<Timestamp>,
+}
+
+/// The verdict on every node, before the guards that count over scopes. Of nodes that
+/// `Evidence::settle` found plainly well by the same rules and policies no fault is asked.
+pub fn judge_all(world: &World<'_>, now: Timestamp) -> Vec<Verdict> {
+    let open: BTreeSet<&str> = world
+        .repairs
+        .iter()
+        .filter(|repair| repair.open())
+        .map(|repair| repair.spec.node_uid.as_str())
+        .collect();
+    let groups = world.evidence.plain_groups().iter();
+    let groups: Vec<Vec<&Policy>> = groups
+        .map(|group| highest(group.iter().filter_map(|index| world.policies.get(*index))))
+        .collect();
+    let nodes = world.evidence.nodes_by_group();
+    let verdicts = nodes.map(|(node, group)| match group {
+        Some(group) if !open.contains(node.uid.as_str()) => {
+            let policies = &groups[group];
+            let mut verdict = unjudged(node, policies, world, now);
+            if !left_alone(&mut verdict, policies) {
+                verdict.kind = VerdictKind::Healthy;
+            }
+            verdict
+        }
+        _ => judge(node, world, now),
+    });
+    verdicts.collect()
 }
 
 /// The verdict on one node, before the guards that count over scopes.
@@ -154,37 +181,12 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
             }
         })
         .collect();
-    let limits = world.limits;
-    let starting = world.evidence.is_starting(node, limits.startup_grace, now);
-    let counts = !(node.deleting || node.taken_by_other() || (starting && !node.ready()));
-    let mut verdict = Verdict {
-        node: node.name.clone(),
-        uid: node.uid.clone(),
-        kind: VerdictKind::Ignored,
-        reasons: Vec::new(),
-        scopes: Vec::new(),
-        place: Place::of(node, limits),
-        counts,
-        available: node.ready() && !node.unschedulable && !node.deleting,
-        sick_since: sick_since(node, &told, world, now).filter(|_| counts),
-        policy: String::new(),
-        fault: String::new(),
-        severity: Severity::Warning,
-        since: None,
-        signals: Vec::new(),
-        silences: Vec::new(),
-    };
-    let Some(policy) = policies.first() else {
-        return verdict;
-    };
-    if node.control_plane() && !policy.control_plane {
+    let mut verdict = unjudged(node, &policies, world, now);
+    verdict.sick_since = sick_since(node, &told, world, now).filter(|_| verdict.counts);
+    if left_alone(&mut verdict, &policies) {
         return verdict;
     }
-    verdict.policy.clone_from(&policy.name);
-    if policies.iter().any(|policy| !policy.accepted) {
-        verdict.reasons = vec![Reason::PolicyRefused];
-        return verdict;
-    }
+    let policy = policies[0];
     let told = || told.iter().filter(|told| told.policy.name == policy.name);
     decide(&mut verdict, node, &policies, told(), world, now);
     // Most nodes are plainly healthy, and nobody asks what their signals say.
@@ -192,6 +194,44 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
         verdict.signals = world.evidence.signals(node, policy, world.rules, now);
     }
     verdict
+}
+
+/// What is known of a node before its faults are; the verdict is none yet.
+fn unjudged(node: &NodeView, policies: &[&Policy], world: &World<'_>, now: Timestamp) -> Verdict {
+    let limits = world.limits;
+    let ready = node.ready();
+    let starting = || world.evidence.is_starting(node, limits.startup_grace, now);
+    let policy = policies.first();
+    let policy = policy.filter(|policy| policy.control_plane || !node.control_plane());
+    Verdict {
+        node: node.name.clone(),
+        uid: node.uid.clone(),
+        kind: VerdictKind::Ignored,
+        reasons: Vec::new(),
+        scopes: Vec::new(),
+        place: Place::of(node, limits),
+        counts: !(node.deleting || node.taken_by_other() || (!ready && starting())),
+        available: ready && !node.unschedulable && !node.deleting,
+        sick_since: None,
+        policy: policy.map_or_else(String::new, |policy| policy.name.clone()),
+        fault: String::new(),
+        severity: Severity::Warning,
+        since: None,
+        signals: Vec::new(),
+        silences: Vec::new(),
+    }
+}
+
+/// Whether no policy may speak for the node, whatever its faults are.
+fn left_alone(verdict: &mut Verdict, policies: &[&Policy]) -> bool {
+    let refused = policies.iter().any(|policy| !policy.accepted);
+    if verdict.policy.is_empty() {
+        return true;
+    }
+    if refused {
+        verdict.reasons = vec![Reason::PolicyRefused];
+    }
+    refused
 }
 
 /// Suspended rules make nobody sick.

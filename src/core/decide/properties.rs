@@ -338,8 +338,11 @@ impl Fleet {
 
     fn judged(&self) -> Vec<Verdict> {
         let world = self.world();
+        let verdicts = judge_all(&world, at(NOW));
         let nodes = self.evidence.nodes();
-        nodes.map(|node| judge(node, &world, at(NOW))).collect()
+        let each: Vec<Verdict> = nodes.map(|node| judge(node, &world, at(NOW))).collect();
+        assert_eq!(verdicts, each, "also of those that were not asked");
+        verdicts
     }
 
     fn decide(&self) -> (Vec<Verdict>, Scopes, Admission) {

@@ -45,7 +45,7 @@ impl fmt::Display for Scope {
 }
 
 /// Where a node is; empty where its labels do not say.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// The zone.
     pub zone: String,
@@ -56,11 +56,19 @@ pub struct Place {
 impl Place {
     /// What a node's labels say.
     pub fn of(node: &NodeView, limits: &Limits) -> Self {
-        let label = |name: &str| node.labels.get(name).cloned();
-        let mut pools = limits.pool_labels.iter().filter_map(|name| label(name));
+        // One walk: for as few labels as a node has, faster than looking for each name.
+        let (mut zone, mut pool) = ("", (usize::MAX, ""));
+        for (name, value) in &node.labels {
+            if name == ZONE_LABEL {
+                zone = value;
+            }
+            if let Some(rank) = limits.pool_labels.iter().position(|known| known == name) {
+                pool = pool.min((rank, value));
+            }
+        }
         Self {
-            zone: label(ZONE_LABEL).unwrap_or_default(),
-            pool: pools.next().unwrap_or_default(),
+            zone: zone.to_owned(),
+            pool: pool.1.to_owned(),
         }
     }
 
@@ -228,25 +236,16 @@ impl Ward {
 pub fn survey(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Scopes {
     let breaker = &world.limits.breaker;
     let horizon = breaker.cooldown.before(now);
-    let mut wards: BTreeMap<Scope, Ward> = BTreeMap::new();
-    wards.entry(Scope::Cluster).or_default();
-    let counted = verdicts.iter().filter(|verdict| verdict.counts);
-    let all = counted.clone().count();
-    for verdict in counted {
-        for scope in verdict.place.scopes() {
-            let ward = wards.entry(scope).or_default();
-            ward.nodes += 1;
-            if let Some(since) = verdict.sick_since {
-                ward.sick += 1;
-                ward.recent.extend(Some(since).filter(|at| *at >= horizon));
-            }
-        }
-    }
+    let mut wards = by_scope(verdicts, horizon);
+    let all = wards[&Scope::Cluster].nodes;
+    let fallen: BTreeSet<&str> = world.fallen.iter().map(|one| one.uid.as_str()).collect();
+    let asked = |verdict: &&Verdict| !fallen.is_empty() && fallen.contains(verdict.uid.as_str());
     let present: BTreeMap<&str, &Verdict> = verdicts
         .iter()
+        .filter(asked)
         .map(|verdict| (verdict.uid.as_str(), verdict))
         .collect();
-    let is_gone = |uid: &str| !present.contains_key(uid);
+    let is_gone = |uid: &str| !world.evidence.has(uid);
     // Who fell sick and is well again fell sick all the same: recovery may be ragged.
     let recovered = world.fallen.iter().filter(|fallen| {
         let verdict = present.get(fallen.uid.as_str());
@@ -302,6 +301,30 @@ pub fn survey(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Scopes
     }
 }
 
+/// What the nodes that are there come to. Places repeat, so each is counted by itself first.
+fn by_scope(verdicts: &[Verdict], horizon: Timestamp) -> BTreeMap<Scope, Ward> {
+    let mut places: BTreeMap<&Place, Ward> = BTreeMap::new();
+    for verdict in verdicts.iter().filter(|verdict| verdict.counts) {
+        let ward = places.entry(&verdict.place).or_default();
+        ward.nodes += 1;
+        if let Some(since) = verdict.sick_since {
+            ward.sick += 1;
+            ward.recent.extend(Some(since).filter(|at| *at >= horizon));
+        }
+    }
+    let mut wards: BTreeMap<Scope, Ward> = BTreeMap::new();
+    wards.entry(Scope::Cluster).or_default();
+    for (place, found) in places {
+        for scope in place.scopes() {
+            let ward = wards.entry(scope).or_default();
+            ward.nodes += found.nodes;
+            ward.sick += found.sick;
+            ward.recent.extend(&found.recent);
+        }
+    }
+    wards
+}
+
 /// By name, whatever the order of the list.
 fn in_order<'a>(world: &World<'a>) -> Vec<&'a NodeRepair> {
     let mut repairs: Vec<&NodeRepair> = world.repairs.iter().collect();
@@ -329,11 +352,22 @@ fn tallies(
 ) -> BTreeMap<BudgetKey, Tally> {
     let mut tallies: BTreeMap<BudgetKey, Tally> = BTreeMap::new();
     let with_budgets = world.policies.iter();
+    let repaired = repairs.iter().map(|repair| repair.spec.node_uid.as_str());
+    let deleted_starts = deleted(world).map(|start| start.node_uid.as_str());
+    let started: BTreeSet<&str> = repaired.chain(deleted_starts).collect();
     for policy in with_budgets.filter(|policy| !policy.budgets.is_empty()) {
-        let spoken = verdicts.iter().filter(|one| one.policy == policy.name);
-        let members: BTreeMap<&str, &Verdict> = spoken
+        let spoken = || verdicts.iter().filter(|one| one.policy == policy.name);
+        // Those of them that anything is asked of by UID.
+        let members: BTreeMap<&str, &Verdict> = spoken()
+            .filter(|one| started.contains(one.uid.as_str()))
             .map(|verdict| (verdict.uid.as_str(), verdict))
             .collect();
+        let mut places: BTreeMap<&Place, (usize, usize)> = BTreeMap::new();
+        for verdict in spoken().filter(|verdict| verdict.counts) {
+            let (nodes, unavailable) = places.entry(&verdict.place).or_default();
+            *nodes += 1;
+            *unavailable += usize::from(!verdict.available);
+        }
         let mut ours = repairs.to_vec();
         ours.retain(|repair| {
             let member = members.contains_key(repair.spec.node_uid.as_str());
@@ -344,10 +378,10 @@ fn tallies(
                 let scope = place.counted(budget.per);
                 (policy.name.clone(), budget.name.clone(), scope)
             };
-            for verdict in members.values().filter(|verdict| verdict.counts) {
-                let tally = tallies.entry(key(&verdict.place)).or_default();
-                tally.nodes += 1;
-                tally.unavailable += usize::from(!verdict.available);
+            for (place, (nodes, unavailable)) in &places {
+                let tally = tallies.entry(key(place)).or_default();
+                tally.nodes += nodes;
+                tally.unavailable += unavailable;
             }
             let mut gone = BTreeSet::new();
             for repair in &ours {

@@ -117,9 +117,10 @@ impl Fleet {
     fn decide(&self, second: i64) -> (Vec<Verdict>, Vec<String>, Scopes) {
         let rules = Rules::default();
         let world = self.world(&rules);
+        let mut verdicts = judge_all(&world, at(second));
         let nodes = self.evidence.nodes();
-        let mut verdicts: Vec<Verdict> =
-            nodes.map(|node| judge(node, &world, at(second))).collect();
+        let each: Vec<Verdict> = nodes.map(|node| judge(node, &world, at(second))).collect();
+        assert_eq!(verdicts, each, "also of those that were not asked");
         let scopes = survey(&verdicts, &world, at(second));
         let admission = admit(&mut verdicts, &scopes, &world, at(second));
         (verdicts, admission.admitted, scopes)

@@ -6,6 +6,7 @@ mod alerts;
 mod clock;
 pub mod identity;
 pub mod lease;
+mod plain;
 pub mod probe;
 mod reload;
 mod rules;
@@ -141,6 +142,10 @@ pub struct Evidence {
     suspended: suspend::Suspended,
     /// By slot, whether the node was ever seen Ready.
     was_ready: Vec<bool>,
+    /// What `settle` found of most nodes; nothing after anything else was heard.
+    plain: plain::Plain,
+    /// By slot, which of the few sets of conditions a node has, if it is one of them.
+    kinds: Vec<Option<u8>>,
     /// When Prometheus, as far as it is polled, had nothing to say last.
     dark: Option<Timestamp>,
     leases: BTreeMap<String, lease::Seen>,
@@ -196,6 +201,7 @@ impl Evidence {
 
     /// Takes in what one source says.
     pub fn fold(&mut self, input: Input, now: Timestamp) {
+        self.forget_plain(&input);
         match input {
             Input::Nodes(nodes) => self.fold_nodes(nodes, now),
             Input::Rule {
@@ -285,10 +291,24 @@ impl Evidence {
         for (slot, node) in self.nodes.values().enumerate() {
             self.was_ready[slot] |= node.ready();
         }
+        self.kinds = plain::kinds(self.nodes.values());
         if index != self.index {
             self.index = index;
             self.alerts.join(&self.index);
             self.alertmanager.join(&self.index);
+        }
+    }
+
+    /// What was heard of one node says nothing of the others.
+    fn forget_plain(&mut self, input: &Input) {
+        match input {
+            Input::Lease { uid, .. } | Input::Probe { uid, .. } => {
+                let slot = self.slots.get(uid).copied();
+                if let Some(slot) = slot {
+                    self.plain.forget(slot);
+                }
+            }
+            _ => self.plain.clear(),
         }
     }
 
@@ -310,8 +330,9 @@ impl Evidence {
         if asked && !self.prometheus_sees(rules, now) {
             self.dark = Some(now);
         }
-        self.settle_signals(rules, policies, now);
-        self.settle_readiness(now);
+        let mut touched = self.settle_signals(rules, policies, now);
+        self.settle_readiness(now, &mut touched);
+        self.plain = self.plain(&touched, rules, policies, now);
         self.settle_faults(rules, policies, now);
         if self.nodes_fresh(now) {
             // Else who is gone is not known; clocks that an earlier leader kept wait for the
@@ -326,10 +347,11 @@ impl Evidence {
 
     /// Forgets the clocks of which no policy of their node asks any more: nobody ticks them.
     fn forget_unasked(&mut self, policies: &[Policy]) {
-        for node in self.nodes.values() {
-            let Some(clocks) = self.clocks.get_mut(&node.uid) else {
+        for (uid, clocks) in &mut self.clocks {
+            let Some(slot) = self.slots.get(uid) else {
                 continue;
             };
+            let node = &self.nodes[&self.names[*slot]];
             let policies = policies.iter();
             let asking: Vec<&Policy> = policies
                 .filter(|policy| policy.selector.matches(&node.labels))
@@ -348,8 +370,9 @@ impl Evidence {
         }
     }
 
-    /// Only where something fires or did: elsewhere no clock runs.
-    fn settle_signals(&mut self, rules: &Rules, policies: &[Policy], now: Timestamp) {
+    /// Only where something fires or did: elsewhere no clock runs. Gives back which nodes,
+    /// by slot, something is heard of or a clock runs for.
+    fn settle_signals(&mut self, rules: &Rules, policies: &[Policy], now: Timestamp) -> Vec<bool> {
         let names: BTreeSet<String> = policies.iter().flat_map(signal_names).collect();
         let mut touched: BTreeSet<(&str, &str)> = BTreeSet::new();
         for name in &names {
@@ -368,12 +391,16 @@ impl Evidence {
             let wanted = running.filter(|name| names.contains(*name));
             touched.extend(wanted.map(|name| (self.names[*slot].as_str(), name.as_str())));
         }
+        let mut heard = vec![false; self.names.len()];
         let (mut found, mut firing) = (Vec::new(), BTreeMap::<String, (usize, usize)>::new());
         for (node, name) in touched {
             let Some(node) = self.nodes.get(node) else {
                 continue;
             };
             let look = self.look(node, rules, now);
+            if let Some(slot) = look.slot {
+                heard[slot] = true;
+            }
             let truth = Truth::from(self.raw(&look, name));
             let disputed = rules.get(name).map(|rule| self.disagree(&look, rule));
             if truth == Truth::True {
@@ -402,14 +429,19 @@ impl Evidence {
             clock::tick(&mut clock, truth, pace, now);
             clocks.signals.extend(clock.map(|clock| (name, clock)));
         }
+        for slot in self.clocks.keys().filter_map(|uid| self.slots.get(uid)) {
+            heard[*slot] = true;
+        }
+        heard
     }
 
-    fn settle_readiness(&mut self, now: Timestamp) {
+    fn settle_readiness(&mut self, now: Timestamp, heard: &mut [bool]) {
         let fresh = self.nodes_fresh(now);
-        for node in self.nodes.values() {
-            if node.ready() && !self.clocks.contains_key(&node.uid) {
+        for (slot, node) in self.nodes.values().enumerate() {
+            if node.ready() && !heard[slot] {
                 continue;
             }
+            heard[slot] = true;
             let truth = match (fresh, node.ready()) {
                 (false, _) => Truth::Unknown,
                 (true, ready) => !Truth::from(ready),
@@ -421,8 +453,11 @@ impl Evidence {
 
     fn settle_faults(&mut self, rules: &Rules, policies: &[Policy], now: Timestamp) {
         let mut found = Vec::new();
-        for node in self.nodes.values() {
-            let look = self.look(node, rules, now);
+        for (slot, node) in self.nodes.values().enumerate() {
+            if self.plain.group(slot).is_some() {
+                continue;
+            }
+            let look = self.look_at(slot, node, rules, now);
             for policy in policies {
                 if !policy.selector.matches(&node.labels) {
                     continue;
@@ -479,9 +514,11 @@ impl Evidence {
 
     /// Whether a node may still be starting: it never was Ready, and is younger than `grace`.
     pub fn is_starting(&self, node: &NodeView, grace: Span, now: Timestamp) -> bool {
-        let slot = self.slots.get(&node.uid).copied();
-        let was_ready = slot.and_then(|slot| self.was_ready.get(slot)) == Some(&true);
-        !was_ready && grace.after(node.created) > now
+        let was_ready = || {
+            let slot = self.slots.get(&node.uid).copied();
+            slot.and_then(|slot| self.was_ready.get(slot)) == Some(&true)
+        };
+        grace.after(node.created) > now && !was_ready()
     }
 
     /// Whether a clock runs for a signal or a fault of this node: it is not plainly healthy.
@@ -564,6 +601,22 @@ impl Evidence {
         Look {
             node,
             slot: self.slots.get(&node.uid).copied(),
+            clocks: self.clocks.get(&node.uid),
+            rules,
+            now,
+        }
+    }
+
+    fn look_at<'a>(
+        &'a self,
+        slot: usize,
+        node: &'a NodeView,
+        rules: &'a Rules,
+        now: Timestamp,
+    ) -> Look<'a> {
+        Look {
+            node,
+            slot: Some(slot),
             clocks: self.clocks.get(&node.uid),
             rules,
             now,

@@ -6,6 +6,7 @@ use super::Evidence;
 impl Evidence {
     /// The rule of this name asks for something else now, or is gone.
     pub fn forget_rule(&mut self, name: &str) {
+        self.plain.clear();
         self.rules.remove(name);
         for clocks in self.clocks.values_mut() {
             clocks.signals.remove(name);
@@ -15,6 +16,7 @@ impl Evidence {
 
     /// The fault of this name means something else now, or is gone.
     pub fn forget_fault(&mut self, policy: &str, fault: &str) {
+        self.plain.clear();
         for clocks in self.clocks.values_mut() {
             if let Some(faults) = clocks.faults.get_mut(policy) {
                 faults.remove(fault);

@@ -102,6 +102,12 @@ impl RuleEvidence {
             .is_some_and(|present| present.count > 0)
     }
 
+    /// Whether it has fresh data of the node of this slot.
+    pub fn sees_at(&self, slot: usize) -> bool {
+        let present = self.present.as_ref();
+        present.is_some_and(|present| present.contains(Some(slot)))
+    }
+
     /// How many nodes it can speak of, if presence says so.
     pub fn covered(&self) -> Option<usize> {
         let present = self.present.as_ref()?;
@@ -119,7 +125,7 @@ impl RuleEvidence {
     }
 
     /// Whether the last answer was one, and is not too old.
-    fn usable(&self, now: Timestamp) -> bool {
+    pub fn usable(&self, now: Timestamp) -> bool {
         let young = |at| MAX_STALENESS.after(at) >= now && at <= CLOCK_SKEW.after(now);
         self.failed.is_none() && self.at.is_some_and(young)
     }

@@ -627,12 +627,55 @@ fn a_rule_that_breaks_is_named_alone_until_it_is_mended() {
     }
 }
 
+/// The nodes that need not be asked for their faults.
+fn plain(evidence: &Evidence) -> Vec<&str> {
+    let nodes = evidence.nodes_by_group();
+    let plain = nodes.filter(|(_, group)| group.is_some());
+    plain.map(|(node, _)| node.name.as_str()).collect()
+}
+
+#[test]
+fn nodes_of_which_nothing_is_heard_need_not_be_asked() {
+    let (rules, policies) = (Rules::from_iter([rule(60)]), [policy()]);
+    let settled = |inputs: Vec<Input>| {
+        let mut evidence = with_nodes("True");
+        for input in inputs {
+            evidence.fold(input, at(0));
+        }
+        evidence.settle(&rules, &policies, at(0));
+        evidence
+    };
+    let both = Some(&["a", "b"][..]);
+    let fires = settled(vec![answer(&["a"], both)]);
+    assert_eq!(
+        plain(&fires),
+        ["b"],
+        "also while a rule's `for` is not over"
+    );
+    assert_eq!(fires.plain_groups(), [[0]]);
+    assert_eq!(plain(&settled(vec![answer(&[], both)])), ["a", "b"]);
+    assert_eq!(plain(&settled(vec![answer(&[], Some(&["b"]))])), ["b"]);
+    assert!(plain(&settled(vec![answer(&[], None)])).is_empty());
+    assert!(plain(&settled(vec![])).is_empty(), "no answer");
+    let mut evidence = settled(vec![answer(&[], both)]);
+    let (uid, renewed) = ("uid-b".to_owned(), Ok(None));
+    evidence.fold(Input::Lease { uid, renewed }, at(0));
+    assert_eq!(plain(&evidence), ["a"]);
+    evidence.fold(answer(&[], both), at(1));
+    assert!(plain(&evidence).is_empty(), "not settled since");
+    let sick = vec![node("a", "False"), node("b", "True")];
+    evidence.fold(Input::Nodes(sick), at(1));
+    evidence.settle(&rules, &policies, at(1));
+    assert_eq!(plain(&evidence), ["b"]);
+}
+
 #[test]
 fn what_is_asked_anew_is_forgotten_and_nothing_else() {
     let mut evidence = with_nodes("True");
     let (rules, policies) = (Rules::from_iter([rule(0)]), [policy()]);
     evidence.fold(answer(&["a"], Some(&["a", "b"])), at(0));
     evidence.settle(&rules, &policies, at(0));
+    evidence.forget_fault("r", "f");
     let before = evidence.clone();
     evidence.forget_rule("S");
     evidence.forget_fault("p", "g");

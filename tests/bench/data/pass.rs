@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use nodemend_core::api::Mode;
 use nodemend_core::config::{self, Document, Limits, Policy, Rule, Rules};
-use nodemend_core::decide::{self, Verdict, World};
+use nodemend_core::decide::{self, World};
 use nodemend_core::evidence::identity::Labels;
 use nodemend_core::evidence::{Answer, Evidence, Input};
 use nodemend_core::model::{NodeView, Span, VerdictKind};
@@ -61,10 +61,7 @@ impl Setup {
             starts: &[],
             pauses: &[],
         };
-        let mut verdicts: Vec<Verdict> = evidence
-            .nodes()
-            .map(|node| decide::judge(node, &world, now))
-            .collect();
+        let mut verdicts = decide::judge_all(&world, now);
         let scopes = decide::survey(&verdicts, &world, now);
         let admitted = decide::admit(&mut verdicts, &scopes, &world, now).admitted;
         let count = |kind| {
