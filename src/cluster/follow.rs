@@ -382,6 +382,41 @@ mod tests {
         assert!(asked[2].ends_with("resourceVersion=90"), "{}", asked[2]);
     }
 
+    #[tokio::test]
+    async fn h88_an_object_that_cannot_be_read_spoils_no_list() {
+        use crate::cluster::StoredPolicy;
+        let policy = |name: &str, spec: Value| {
+            json!({"apiVersion": "nodemend.dev/v1alpha1", "kind": "RepairPolicy",
+                "metadata": {"name": name, "resourceVersion": "3"}, "spec": spec})
+        };
+        let page = json!({"apiVersion": "nodemend.dev/v1alpha1", "kind": "RepairPolicyList",
+            "metadata": {"resourceVersion": "5"},
+            "items": [policy("bad", json!({"mode": "Dream"})), policy("good", json!({}))]});
+        let none = policy("none", Value::Null);
+        let changes = vec![
+            event("ADDED", &none),
+            event("MODIFIED", &policy("bad", json!(1))),
+        ];
+        let (cluster, _) = api(vec![vec![page], changes, vec![]]);
+        let (copy, wake) = (Followed::default(), Arc::new(Notify::new()));
+        let following = follow(cluster, StoredPolicy::clone, copy.clone(), wake);
+        let mut looks = tokio::time::interval(Duration::from_millis(5));
+        let arrived = async {
+            loop {
+                looks.tick().await;
+                let objects = copy.lock().objects.clone();
+                let names: Vec<&str> = objects.keys().map(String::as_str).collect();
+                if names == ["bad", "good", "none"] && objects["bad"].spec == 1 {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = following => panic!("it ended"),
+            done = tokio::time::timeout(PATIENCE, arrived) => done.expect("in time"),
+        }
+    }
+
     #[test]
     fn each_sign_of_life_is_news_and_only_a_change_is_a_change() {
         let copy = Followed::default();
