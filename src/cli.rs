@@ -7,7 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 use nodemend_core::{api, config};
 
 use crate::app::demo::{Live, Progress, Told};
@@ -111,6 +112,12 @@ enum Generate {
         #[arg(value_enum, default_value_t = Schema::Policy)]
         of: Schema,
     },
+    /// What a shell needs to complete commands, such as `source <(nodemend generate completions bash)`.
+    Completions {
+        /// Which shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -147,6 +154,7 @@ pub fn main() -> ExitCode {
         Command::Generate { what } => match what {
             Generate::Crds => generate_crds(),
             Generate::Schema { of } => generate_schema(of),
+            Generate::Completions { shell } => generate_completions(shell),
         },
     };
     outcome.unwrap_or_else(|error| {
@@ -336,5 +344,12 @@ fn generate_schema(of: Schema) -> std::io::Result<ExitCode> {
     };
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", serde_json::to_string_pretty(&schema)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn generate_completions(shell: Shell) -> std::io::Result<ExitCode> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "nodemend", &mut text);
+    std::io::stdout().lock().write_all(&text)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -155,3 +155,21 @@ fn nothing_to_check_is_no_success() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn schemas_and_completions_are_generated() -> Result<()> {
+    for (arguments, part) in [
+        (&["schema"][..], "onUnreachable"),
+        (&["schema", "settings"], "webhookAuth"),
+        (&["completions", "bash"], "complete -F _nodemend"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nodemend"));
+        let output = command.arg("generate").args(arguments).output()?;
+        let text = String::from_utf8(output.stdout)?;
+        ensure!(
+            output.status.success() && text.contains(part),
+            "{arguments:?}: {text}"
+        );
+    }
+    Ok(())
+}

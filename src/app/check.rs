@@ -47,24 +47,24 @@ pub enum Error {
 /// A nodemend.yaml and the files that it names are one set, as the service reads it; of
 /// the other files those of one folder are.
 pub fn check(paths: &[PathBuf]) -> Result<Report, Error> {
-    let mut found = Vec::new();
+    let mut files = Vec::new();
     for path in paths {
         let told = |error| Error::Path(shown(path), error);
-        let before = found.len();
+        let before = files.len();
         if fs::metadata(path).map_err(told)?.is_dir() {
-            walk(path, &mut found).map_err(told)?;
-            if found.len() == before {
+            walk(path, &mut files).map_err(told)?;
+            if files.len() == before {
                 return Err(Error::Empty(shown(path)));
             }
         } else {
-            found.push(path.clone());
+            files.push(path.clone());
         }
     }
-    let mut all = Files::default();
-    for path in &found {
-        all.read(path);
+    let mut found = Found::default();
+    for path in &files {
+        found.read(path);
     }
-    let report = all.check();
+    let report = found.check();
     if report.checked.problems.is_empty() && report.checked.counts.is_empty() {
         return Err(Error::Nothing);
     }
@@ -108,7 +108,7 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> io::Result<()> {
 
 /// Files, by the sets that they belong to.
 #[derive(Default)]
-struct Files {
+struct Found {
     /// Each nodemend.yaml with the files that it names.
     settings: Vec<load::Files>,
     /// The others by their folders.
@@ -118,7 +118,7 @@ struct Files {
     problems: Vec<Problem>,
 }
 
-impl Files {
+impl Found {
     fn read(&mut self, path: &Path) {
         if !self.seen.insert(real(path)) {
             return;

@@ -127,44 +127,34 @@ impl Files {
     /// Judges what was read.
     pub fn load(self) -> Result<Loaded, Error> {
         let mut problems = self.problems;
+        if self.config.text.is_empty() && !problems.is_empty() {
+            // It could not be read.
+            return Err(Error(problems));
+        }
         problems.extend(self.absent);
         let name = &self.config.name;
-        // A file that cannot be read has no other mistakes.
-        let settings = match config::settings(&self.config.document()) {
-            Err(found) if self.config.text.is_empty() && !problems.is_empty() => Err(found),
-            Err(found) => {
-                problems.extend(found.clone());
-                Err(found)
-            }
-            Ok(settings) => {
-                problems.extend(check_webhook(name, &settings));
-                problems.extend(without_sdk(name, "prometheus", &settings.prometheus));
-                problems.extend(without_sdk(name, "alertmanager", &settings.alertmanager));
-                Ok(settings)
-            }
-        };
-        match (
-            settings,
-            config::rules(&documents(&self.rules)),
-            config::policies(&documents(&self.policies)),
-        ) {
-            (Ok(settings), Ok(rules), Ok(policies)) => {
-                problems.extend(policies.iter().filter_map(without_cloud));
-                if problems.is_empty() {
-                    return Ok(Loaded {
-                        settings,
-                        rules,
-                        policies,
-                        digest: self.digest,
-                    });
-                }
-            }
-            (_, rules, policies) => {
-                problems.extend(rules.err().into_iter().flatten());
-                problems.extend(policies.err().into_iter().flatten());
-            }
+        let settings = config::settings(&self.config.document());
+        let settings = settings.map_err(|found| problems.extend(found)).ok();
+        if let Some(settings) = &settings {
+            problems.extend(check_webhook(name, settings));
+            let (prometheus, alertmanager) = (&settings.prometheus, &settings.alertmanager);
+            problems.extend(without_sdk(name, "prometheus", prometheus));
+            problems.extend(without_sdk(name, "alertmanager", alertmanager));
         }
-        Err(Error(problems))
+        let rules = config::rules(&documents(&self.rules));
+        let rules = rules.map_err(|found| problems.extend(found)).ok();
+        let policies = config::policies(&documents(&self.policies));
+        let policies = policies.map_err(|found| problems.extend(found)).ok();
+        problems.extend(policies.iter().flatten().filter_map(without_cloud));
+        match (settings, rules, policies) {
+            (Some(settings), Some(rules), Some(policies)) if problems.is_empty() => Ok(Loaded {
+                settings,
+                rules,
+                policies,
+                digest: self.digest,
+            }),
+            _ => Err(Error(problems)),
+        }
     }
 }
 
