@@ -487,6 +487,7 @@ pub struct BudgetSpec {
     pub max_unavailable: Option<IntOrString>,
 }
 
+/// What the API takes for an amount.
 fn amount(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "x-kubernetes-int-or-string": true,

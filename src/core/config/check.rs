@@ -440,6 +440,18 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_is_checked_like_a_policy() {
+        let pause = "apiVersion: nodemend.dev/v1alpha1\nkind: RepairPause\nmetadata: {name: Up}\n\
+            spec: {reason: r, until: tomorrow, nodeSelector: {matchExpressions: [{key: a, operator: In}]}}\n";
+        let expect = [
+            "p:3:18 `Up` is not a name",
+            "p:4:26 `tomorrow` is not a time",
+            "p:4:70 In needs values",
+        ];
+        assert_eq!(shown(&read(&[&[("p", pause, Role::Any)]]).problems), expect);
+    }
+
+    #[test]
     fn a_file_that_is_named_for_something_must_be_that() {
         let named = [
             ("a.yaml", RULES, Role::Policies),

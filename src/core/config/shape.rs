@@ -185,6 +185,10 @@ fn describe(error: &ValidationError<'_>, format: Option<&str>) -> (String, Strin
                 "write it like 90s, 10m or 1h30m".to_owned(),
             )
         }
+        ValidationErrorKind::Format { .. } => (
+            format!("{shown} is not a time"),
+            "write it like 2026-01-31T06:00:00Z".to_owned(),
+        ),
         ValidationErrorKind::Type { kind } => {
             let wanted = match kind {
                 TypeKind::Single(one) => one.to_string(),
@@ -196,7 +200,8 @@ fn describe(error: &ValidationError<'_>, format: Option<&str>) -> (String, Strin
                 "boolean" => "write true or false, without quotes".to_owned(),
                 "array" => "write a list: [a, b], or one line with `- ` for each".to_owned(),
                 "object" => "write a mapping: {field: value}, or one line for each".to_owned(),
-                other => format!("write an {other}").replace("an string", "a string"),
+                "string" => "write a text".to_owned(),
+                _ => "write a number or a text".to_owned(),
             };
             (format!("{shown} is not of type {wanted}"), hint)
         }
@@ -227,7 +232,7 @@ fn describe(error: &ValidationError<'_>, format: Option<&str>) -> (String, Strin
             format!("{shown} is not written as expected"),
             format!("must match {pattern}"),
         ),
-        _ => (error.to_string(), String::new()),
+        _ => (error.to_string(), "write it otherwise".to_owned()),
     }
 }
 
