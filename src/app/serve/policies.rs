@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use nodemend_core::api::{ConditionStatus, RepairPolicyStatus, StatusCondition};
+use nodemend_core::api::{ConditionStatus, NodeSelector, RepairPolicyStatus, StatusCondition};
 use nodemend_core::config::{self, Policy};
 use serde_json::Value;
 
@@ -88,7 +88,7 @@ fn in_place_of(name: &str, object: &StoredPolicy) -> Option<Policy> {
         given => given.as_i64()?.try_into().ok()?,
     };
     let selector = match &object.spec["nodeSelector"] {
-        Value::Null => Default::default(),
+        Value::Null => NodeSelector::default(),
         given => serde_json::from_value(given.clone()).ok()?,
     };
     Some(Policy::refused(name.to_owned(), priority, selector))
