@@ -1,12 +1,15 @@
 //! The command line.
 
+mod check;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use nodemend_core::api;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use nodemend_core::{api, config};
 
 use crate::app::demo::{Live, Progress, Told};
 use crate::{app, telemetry};
@@ -35,6 +38,17 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Log::Json)]
         log: Log,
     },
+    /// Check rules, policies and nodemend.yaml, and tell every mistake at once.
+    ///
+    /// Prometheus rule files, `RepairPolicy` and `RepairPause` documents, nodemend.yaml and
+    /// scenarios are told apart by what they say. A nodemend.yaml is checked together with
+    /// the rules and policies that it names, other files together with those of their
+    /// folder: names must be unique, policies must not tie. promtool's tests and other
+    /// objects of Kubernetes are left out; what is nothing of this is a mistake.
+    ///
+    /// Exit code: 0 fine (notes may be meant), 1 mistakes, 2 nothing to check.
+    #[command(after_help = check::EXAMPLES)]
+    Check(check::Check),
     /// Write what is derived from the types.
     Generate {
         /// What to write.
@@ -92,6 +106,26 @@ fn loopback(text: &str) -> Result<SocketAddr, String> {
 enum Generate {
     /// The custom resource definitions, one document each, for kubectl apply.
     Crds,
+    /// A JSON Schema, for editors to complete and check files while they are written.
+    Schema {
+        /// Of which files.
+        #[arg(value_enum, default_value_t = Schema::Policy)]
+        of: Schema,
+    },
+    /// What a shell needs to complete commands, such as `source <(nodemend generate completions bash)`.
+    Completions {
+        /// Which shell.
+        #[arg(value_enum)]
+        shell: Shell,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Schema {
+    /// `RepairPolicy` documents.
+    Policy,
+    /// nodemend.yaml.
+    Settings,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -116,9 +150,12 @@ pub fn main() -> ExitCode {
                 .map(|()| ExitCode::SUCCESS)
                 .map_err(std::io::Error::other)
         }
-        Command::Generate {
-            what: Generate::Crds,
-        } => generate_crds(),
+        Command::Check(options) => check::run(&options),
+        Command::Generate { what } => match what {
+            Generate::Crds => generate_crds(),
+            Generate::Schema { of } => generate_schema(of),
+            Generate::Completions { shell } => generate_completions(shell),
+        },
     };
     outcome.unwrap_or_else(|error| {
         // A reader that went away, as `head` does, is no failure worth a message.
@@ -297,5 +334,22 @@ fn generate_crds() -> std::io::Result<ExitCode> {
         // JSON is YAML; kubectl takes either, and no YAML writer is needed.
         writeln!(out, "---\n{}", serde_json::to_string_pretty(&definition)?)?;
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn generate_schema(of: Schema) -> std::io::Result<ExitCode> {
+    let schema = match of {
+        Schema::Policy => config::policy_schema(),
+        Schema::Settings => config::settings_schema(),
+    };
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", serde_json::to_string_pretty(&schema)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn generate_completions(shell: Shell) -> std::io::Result<ExitCode> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "nodemend", &mut text);
+    std::io::stdout().lock().write_all(&text)?;
     Ok(ExitCode::SUCCESS)
 }

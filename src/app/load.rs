@@ -7,7 +7,7 @@ use std::path::Path;
 
 use nodemend_core::api::Mode;
 use nodemend_core::config::{
-    self, Connection, Credentials, Document, Policy, Problem, Rules, Settings,
+    self, Connection, Credentials, Document, Pattern, Policy, Problem, Rules, Settings,
 };
 use nodemend_core::model::digest;
 
@@ -48,19 +48,29 @@ impl fmt::Display for Error {
 
 /// A file that was read.
 #[derive(Debug)]
-struct Text {
-    name: String,
-    text: String,
+pub(super) struct Text {
+    pub(super) name: String,
+    pub(super) text: String,
+}
+
+impl Text {
+    pub(super) fn document(&self) -> Document<'_> {
+        Document {
+            file: &self.name,
+            text: &self.text,
+        }
+    }
 }
 
 /// The files as they were read, judged only as far as one names the others.
 #[derive(Debug)]
 pub struct Files {
-    name: String,
-    settings: Result<Settings, Vec<Problem>>,
-    rules: Vec<Text>,
-    policies: Vec<Text>,
-    problems: Vec<Problem>,
+    pub(super) config: Text,
+    pub(super) rules: Vec<Text>,
+    pub(super) policies: Vec<Text>,
+    pub(super) problems: Vec<Problem>,
+    /// Absolute patterns that match no file here; where the service runs they may.
+    pub(super) absent: Vec<Problem>,
     digest: String,
 }
 
@@ -68,33 +78,26 @@ pub struct Files {
 /// relative to it.
 pub fn read(file: &Path) -> Files {
     let name = file.display().to_string();
-    let mut files = Files {
-        settings: Err(Vec::new()),
-        rules: Vec::new(),
-        policies: Vec::new(),
-        problems: Vec::new(),
-        digest: String::new(),
-        name,
-    };
+    let (mut problems, mut absent) = (Vec::new(), Vec::new());
     let text = fs::read_to_string(file).unwrap_or_else(|error| {
-        let message = format!("cannot be read: {error}");
-        files.problems.push(problem(&files.name, message, ""));
+        problems.push(unreadable(&name, &error));
         String::new()
     });
-    if files.problems.is_empty() {
-        files.settings = config::settings(&Document {
-            file: &files.name,
-            text: &text,
-        });
-    }
-    if let Ok(settings) = &files.settings {
-        let home = file.parent().unwrap_or(Path::new(""));
-        let mut texts =
-            |field, patterns| texts(&files.name, home, field, patterns, &mut files.problems);
-        files.rules = texts("rules", &settings.rules);
-        files.policies = texts("policies", &settings.policies);
-    }
-    files.digest = files.digest_of(&text);
+    let config = Text { name, text };
+    let named = config::named(&config.document());
+    let home = file.parent().unwrap_or(Path::new(""));
+    let mut texts =
+        |patterns: &[Pattern]| texts(&config.name, home, patterns, &mut problems, &mut absent);
+    let (rules, policies) = (texts(&named.rules), texts(&named.policies));
+    let mut files = Files {
+        config,
+        rules,
+        policies,
+        problems,
+        absent,
+        digest: String::new(),
+    };
+    files.digest = files.digest_of();
     files
 }
 
@@ -109,10 +112,11 @@ impl Files {
         &self.digest
     }
 
-    fn digest_of(&self, config: &str) -> String {
-        let problems: Vec<String> = self.problems.iter().map(ToString::to_string).collect();
+    fn digest_of(&self) -> String {
+        let problems = self.problems.iter().chain(&self.absent);
+        let problems: Vec<String> = problems.map(ToString::to_string).collect();
         let files = self.rules.iter().chain(&self.policies);
-        let parts: Vec<&str> = [config]
+        let parts: Vec<&str> = [self.config.text.as_str()]
             .into_iter()
             .chain(files.flat_map(|file| [file.name.as_str(), &file.text]))
             .chain(problems.iter().map(String::as_str))
@@ -123,42 +127,34 @@ impl Files {
     /// Judges what was read.
     pub fn load(self) -> Result<Loaded, Error> {
         let mut problems = self.problems;
-        let settings = match self.settings {
-            Ok(settings) => settings,
-            Err(found) => {
-                problems.extend(found);
-                return Err(Error(problems));
-            }
-        };
-        let (rules, policies) = (
-            config::rules(&documents(&self.rules)),
-            config::policies(&documents(&self.policies)),
-        );
-        problems.extend(check_webhook(&self.name, &settings));
-        problems.extend(without_sdk(&self.name, "prometheus", &settings.prometheus));
-        problems.extend(without_sdk(
-            &self.name,
-            "alertmanager",
-            &settings.alertmanager,
-        ));
-        match (rules, policies) {
-            (Ok(rules), Ok(policies)) => {
-                problems.extend(policies.iter().filter_map(without_cloud));
-                if problems.is_empty() {
-                    return Ok(Loaded {
-                        settings,
-                        rules,
-                        policies,
-                        digest: self.digest,
-                    });
-                }
-            }
-            (rules, policies) => {
-                problems.extend(rules.err().into_iter().flatten());
-                problems.extend(policies.err().into_iter().flatten());
-            }
+        if self.config.text.is_empty() && !problems.is_empty() {
+            // It could not be read.
+            return Err(Error(problems));
         }
-        Err(Error(problems))
+        problems.extend(self.absent);
+        let name = &self.config.name;
+        let settings = config::settings(&self.config.document());
+        let settings = settings.map_err(|found| problems.extend(found)).ok();
+        if let Some(settings) = &settings {
+            problems.extend(check_webhook(name, settings));
+            let (prometheus, alertmanager) = (&settings.prometheus, &settings.alertmanager);
+            problems.extend(without_sdk(name, "prometheus", prometheus));
+            problems.extend(without_sdk(name, "alertmanager", alertmanager));
+        }
+        let rules = config::rules(&documents(&self.rules));
+        let rules = rules.map_err(|found| problems.extend(found)).ok();
+        let policies = config::policies(&documents(&self.policies));
+        let policies = policies.map_err(|found| problems.extend(found)).ok();
+        problems.extend(policies.iter().flatten().filter_map(without_cloud));
+        match (settings, rules, policies) {
+            (Some(settings), Some(rules), Some(policies)) if problems.is_empty() => Ok(Loaded {
+                settings,
+                rules,
+                policies,
+                digest: self.digest,
+            }),
+            _ => Err(Error(problems)),
+        }
     }
 }
 
@@ -195,52 +191,59 @@ fn problem(file: &str, message: String, hint: &str) -> Problem {
     }
 }
 
+/// A file that is there and says nothing.
+pub(super) fn unreadable(file: &str, error: &std::io::Error) -> Problem {
+    let message = format!("cannot be read: {error}");
+    problem(file, message, "it must be a text that this user may read")
+}
+
 fn documents(texts: &[Text]) -> Vec<Document<'_>> {
-    texts
-        .iter()
-        .map(|text| Document {
-            file: &text.name,
-            text: &text.text,
-        })
-        .collect()
+    texts.iter().map(Text::document).collect()
 }
 
 /// The files that the patterns match, in the order of their names, each once.
 fn texts(
     config: &str,
     home: &Path,
-    field: &str,
-    patterns: &[String],
+    patterns: &[Pattern],
     problems: &mut Vec<Problem>,
+    absent: &mut Vec<Problem>,
 ) -> Vec<Text> {
     let mut found = std::collections::BTreeMap::new();
     for pattern in patterns {
         // The directory's own name is no pattern, whatever characters it has.
         let home = glob::Pattern::escape(&home.display().to_string());
-        let whole = Path::new(&home).join(pattern).display().to_string();
+        let whole = Path::new(&home).join(&pattern.text).display().to_string();
+        let refusal = |message: String, hint: &str| Problem {
+            line: pattern.line,
+            column: pattern.column,
+            ..problem(config, message, hint)
+        };
         let paths = match glob::glob(&whole) {
             Ok(paths) => paths,
             Err(error) => {
-                let message = format!("{field}: `{pattern}` is not a pattern: {error}");
-                problems.push(problem(config, message, ""));
+                let message = format!("`{}` is not a pattern: {error}", pattern.text);
+                problems.push(refusal(message, "such as rules/*.yaml"));
                 continue;
             }
         };
-        let before = found.len();
-        for path in paths.flatten().filter(|path| path.is_file()) {
+        let paths: Vec<_> = paths.flatten().filter(|path| path.is_file()).collect();
+        if paths.is_empty() {
+            let message = format!("`{}` matches no file", pattern.text);
+            if Path::new(&pattern.text).is_absolute() {
+                absent.push(refusal(message, "the service needs one"));
+            } else {
+                problems.push(refusal(message, "it is relative to this file"));
+            }
+        }
+        for path in paths {
             let name = path.display().to_string();
             match fs::read_to_string(&path) {
                 Ok(text) => {
                     found.insert(name.clone(), Text { name, text });
                 }
-                Err(error) => {
-                    problems.push(problem(&name, format!("cannot be read: {error}"), ""));
-                }
+                Err(error) => problems.push(unreadable(&name, &error)),
             }
-        }
-        if found.len() == before {
-            let message = format!("{field}: `{pattern}` matches no file");
-            problems.push(problem(config, message, "it is relative to this file"));
         }
     }
     found.into_values().collect()
@@ -273,7 +276,10 @@ fn check_webhook(config: &str, settings: &Settings) -> Vec<Problem> {
         password.and_then(|file| check_secret(config, &format!("{AUTH}.basic.passwordFile"), file));
     let tls = tls_files(settings)
         .and_then(|files| Tls::open(files, |_| ()).err())
-        .map(|error| problem(config, format!("listen.tls: {error}"), ""));
+        .map(|error| {
+            let hint = "both in PEM, readable by this user";
+            problem(config, format!("listen.tls: {error}"), hint)
+        });
     [token, password, tls].into_iter().flatten().collect()
 }
 

@@ -1,6 +1,8 @@
 //! Wiring: `serve` joins the adapters to the controller, `demo` joins the simulated
-//! fleet to it; `load` reads the configuration files, `reload` reads them again.
+//! fleet to it; `load` reads the configuration files, `reload` reads them again, `check`
+//! tells their mistakes.
 
+pub mod check;
 pub mod demo;
 pub mod load;
 pub mod reload;

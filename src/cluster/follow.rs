@@ -378,6 +378,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn h88_an_object_that_cannot_be_read_spoils_no_list() {
+        use crate::cluster::StoredPolicy;
+        let policy = |name: &str, spec: Value| {
+            json!({"apiVersion": "nodemend.dev/v1alpha1", "kind": "RepairPolicy",
+                "metadata": {"name": name, "resourceVersion": "3"}, "spec": spec})
+        };
+        let page = json!({"apiVersion": "nodemend.dev/v1alpha1", "kind": "RepairPolicyList",
+            "metadata": {"resourceVersion": "5"},
+            "items": [policy("bad", json!({"mode": "Dream"})), policy("good", json!({}))]});
+        let none = policy("none", Value::Null);
+        let changes = vec![
+            event("ADDED", &none),
+            event("MODIFIED", &policy("bad", json!(1))),
+        ];
+        let (cluster, _) = api(vec![vec![page], changes, vec![]]);
+        let (copy, wake) = (Followed::default(), Arc::new(Notify::new()));
+        let following = follow(cluster, StoredPolicy::clone, copy.clone(), wake);
+        let mut looks = tokio::time::interval(Duration::from_millis(5));
+        let arrived = async {
+            loop {
+                looks.tick().await;
+                let objects = copy.lock().objects.clone();
+                let names: Vec<&str> = objects.keys().map(String::as_str).collect();
+                if names == ["bad", "good", "none"] && objects["bad"].spec == 1 {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = following => panic!("it ended"),
+            done = tokio::time::timeout(PATIENCE, arrived) => done.expect("in time"),
+        }
+    }
+
+    #[tokio::test]
     async fn h24_a_watch_goes_on_from_the_last_bookmark() {
         let answers = vec![
             list("5", &[node("a", "3")]),

@@ -5,10 +5,12 @@
 mod election;
 mod events;
 mod follow;
+mod stored;
 mod views;
 
 pub use election::{Election, Lease, Term, elect};
 pub use follow::{Followed, follow};
+pub use stored::StoredPolicy;
 pub use views::node as node_view;
 
 use std::fmt::Debug;
@@ -143,9 +145,9 @@ impl Kubernetes {
     }
 
     /// Answers a policy object with its conditions.
-    pub async fn put_policy_status(&self, policy: &RepairPolicy) -> Result<(), CallError> {
+    pub async fn put_policy_status(&self, policy: &StoredPolicy) -> Result<(), CallError> {
         self.leading()?;
-        let api = self.api::<RepairPolicy>();
+        let api = self.api::<StoredPolicy>();
         let name = name_of(policy);
         let done = self
             .call(api.replace_status(&name, &written(), policy))

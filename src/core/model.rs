@@ -168,8 +168,9 @@ impl JsonSchema for Span {
         schemars::json_schema!({
             "type": "string",
             "description": "A duration such as 90s, 10m or 1h30m.",
+            "minLength": 1,
             "maxLength": 32,
-            "pattern": "^(0|([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?)$",
+            "pattern": "^(0|([0-9]{1,9}w)?([0-9]{1,9}d)?([0-9]{1,9}h)?([0-9]{1,9}m)?([0-9]{1,9}s)?([0-9]{1,9}ms)?)$",
         })
     }
 }

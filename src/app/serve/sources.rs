@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use nodemend_core::api::{AlertGroup, AlertGroupSpec, NodeSelector, RepairPause, RepairPolicy};
+use nodemend_core::api::{AlertGroup, AlertGroupSpec, NodeSelector, RepairPause};
 use nodemend_core::config::Rule;
 use nodemend_core::decide::Pause;
 use nodemend_core::evidence::{Answer, Input};
@@ -17,7 +17,7 @@ use super::clock::now;
 use super::term::Leader;
 use crate::alertmanager::ask;
 use crate::app::load::Loaded;
-use crate::cluster::{Followed, follow, node_view};
+use crate::cluster::{Followed, StoredPolicy, follow, node_view};
 use crate::prometheus;
 use crate::telemetry::{About, Notice, Source};
 
@@ -29,11 +29,11 @@ pub(super) struct Sources {
     pub(super) wake: Arc<Notify>,
     nodes: Followed<NodeView>,
     groups: Followed<AlertGroupSpec>,
-    pub(super) policies: Followed<RepairPolicy>,
+    pub(super) policies: Followed<StoredPolicy>,
     pub(super) pauses: Followed<RepairPause>,
     pub(super) paused: Vec<Pause>,
     /// The policy objects as they were last seen.
-    pub(super) objects: BTreeMap<String, RepairPolicy>,
+    pub(super) objects: BTreeMap<String, StoredPolicy>,
     pub(super) loaded: Arc<Loaded>,
     prometheus: Option<prometheus::Client>,
     polling: Option<AbortHandle>,
@@ -84,7 +84,7 @@ impl Sources {
         ));
         tasks.spawn(follow(
             cluster(),
-            RepairPolicy::clone,
+            StoredPolicy::clone,
             policies,
             Arc::clone(&wake),
         ));

@@ -3,15 +3,21 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube_derive::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 use crate::model::Span;
 
 /// Which nodes to repair, for which faults, how and under which guards.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[x_kube(crates(kube_core = "::kube_core"))]
+#[x_kube(
+    crates(kube_core = "::kube_core"),
+    validation = Rule::new("!has(self.mode) || self.mode == 'Observe' || (has(self.replacement) && has(self.replacement.strategy))").message("to act, name a replacement.strategy"),
+    validation = Rule::new("self.faults.exists(f, has(f.actions) && size(f.actions) > 0)").message("give a fault an action"),
+    validation = Rule::new("self.faults.all(f, (!has(f.when.all) || f.when.all.all(l, !has(l.fault) || self.faults.exists(o, o.name == l.fault))) && (!has(f.when.any) || f.when.any.all(l, !has(l.fault) || self.faults.exists(o, o.name == l.fault))) && (!has(f.when.none) || f.when.none.all(l, !has(l.fault) || self.faults.exists(o, o.name == l.fault))) && (!has(f.when.atLeast) || f.when.atLeast.of.all(l, !has(l.fault) || self.faults.exists(o, o.name == l.fault))))").message("there is no fault of this name")
+)]
 #[kube(
     group = "nodemend.dev",
     version = "v1alpha1",
@@ -59,6 +65,7 @@ pub struct RepairPolicySpec {
     /// Limits over this policy's nodes; every one must allow a start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub budgets: Vec<BudgetSpec>,
     /// When repairs of faults that are not critical may start; none: always. What has
     /// started goes on.
@@ -96,15 +103,21 @@ pub struct NodeSelector {
 }
 
 /// One condition on a label.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    crates(kube_core = "::kube_core"),
+    validation = Rule::new("(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)").message("In and NotIn need values, Exists and DoesNotExist take none")
+)]
 pub struct Requirement {
     /// The label.
+    #[schemars(length(min = 1, max = 317))]
     pub key: String,
     /// How to compare.
     pub operator: Operator,
     /// With what; empty for `Exists` and `DoesNotExist`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 63)))]
     pub values: Vec<String>,
 }
 
@@ -143,8 +156,12 @@ impl NodeSelector {
 }
 
 /// A named combination of signals.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    crates(kube_core = "::kube_core"),
+    validation = Rule::new("!has(self.confirm) || (has(self.actions) && size(self.actions) > 0)").message("confirm is for a fault that has an action")
+)]
 pub struct FaultSpec {
     /// A name, unique within the policy.
     #[schemars(length(min = 1, max = 63))]
@@ -201,8 +218,12 @@ pub struct When {
 }
 
 /// So many of a list.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    crates(kube_core = "::kube_core"),
+    validation = Rule::new("self.count <= size(self.of)").message("count is more than there are in of")
+)]
 pub struct AtLeast {
     /// How many must hold.
     #[schemars(range(min = 1, max = 16))]
@@ -281,19 +302,28 @@ pub enum Action {
 }
 
 /// A threshold on the node's own exporter.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    crates(kube_core = "::kube_core"),
+    validation = Rule::new("!has(self.path) || self.path.matches('^/[!-\\\"$-~]*$')").message("path is not the path of a URL"),
+    validation = Rule::new("self.metric.matches('^[a-zA-Z_][a-zA-Z0-9_]*$')").message("metric is not a metric's name"),
+    validation = Rule::new("self.above.matches('^[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?$')").message("above is not a number")
+)]
 pub struct ConfirmSpec {
     /// The exporter's port.
     #[schemars(range(min = 1, max = 65535))]
     pub port: u32,
     /// The path of its metrics (`/metrics`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
     pub path: Option<String>,
     /// The metric's name.
+    #[schemars(length(max = 256))]
     pub metric: String,
     /// Confirmed if a sample is above this number, refuted if none is; unknown without a
     /// sample. Written in quotes.
+    #[schemars(length(max = 32))]
     pub above: String,
     /// What an unreachable exporter means (Unknown).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -312,8 +342,12 @@ pub enum OnUnreachable {
 }
 
 /// How to replace a node.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    crates(kube_core = "::kube_core"),
+    validation = Rule::new("!has(self.readyTimeout) || self.readyTimeout.matches('[1-9]')").message("readyTimeout must be longer than 0s")
+)]
 pub struct ReplacementSpec {
     /// Who makes the new node. Only EC2 is supported yet, and must be named to enforce.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -390,8 +424,13 @@ pub struct LaunchTemplate {
 }
 
 /// How to move the pods away.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    crates(kube_core = "::kube_core"),
+    validation = Rule::new("!has(self.timeout) || self.timeout.matches('[1-9]')").message("timeout must be longer than 0s"),
+    validation = Rule::new("!has(self.maxPodGracePeriod) || self.maxPodGracePeriod.matches('[1-9][0-9]*([wdhs]|m([^s]|$))|[1-9][0-9]{3,}ms')").message("maxPodGracePeriod is below 1s")
+)]
 pub struct DrainSpec {
     /// How long the drain may take (15m).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -414,8 +453,14 @@ pub enum OnTimeout {
 }
 
 /// A limit over the policy's nodes. It counts every repair of them, whatever its policy.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    crates(kube_core = "::kube_core"),
+    validation = Rule::new("has(self.maxRepairs) == has(self.within)").message("give both maxRepairs and within, or neither"),
+    validation = Rule::new("has(self.maxRepairs) || has(self.within) || has(self.maxInFlight) || has(self.maxUnavailable)").message("it limits nothing: give maxRepairs and within, maxInFlight or maxUnavailable"),
+    validation = Rule::new("!has(self.within) || self.within.matches('[1-9]')").message("within must be longer than 0s")
+)]
 pub struct BudgetSpec {
     /// A name that a hold shows, unique within the policy.
     #[schemars(length(min = 1, max = 63))]
@@ -425,18 +470,31 @@ pub struct BudgetSpec {
     pub per: Option<Per>,
     /// Starts within `within`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1_000_000))]
     pub max_repairs: Option<u32>,
     /// The rolling window of `maxRepairs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<Span>,
     /// Repairs at once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1_000_000))]
     pub max_in_flight: Option<u32>,
     /// Nodes not available at once, a number or a percentage; a percentage rounds down, but
     /// to no less than one unless it is 0%. A node that is down already may be repaired also
     /// where this is exceeded, one at a time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_unavailable: Option<String>,
+    #[schemars(schema_with = "amount")]
+    pub max_unavailable: Option<IntOrString>,
+}
+
+/// What the API takes for an amount.
+fn amount(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "minimum": 0,
+        "maximum": 999_999_999,
+        "pattern": "^([0-9]{1,9}|(100|[0-9]{1,2})%)$",
+    })
 }
 
 /// Over what a budget counts.
@@ -451,14 +509,20 @@ pub enum Per {
 }
 
 /// When repairs may start.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(
+    crates(kube_core = "::kube_core"),
+    validation = Rule::new("self.schedule.matches('^ *[^ ]+( +[^ ]+){4} *$')").message("schedule is not five fields of cron"),
+    validation = Rule::new("self.duration.matches('[1-9]')").message("duration must be longer than 0s")
+)]
 pub struct WindowSpec {
     /// When it opens: a cron expression of five fields.
-    #[schemars(length(min = 9, max = 256))]
+    #[schemars(length(max = 256))]
     pub schedule: String,
     /// An IANA time zone (UTC).
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub time_zone: Option<String>,
     /// How long the window stays open.
     pub duration: Span,

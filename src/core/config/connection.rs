@@ -99,7 +99,8 @@ pub(super) fn read(raw: Raw, at: &str, findings: &mut Findings<'_>) -> Connectio
         findings.add_at_key(at, "says how to ask, but not whom", hint);
     }
     if raw.timeout == Some(Span::default()) {
-        findings.add(&format!("{at}/timeout"), "must be longer than 0s", "");
+        let hint = "leave it out for the default of 10s";
+        findings.add(&format!("{at}/timeout"), "must be longer than 0s", hint);
     }
     if raw.tls.cert_file.is_some() != raw.tls.key_file.is_some() {
         let hint = "give both certFile and keyFile, or neither";
@@ -151,7 +152,8 @@ fn credentials(
                     .contains(|c: char| c == ':' || c.is_control())
                 {
                     let message = "has a colon or a control character";
-                    findings.add(&format!("{at}/auth/basic/username"), message, "");
+                    let hint = "such a name cannot be sent";
+                    findings.add(&format!("{at}/auth/basic/username"), message, hint);
                 }
                 Credentials::Basic {
                     username: basic.username,
@@ -188,7 +190,8 @@ fn headers(
             findings.add(&pointer, "is not a header's value", hint);
         }
         if headers.insert(lower, value).is_some() {
-            findings.add_at_key(&pointer, format!("header `{name}` is there twice"), "");
+            let message = format!("header `{name}` is there twice");
+            findings.add_at_key(&pointer, message, "leave one of them out");
         }
     }
     headers

@@ -1,6 +1,7 @@
 //! Configuration: raw documents in, validated types out, every mistake at once.
 //! What comes out of here cannot be wrong any more.
 
+mod check;
 mod connection;
 mod findings;
 mod policy;
@@ -10,17 +11,25 @@ mod settings;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod tie;
 mod window;
 mod yaml;
 
-pub use policy::{policies, policy};
+pub use check::{Checked, Counts, Role, check, is_settings};
+pub use policy::{policies, policy, policy_schema, stored_policy};
 pub use rule::{check_signals, rules};
-pub use settings::{Basic, ClientCertificate, TlsFiles, TokenReview, WebhookAuth, settings};
+pub use settings::{
+    Basic, ClientCertificate, Named, Pattern, TlsFiles, TokenReview, WebhookAuth, named, settings,
+    settings_schema,
+};
+pub use tie::tied_with;
 pub use window::Window;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
+
+use serde::Serialize;
 
 use crate::api::{
     LaunchTemplate, Mode, NodeSelector, OnUnreachable, Per, Severity, Strategy, When,
@@ -60,7 +69,7 @@ fn sorted<T>(read: T, mut problems: Vec<Problem>) -> Result<T, Vec<Problem>> {
 }
 
 /// A mistake, and where it is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Problem {
     /// The file, or the object's name.
     pub file: String,

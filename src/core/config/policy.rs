@@ -3,42 +3,66 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::findings::Findings;
-use super::shape::Shape;
+use super::shape::{Shape, schema_of};
 use super::window::Window;
-use super::yaml::{self, Places};
+use super::yaml::{self, Parsed, Places};
 use super::{Amount, Budget, Confirm, Document, Fault, Policy, Problem, sorted, window};
 use crate::api::{
     Action, BudgetSpec, ConfirmSpec, FaultSpec, Leaf, Mode, NodeSelector, OnRecovered, OnTimeout,
-    OnUnreachable, Operator, Order, Per, RepairPolicy, RepairPolicySpec, Strategy, When,
-    WindowSpec,
+    OnUnreachable, Operator, Order, Per, RepairPauseSpec, RepairPolicy, RepairPolicySpec, Strategy,
+    When, WindowSpec,
 };
 use crate::model::Span;
 
 const API_VERSION: &str = "nodemend.dev/v1alpha1";
 const KIND: &str = "RepairPolicy";
+const PAUSE: &str = "RepairPause";
 
 static SHAPE: LazyLock<Shape> = LazyLock::new(Shape::of::<Raw>);
+static PAUSE_SHAPE: LazyLock<Shape> = LazyLock::new(Shape::of::<RawPause>);
 
+/// Which nodes to repair, for which faults, how and under which guards.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(title = "RepairPolicy of nodemend")]
 struct Raw {
     #[serde(rename = "apiVersion")]
+    #[schemars(extend("const" = API_VERSION))]
     _api_version: String,
     #[serde(rename = "kind")]
+    #[schemars(extend("const" = KIND))]
     _kind: String,
     metadata: Metadata,
     spec: RepairPolicySpec,
 }
 
-/// The rest of it is Kubernetes' business.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawPause {
+    #[serde(rename = "apiVersion")]
+    _api_version: String,
+    #[serde(rename = "kind")]
+    _kind: String,
+    metadata: Metadata,
+    spec: RepairPauseSpec,
+}
+
+/// As of any object of Kubernetes.
 #[derive(Deserialize, JsonSchema)]
 struct Metadata {
+    /// The policy's name.
     name: String,
+}
+
+/// The JSON Schema of a policy, for editors.
+pub fn policy_schema() -> Value {
+    schema_of::<Raw>()
 }
 
 /// The policies of some files. Names are unique over all of them.
@@ -51,49 +75,81 @@ pub fn policies(documents: &[Document<'_>]) -> Result<Vec<Policy>, Vec<Problem>>
             Vec::new()
         });
         for part in &parsed {
-            let mut findings = Findings::new(document.file, &part.places);
-            let policy = read(&part.value, &mut findings);
-            if let Some(name) = part.value.pointer("/metadata/name").and_then(Value::as_str) {
-                let line = part.places.value("/metadata/name").0;
-                if let Some(first) = names.get(name) {
-                    findings.add(
-                        "/metadata/name",
-                        format!("a policy `{name}` exists already"),
-                        &format!("the other is in {first}"),
-                    );
-                } else {
-                    names.insert(name.to_owned(), format!("{}:{line}", document.file));
-                }
-            }
-            policies.extend(policy);
-            problems.extend(findings.into_problems());
+            policies.extend(read_part(document.file, part, &mut names, &mut problems));
         }
     }
     sorted(policies, problems)
 }
 
+/// The policy of one document, whose name is not among the others' `names`.
+pub(super) fn read_part(
+    file: &str,
+    part: &Parsed,
+    names: &mut BTreeMap<String, String>,
+    problems: &mut Vec<Problem>,
+) -> Option<Policy> {
+    let mut findings = Findings::new(file, &part.places);
+    let policy = read(&part.value, &mut findings);
+    if let Some(name) = part.value.pointer("/metadata/name").and_then(Value::as_str) {
+        let line = part.places.value("/metadata/name").0;
+        if let Some(first) = names.get(name) {
+            findings.add(
+                "/metadata/name",
+                format!("a policy `{name}` exists already"),
+                &format!("the other is in {first}"),
+            );
+        } else {
+            names.insert(name.to_owned(), format!("{file}:{line}"));
+        }
+    }
+    problems.extend(findings.into_problems());
+    policy
+}
+
+/// Checks a document that is a pause.
+pub(super) fn check_pause(value: &Value, findings: &mut Findings<'_>) {
+    if !is_ours(value, PAUSE, findings) {
+        return;
+    }
+    if let Some(raw) = PAUSE_SHAPE.read::<RawPause>(value, findings) {
+        check_name(&raw.metadata.name, findings);
+        check_selector(&raw.spec.node_selector, findings);
+    }
+}
+
 /// The policy of an object, under the same checks. Problems name the object and have no line.
 pub fn policy(object: &RepairPolicy) -> Result<Policy, Vec<Problem>> {
-    let name = object.metadata.name.clone().unwrap_or_default();
-    let value = json!({"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": object.spec});
+    let name = object.metadata.name.as_deref().unwrap_or_default();
+    stored_policy(name, &json!(object.spec))
+}
+
+/// The same of an object as it is stored, which may be of another version.
+pub fn stored_policy(name: &str, spec: &Value) -> Result<Policy, Vec<Problem>> {
+    let metadata = json!({"name": name});
+    let value =
+        json!({"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec});
     let places = Places::default();
-    let mut findings = Findings::new(&name, &places);
+    let mut findings = Findings::new(name, &places);
     let policy = read(&value, &mut findings);
     Ok(sorted(policy, findings.into_problems())?.expect("without a problem there is a policy"))
 }
 
-fn read(value: &Value, findings: &mut Findings<'_>) -> Option<Policy> {
-    for (field, wanted) in [("apiVersion", API_VERSION), ("kind", KIND)] {
+/// If not, it is something else altogether: its fields say nothing to us.
+fn is_ours(value: &Value, kind: &str, findings: &mut Findings<'_>) -> bool {
+    for (field, wanted) in [("apiVersion", API_VERSION), ("kind", kind)] {
         if value[field] != wanted {
             findings.add(
                 &format!("/{field}"),
                 format!("`{field}` must be {wanted}"),
-                "",
+                &format!("write `{field}: {wanted}`"),
             );
         }
     }
-    if !findings.is_empty() {
-        // Something else altogether: its fields say nothing to us.
+    findings.is_empty()
+}
+
+fn read(value: &Value, findings: &mut Findings<'_>) -> Option<Policy> {
+    if !is_ours(value, KIND, findings) {
         return None;
     }
     let raw: Raw = SHAPE.read(value, findings)?;
@@ -137,13 +193,19 @@ fn windows(specs: &[WindowSpec]) -> Vec<Window> {
 }
 
 fn build_budget(spec: BudgetSpec) -> Budget {
-    let amount = |text: String| text.parse().ok();
     Budget {
         name: spec.name,
         per: spec.per.unwrap_or(Per::Cluster),
         max_repairs: spec.max_repairs.zip(spec.within),
         max_in_flight: spec.max_in_flight,
-        max_unavailable: spec.max_unavailable.and_then(amount),
+        max_unavailable: spec.max_unavailable.as_ref().and_then(amount),
+    }
+}
+
+fn amount(spec: &IntOrString) -> Option<Amount> {
+    match spec {
+        IntOrString::Int(count) => u32::try_from(*count).ok().map(Amount::Count),
+        IntOrString::String(text) => text.parse().ok(),
     }
 }
 
@@ -182,20 +244,23 @@ fn check(raw: &Raw, findings: &mut Findings<'_>) {
     check_faults(&spec.faults, findings);
 }
 
+const ANOTHER_NAME: &str = "give it another name";
+
 fn check_budgets(budgets: &[BudgetSpec], findings: &mut Findings<'_>) {
     let mut names = BTreeSet::new();
     for (index, budget) in budgets.iter().enumerate() {
         let at = format!("/spec/budgets/{index}");
         if !names.insert(budget.name.as_str()) {
             let message = format!("a budget `{}` exists already", budget.name);
-            findings.add(&format!("{at}/name"), message, "");
+            findings.add(&format!("{at}/name"), message, ANOTHER_NAME);
         }
         if budget.max_repairs.is_some() != budget.within.is_some() {
             let hint = "give both maxRepairs and within, or neither";
             findings.add(&at, "is half a rate", hint);
         }
         if budget.within == Some(Span::default()) {
-            findings.add(&format!("{at}/within"), "must be longer than 0s", "");
+            let hint = "such as 1h; to allow no repair at all, write maxRepairs: 0";
+            findings.add(&format!("{at}/within"), "must be longer than 0s", hint);
         }
         let limits = [
             budget.max_repairs.is_some() || budget.within.is_some(),
@@ -206,12 +271,11 @@ fn check_budgets(budgets: &[BudgetSpec], findings: &mut Findings<'_>) {
             let hint = "give maxRepairs and within, maxInFlight or maxUnavailable";
             findings.add(&at, "limits nothing", hint);
         }
-        if let Some(text) = &budget.max_unavailable
+        if let Some(IntOrString::String(text)) = &budget.max_unavailable
             && text.parse::<Amount>().is_err()
         {
             let message = format!("`{text}` is neither a number nor a percentage");
-            let hint = "such as \"2\" or 10%";
-            findings.add(&format!("{at}/maxUnavailable"), message, hint);
+            findings.add(&format!("{at}/maxUnavailable"), message, "such as 2 or 10%");
         }
     }
 }
@@ -253,9 +317,6 @@ fn check_selector(selector: &NodeSelector, findings: &mut Findings<'_>) {
                 );
             }
             _ => {}
-        }
-        if requirement.key.is_empty() {
-            findings.add(&format!("{at}/key"), "is empty", "name a label");
         }
     }
 }
@@ -337,7 +398,7 @@ fn check_faults(faults: &[FaultSpec], findings: &mut Findings<'_>) {
             findings.add(
                 &format!("{at}/name"),
                 format!("a fault `{}` exists already", fault.name),
-                "",
+                ANOTHER_NAME,
             );
         }
         for (number, action) in fault.actions.iter().enumerate() {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::findings::Findings;
 use super::shape::Shape;
-use super::yaml;
+use super::yaml::{self, Parsed};
 use super::{Document, Policy, Problem, Rule, Rules, policy, sorted};
 use crate::model::Span;
 
@@ -73,16 +73,25 @@ pub fn rules(documents: &[Document<'_>]) -> Result<Rules, Vec<Problem>> {
             Vec::new()
         });
         for part in &parsed {
-            let mut findings = Findings::new(document.file, &part.places);
-            if let Some(raw) = SHAPE.read::<RuleFile>(&part.value, &mut findings) {
-                let place =
-                    |pointer: &str| format!("{}:{}", document.file, part.places.value(pointer).0);
-                rules.extend(read_groups(raw.groups, &place, &mut alerts, &mut findings));
-            }
-            problems.extend(findings.into_problems());
+            rules.extend(read_part(document.file, part, &mut alerts, &mut problems));
         }
     }
     sorted(rules.into_iter().collect(), problems)
+}
+
+/// The rules of one document, whose names are not among the others' `alerts`.
+pub(super) fn read_part(
+    file: &str,
+    part: &Parsed,
+    alerts: &mut BTreeMap<String, String>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Rule> {
+    let mut findings = Findings::new(file, &part.places);
+    let place = |pointer: &str| format!("{file}:{}", part.places.value(pointer).0);
+    let raw = SHAPE.read::<RuleFile>(&part.value, &mut findings);
+    let rules = raw.map(|raw| read_groups(raw.groups, &place, alerts, &mut findings));
+    problems.extend(findings.into_problems());
+    rules.unwrap_or_default()
 }
 
 /// The signals of the policies that no rule provides: only a webhook can bring them.
@@ -149,7 +158,7 @@ fn read_groups(
             findings.add(
                 &format!("{at}/name"),
                 format!("a group `{}` exists already in this file", group.name),
-                "",
+                "give it another name",
             );
         }
     }

@@ -263,7 +263,7 @@ fn build(raw: Raw, findings: &mut Findings<'_>) -> Scenario {
         for name in named.chain(&moment.replacements_fire) {
             if rules.get(name).is_none() {
                 let message = format!("no signal `{name}` in `signals`");
-                findings.add(&format!("/timeline/{index}"), message, "");
+                findings.add(&format!("/timeline/{index}"), message, "name it there");
             }
         }
     }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::findings::Findings;
-use super::shape::Shape;
+use super::shape::{Shape, schema_of};
 use super::yaml::{self, Parsed, Places};
 use super::{Breaker, CLUSTER_JOBS, Document, Limits, Problem, Settings, connection, sorted};
 use crate::model::Span;
@@ -18,30 +18,89 @@ const DEFAULT_MAX_BODY: usize = 32 << 20;
 
 static SHAPE: LazyLock<Shape> = LazyLock::new(Shape::of::<Raw>);
 
+/// The service's own configuration; only `cluster` has no default.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(title = "nodemend.yaml")]
 struct Raw {
+    /// The cluster's name; its instances carry it in a tag.
     cluster: String,
+    /// Addresses and TLS.
     #[serde(default)]
     listen: Listen,
+    /// What the webhook takes.
     #[serde(default)]
     webhook: Webhook,
+    /// Who may deliver, and who is asked for alerts and silences.
     #[serde(default)]
     alertmanager: Alertmanager,
+    /// Who is asked for the rules.
     #[serde(default)]
     prometheus: connection::Raw,
+    /// How the nodes' own exporters are asked.
     #[serde(default)]
     probes: Probes,
+    /// Patterns of rule files, relative to this file.
     #[serde(default)]
     rules: Vec<String>,
+    /// Patterns of policy files, relative to this file.
     #[serde(default)]
     policies: Vec<String>,
+    /// Jobs that speak for the whole cluster: their `instance` is their own address.
     #[serde(default)]
     cluster_jobs: Option<Vec<String>>,
+    /// The labels that name a node's pool; the first that it has counts.
     #[serde(default)]
     pool_labels: Option<Vec<String>>,
+    /// The limits that bind all policies together.
     #[serde(default)]
     limits: RawLimits,
+}
+
+/// The JSON Schema of nodemend.yaml, for editors.
+pub fn settings_schema() -> Value {
+    schema_of::<Raw>()
+}
+
+/// A pattern of files, and where it is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    /// The pattern, relative to nodemend.yaml.
+    pub text: String,
+    /// The line, from 1.
+    pub line: usize,
+    /// The column, from 1.
+    pub column: usize,
+}
+
+/// The files that nodemend.yaml names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Rule files.
+    pub rules: Vec<Pattern>,
+    /// Policy files.
+    pub policies: Vec<Pattern>,
+}
+
+/// The files that nodemend.yaml names, whatever else is wrong in it.
+pub fn named(document: &Document<'_>) -> Named {
+    let parsed = yaml::parse(document).unwrap_or_default();
+    let Some(first) = parsed.first() else {
+        return Named::default();
+    };
+    let patterns = |field: &str| {
+        let listed = first.value[field].as_array().into_iter().flatten();
+        let texts = listed.enumerate().filter_map(|(index, pattern)| {
+            let (line, column) = first.places.value(&format!("/{field}/{index}"));
+            let text = pattern.as_str()?.to_owned();
+            Some(Pattern { text, line, column })
+        });
+        texts.collect()
+    };
+    Named {
+        rules: patterns("rules"),
+        policies: patterns("policies"),
+    }
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
@@ -354,7 +413,8 @@ fn check_auth(auth: &WebhookAuth, tls: bool, findings: &mut Findings<'_>) {
         .is_some_and(|basic| basic.username.contains(':'))
     {
         let message = "a username holds no colon";
-        findings.add(&format!("{AUTH}/basic/username"), message, "");
+        let hint = "give it another name, there and at the sender";
+        findings.add(&format!("{AUTH}/basic/username"), message, hint);
     }
     let accounts = auth
         .token_review
@@ -437,6 +497,6 @@ fn share(text: Option<&str>, default: u32, findings: &mut Findings<'_>) -> u32 {
 
 fn not_zero(span: Option<Span>, pointer: &str, findings: &mut Findings<'_>) {
     if span == Some(Span::default()) {
-        findings.add(pointer, "must be longer than 0s", "");
+        findings.add(pointer, "must be longer than 0s", "such as 10m or 1h");
     }
 }

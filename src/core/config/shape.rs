@@ -1,8 +1,8 @@
 //! Shape before meaning: a document against the JSON Schema of its raw type, so
-//! that all mistakes come at once; then the raw type itself.
+//! that all mistakes come at once; then the raw type itself. And that schema for editors.
 
 use jsonschema::Validator;
-use jsonschema::error::{ValidationError, ValidationErrorKind};
+use jsonschema::error::{TypeKind, ValidationError, ValidationErrorKind};
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::de::DeserializeOwned;
@@ -14,6 +14,22 @@ use crate::model::Span;
 
 /// The format that stands for `Span`'s pattern: the type itself decides.
 const SPAN_FORMAT: &str = "nodemend-span";
+
+/// Marks what may be a number or a text.
+const INT_OR_STRING: &str = "x-kubernetes-int-or-string";
+
+/// The schema of `T` for editors, in the draft that they know best.
+pub(super) fn schema_of<T: JsonSchema>() -> Value {
+    let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
+    let generator = settings.into_generator();
+    let mut schema = generator.into_root_schema_for::<T>().to_value();
+    walk(&mut schema, &|object| {
+        drop_null(object);
+        name_both_types(object);
+        object.retain(|key, _| !key.starts_with("x-kubernetes-"));
+    });
+    schema
+}
 
 /// A raw type's schema, ready to check documents.
 pub(super) struct Shape {
@@ -30,10 +46,17 @@ impl Shape {
             .into_generator()
             .into_root_schema_for::<T>()
             .to_value();
-        simplify(
-            &mut schema,
-            &Span::json_schema(&mut schemars::SchemaGenerator::default()).to_value()["pattern"],
-        );
+        let span = Span::json_schema(&mut schemars::SchemaGenerator::default()).to_value();
+        // Rewritten so that each mistake gives one plain error.
+        walk(&mut schema, &|object| {
+            drop_null(object);
+            list_variants(object);
+            name_format(object, &span["pattern"]);
+            if name_both_types(object) {
+                // What it means is checked later, with a better hint than a pattern.
+                object.remove("pattern");
+            }
+        });
         let validator = jsonschema::options()
             .should_validate_formats(true)
             .with_format(SPAN_FORMAT, |text: &str| text.parse::<Span>().is_ok())
@@ -85,9 +108,17 @@ impl Shape {
             }
             return;
         }
-        let (message, hint) = describe(error);
+        let (message, hint) = self.describe(error);
         findings.add(pointer, message, &hint);
         reported.push(pointer.to_owned());
+    }
+
+    /// What is wrong, and what to do.
+    fn describe(&self, error: &ValidationError<'_>) -> (String, String) {
+        let path = error.schema_path().as_str();
+        let around = path.rsplit_once('/').map_or("", |(around, _)| around);
+        let format = self.schema.pointer(&format!("{around}/format"));
+        describe(error, format.and_then(Value::as_str))
     }
 
     fn known_fields(&self, schema_path: &str) -> String {
@@ -122,18 +153,18 @@ fn prune(rest: &mut Value, pointer: &str) {
     }
 }
 
-fn describe(error: &ValidationError<'_>) -> (String, String) {
+fn describe(error: &ValidationError<'_>, format: Option<&str>) -> (String, String) {
     let instance = error.instance().as_ref();
     let shown = show(instance);
     let unquoted = instance.is_boolean() || instance.is_number();
     match error.kind() {
-        ValidationErrorKind::Required { property } => (
-            format!(
-                "field `{}` is missing",
-                property.as_str().unwrap_or_default()
-            ),
-            String::new(),
-        ),
+        ValidationErrorKind::Required { property } => {
+            let name = property.as_str().unwrap_or_default();
+            (
+                format!("field `{name}` is missing"),
+                format!("add `{name}: …` here"),
+            )
+        }
         ValidationErrorKind::Enum { options } => {
             let names: Vec<String> = options.as_array().into_iter().flatten().map(show).collect();
             let end = if unquoted { ", in quotes" } else { "" };
@@ -142,47 +173,66 @@ fn describe(error: &ValidationError<'_>) -> (String, String) {
                 format!("one of {}{end}", names.join(", ")),
             )
         }
-        ValidationErrorKind::Format { .. } => (
-            format!("{shown} is not a duration"),
-            "write it like 90s, 10m or 1h30m".to_owned(),
-        ),
         ValidationErrorKind::Type { .. } if instance.is_null() => (
             "is empty".to_owned(),
             "give a value or leave the field out".to_owned(),
         ),
+        ValidationErrorKind::Format { .. } | ValidationErrorKind::Type { .. }
+            if format == Some(SPAN_FORMAT) =>
+        {
+            (
+                format!("{shown} is not a duration"),
+                "write it like 90s, 10m or 1h30m".to_owned(),
+            )
+        }
+        ValidationErrorKind::Format { .. } => (
+            format!("{shown} is not a time"),
+            "write it like 2026-01-31T06:00:00Z".to_owned(),
+        ),
         ValidationErrorKind::Type { kind } => {
             let wanted = match kind {
-                jsonschema::error::TypeKind::Single(one) => one.to_string(),
-                jsonschema::error::TypeKind::Multiple(_) => "another type".to_owned(),
+                TypeKind::Single(one) => one.to_string(),
+                TypeKind::Multiple(_) => "integer or string".to_owned(),
             };
-            let hint = if wanted == "string" && unquoted {
-                "put it in quotes"
-            } else {
-                ""
+            let hint = match wanted.as_str() {
+                "string" if unquoted => "put it in quotes".to_owned(),
+                "integer" => "write a whole number, without quotes".to_owned(),
+                "boolean" => "write true or false, without quotes".to_owned(),
+                "array" => "write a list: [a, b], or one line with `- ` for each".to_owned(),
+                "object" => "write a mapping: {field: value}, or one line for each".to_owned(),
+                "string" => "write a text".to_owned(),
+                _ => "write a number or a text".to_owned(),
             };
-            (format!("{shown} is not of type {wanted}"), hint.to_owned())
+            (format!("{shown} is not of type {wanted}"), hint)
         }
-        ValidationErrorKind::Minimum { limit } => {
-            (format!("{shown} is less than {limit}"), String::new())
+        ValidationErrorKind::Minimum { limit } => (
+            format!("{shown} is less than {limit}"),
+            format!("at least {limit}"),
+        ),
+        ValidationErrorKind::Maximum { limit } => (
+            format!("{shown} is more than {limit}"),
+            format!("at most {limit}"),
+        ),
+        ValidationErrorKind::MinItems { limit } => (
+            format!("has fewer than {limit} items"),
+            format!("at least {limit}"),
+        ),
+        ValidationErrorKind::MaxItems { limit } => (
+            format!("has more than {limit} items"),
+            format!("at most {limit}"),
+        ),
+        ValidationErrorKind::MinLength { .. } => {
+            ("is empty".to_owned(), "give it a value".to_owned())
         }
-        ValidationErrorKind::Maximum { limit } => {
-            (format!("{shown} is more than {limit}"), String::new())
-        }
-        ValidationErrorKind::MinItems { limit } => {
-            (format!("has fewer than {limit} items"), String::new())
-        }
-        ValidationErrorKind::MaxItems { limit } => {
-            (format!("has more than {limit} items"), String::new())
-        }
-        ValidationErrorKind::MinLength { .. } => ("is empty".to_owned(), String::new()),
-        ValidationErrorKind::MaxLength { limit } => {
-            (format!("is longer than {limit} characters"), String::new())
-        }
+        ValidationErrorKind::MaxLength { limit } => (
+            format!("is longer than {limit} characters"),
+            "shorten it".to_owned(),
+        ),
         ValidationErrorKind::Pattern { pattern } => (
             format!("{shown} is not written as expected"),
             format!("must match {pattern}"),
         ),
-        _ => (error.to_string(), String::new()),
+        _ => (error.to_string(), "write it otherwise".to_owned()),
     }
 }
 
@@ -196,24 +246,25 @@ fn show(value: &Value) -> String {
     format!("`{}`", text.chars().take(60).collect::<String>())
 }
 
-/// Rewrites what the generator writes so that each mistake gives one plain error.
-fn simplify(schema: &mut Value, span_pattern: &Value) {
+/// Rewrites each part of a schema, from the outside in.
+fn walk(schema: &mut Value, rewrite: &dyn Fn(&mut Map<String, Value>)) {
     match schema {
-        Value::Array(items) => {
-            for item in items {
-                simplify(item, span_pattern);
-            }
-        }
+        Value::Array(items) => items.iter_mut().for_each(|item| walk(item, rewrite)),
         Value::Object(object) => {
-            drop_null(object);
-            list_variants(object);
-            name_format(object, span_pattern);
-            for value in object.values_mut() {
-                simplify(value, span_pattern);
-            }
+            rewrite(object);
+            object.values_mut().for_each(|part| walk(part, rewrite));
         }
         _ => {}
     }
+}
+
+/// Says in plain JSON Schema what may be a number or a text, if this may.
+fn name_both_types(object: &mut Map<String, Value>) -> bool {
+    let both = object.contains_key(INT_OR_STRING);
+    if both {
+        object.insert("type".to_owned(), json!(["integer", "string"]));
+    }
+    both
 }
 
 /// A field that can be left out need not be null as well.
@@ -258,6 +309,7 @@ fn list_variants(object: &mut Map<String, Value>) {
 fn name_format(object: &mut Map<String, Value>, span_pattern: &Value) {
     if object.get("pattern") == Some(span_pattern) {
         object.remove("pattern");
+        object.remove("minLength");
         object.remove("maxLength");
         object.insert("format".to_owned(), json!(SPAN_FORMAT));
     }

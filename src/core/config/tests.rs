@@ -12,7 +12,11 @@ fn shown(problems: &[Problem]) -> Vec<String> {
 }
 
 fn check<T: fmt::Debug>(result: Result<T, Vec<Problem>>, expect: &[&str]) {
-    assert_eq!(shown(&result.expect_err("it should be refused")), expect);
+    let problems = result.expect_err("it should be refused");
+    assert_eq!(shown(&problems), expect);
+    for problem in problems {
+        assert!(!problem.hint.is_empty(), "no hint: {problem}");
+    }
 }
 
 fn document(text: &str) -> Document<'_> {
@@ -972,4 +976,94 @@ fn mistakes_in_a_second_opinion() {
         "  - {name: Part, when: {all: [{signal: A}]}, confirm: {port: 1, metric: m, above: '0'}}\n  - {name: Disk",
         &["9:46 confirms nothing"],
     );
+}
+
+#[test]
+fn an_amount_is_a_number_or_a_percentage_quoted_or_not() {
+    let read = |text: &str| {
+        let with = format!("  budgets: [{{name: b, maxUnavailable: {text}}}]\n  replacement:");
+        policies(&[document(&SMALLEST.replacen("  replacement:", &with, 1))])
+    };
+    for (text, expect) in [
+        ("1", Amount::Count(1)),
+        ("\"1\"", Amount::Count(1)),
+        ("0", Amount::Count(0)),
+        ("10%", Amount::Percent(10)),
+        ("\"10%\"", Amount::Percent(10)),
+    ] {
+        let policy = read(text).unwrap().remove(0);
+        assert_eq!(policy.budgets[0].max_unavailable, Some(expect), "{text}");
+    }
+    for (text, expect) in [
+        ("-1", "`-1` is less than 0"),
+        ("1.5", "`1.5` is not of type integer or string"),
+        ("true", "`true` is not of type integer or string"),
+        ("'-1'", "`-1` is neither a number nor a percentage"),
+        ("101%", "`101%` is neither a number nor a percentage"),
+        ("9999999999", "`9999999999` is more than 999999999"),
+    ] {
+        check(read(text), &[&format!("7:39 {expect}")]);
+    }
+    let spec = serde_json::json!({
+        "faults": [{"name": "f", "when": {"all": [{"signal": "s"}]}, "actions": ["Replace"]}],
+        "budgets": [{"name": "b", "maxUnavailable": 1}],
+    });
+    let policy = stored_policy("p", &spec).unwrap();
+    assert_eq!(policy.budgets[0].max_unavailable, Some(Amount::Count(1)));
+}
+
+#[test]
+fn a_schedule_that_is_too_short_is_not_called_empty() {
+    check_policy(
+        "  replacement:",
+        "  windows: [{schedule: '@daily', duration: 1h}]\n  replacement:",
+        &["7:24 `@daily` is not a schedule"],
+    );
+}
+
+#[test]
+fn editors_get_a_schema_that_agrees() {
+    let schema = policy_schema();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let mut value = yaml::parse(&document(SMALLEST)).unwrap().remove(0).value;
+    assert!(validator.is_valid(&value), "{schema}");
+    for (pointer, wrong) in [
+        ("/kind", serde_json::json!("Policy")),
+        ("/spec/mode", serde_json::json!("enforce")),
+        ("/spec/faults/0/actions", serde_json::json!("Replace")),
+        (
+            "/spec",
+            serde_json::json!({"faults": [], "nodeSelektor": {}}),
+        ),
+    ] {
+        let right = value.pointer(pointer).cloned().unwrap();
+        *value.pointer_mut(pointer).unwrap() = wrong;
+        assert!(!validator.is_valid(&value), "{pointer}");
+        *value.pointer_mut(pointer).unwrap() = right;
+    }
+    let mode = &schema["properties"]["spec"]["properties"]["mode"];
+    assert!(
+        mode.to_string().contains("Everything but the act"),
+        "{mode}"
+    );
+    assert!(!schema.to_string().contains("x-kubernetes"));
+    let settings = jsonschema::validator_for(&settings_schema()).unwrap();
+    assert!(settings.is_valid(&serde_json::json!({"cluster": "c", "limits": {"maxInFlight": 1}})));
+    assert!(!settings.is_valid(&serde_json::json!({"limits": {"maxInFlight": 1}})));
+}
+
+#[test]
+fn a_settings_file_names_its_files_whatever_else_is_wrong() {
+    let text = "rules: [a.yaml, 1,\n  b/*.yaml]\npolicies: {}\nmode: wrong\n";
+    let pattern = |text: &str, line, column| Pattern {
+        text: text.into(),
+        line,
+        column,
+    };
+    let expect = Named {
+        rules: vec![pattern("a.yaml", 1, 9), pattern("b/*.yaml", 2, 3)],
+        policies: vec![],
+    };
+    assert_eq!(named(&document(text)), expect);
+    assert_eq!(named(&document("")), Named::default());
 }

@@ -81,14 +81,14 @@ pub(super) fn parse(document: &Document<'_>) -> Result<Vec<Parsed>, Vec<Problem>
         return Err(vec![problem(
             (line, 1),
             "is nested too deeply".to_owned(),
-            "",
+            "indent less",
         )]);
     }
     let nodes = MarkedYaml::load_from_str(document.text).map_err(|error| {
         vec![problem(
             place(*error.marker()),
             format!("is not YAML: {}", error.info()),
-            "",
+            "look here and just before; a text with `: `, ` #` or brackets may need quotes",
         )]
     })?;
     let chars: Vec<char> = document.text.chars().collect();

@@ -1,6 +1,8 @@
 //! A file of rules, policies or settings: every mistake has a place in the text.
 
-use nodemend_core::config::{Document, Problem, policies, rules, settings};
+use nodemend_core::config::{
+    Document, Problem, Role, check as check_all, policies, rules, settings,
+};
 
 pub fn target(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
@@ -27,5 +29,11 @@ pub fn target(input: &[u8]) {
     assert_eq!(found, settings(&document));
     if let Err(problems) = &found {
         check(problems);
+    }
+    let sets = [vec![(document, Role::Any)]];
+    let found = check_all(&sets);
+    assert_eq!(found, check_all(&sets));
+    if !found.problems.is_empty() {
+        check(&found.problems);
     }
 }
