@@ -410,7 +410,8 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         let policy = policies.find(|policy| policy.name == verdict.policy);
         match (node, policy) {
             (Some(node), Some(policy)) => {
-                exec::plan(&self.cloud, node, policy, &self.setup.cluster_tag).await
+                let action = verdict.action.ok_or(Reason::NeedsHuman)?;
+                exec::plan(&self.cloud, node, policy, action, &self.setup.cluster_tag).await
             }
             _ => Err(Reason::NoOwner),
         }
@@ -858,6 +859,10 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             abort: repair.metadata.deletion_timestamp.is_some()
                 || node.is_some_and(|node| decide::opted_out(node, now)),
             orphaned: !configured,
+            superseded: known.repairs.iter().any(|other| {
+                let same = other.spec.node_uid == repair.spec.node_uid && other.open();
+                same && other.spec.ordinal > repair.spec.ordinal
+            }),
             current: self.evidence.nodes_fresh(now),
             paused: decide::pause_reason(node, repair, &world, scopes, now),
         }

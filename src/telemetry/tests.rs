@@ -32,7 +32,7 @@ fn admitted(node: &str, start: i64) -> NodeRepair {
                 {"name": "condition/Ready", "state": "Unknown"},
             ],
             "plan": {
-                "strategy": "EC2", "instanceId": "i-old", "readyTimeout": "15m", "maxAttempts": 2, "drainTimeout": "15m",
+                "strategy": "EC2", "instanceId": "i-old", "clusterTag": "c", "readyTimeout": "15m", "maxAttempts": 2, "drainTimeout": "15m",
                 "launch": {"template": {"id": "lt-1", "version": "3"}, "subnet": "s", "instanceType": "m", "clusterTag": "c"},
             },
             "quarantine": repair::intent(&name, Step::Quarantine, 1, node.into(), 1, t(start)),
@@ -94,6 +94,7 @@ fn verdict(node: &str, kind: VerdictKind, reasons: &[Reason]) -> Verdict {
         policy: "general".into(),
         fault: "DiskFailing".into(),
         severity: Severity::Warning,
+        action: None,
         since: Some(t(0)),
         signals: Vec::new(),
         silences: Vec::new(),

@@ -238,7 +238,7 @@ impl Fleet {
                 ..When::default()
             },
             for_: Span::seconds(60),
-            replaces: true,
+            actions: vec![Action::Replace],
             confirm: None,
         };
         for policy in &mut policies {
