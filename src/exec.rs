@@ -416,12 +416,7 @@ async fn launch<K: Cloud>(
 }
 
 /// One request. Without an answer to it, only the bootID tells.
-async fn reboot<K: Cloud>(
-    cloud: &K,
-    repair: &NodeRepair,
-    observed: &Observed,
-    id: &str,
-) -> Effect {
+async fn reboot<K: Cloud>(cloud: &K, repair: &NodeRepair, observed: &Observed, id: &str) -> Effect {
     if let Err(effect) = same_node(repair, observed) {
         return effect;
     }

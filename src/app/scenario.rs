@@ -436,6 +436,18 @@ impl<'a, F: FnMut(Told<'_>) -> io::Result<()>> Stage<'a, F> {
                 format!("{pattern} had {found:?}, not {wanted:?}"),
             );
         }
+        for (of, wanted) in &expect.score {
+            let mut scores = self.leader.score().iter();
+            let found = scores.find(|one| *of == format!("{}/{}", one.policy, one.fault));
+            let found = found.map_or_else(
+                || "nothing".to_owned(),
+                |one| {
+                    let (recovered, on, away) = (one.recovered, one.went_on, one.went_away);
+                    format!("{recovered} recovered, {on} went on, {away} went away")
+                },
+            );
+            check(found == *wanted, format!("{of}: {found}, not {wanted}"));
+        }
         let verdicts = self.last.as_ref().map_or(&[][..], |last| &last.verdicts);
         for (kind, count) in &expect.count {
             let found = verdicts

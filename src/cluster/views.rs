@@ -67,7 +67,10 @@ pub fn node(node: &Node) -> NodeView {
             .collect(),
         unschedulable: spec.unschedulable.unwrap_or(false),
         deleting: metadata.deletion_timestamp.is_some(),
-        boot_id: status.node_info.map(|info| info.boot_id).unwrap_or_default(),
+        boot_id: status
+            .node_info
+            .map(|info| info.boot_id)
+            .unwrap_or_default(),
     }
 }
 

@@ -7,8 +7,8 @@ mod rungs;
 use jiff::Timestamp;
 
 use crate::api::{
-    Action, ConditionStatus, Entry, Failure, GaveUp, Intent, LaunchPlan, NodeRepair, NodeRepairStatus,
-    Outcome, Phase, Replacement, StatusCondition, Step,
+    Action, ConditionStatus, Entry, Failure, GaveUp, Intent, LaunchPlan, NodeRepair,
+    NodeRepairStatus, Outcome, Phase, Replacement, StatusCondition, Step,
 };
 use crate::model::{
     InstanceState, InstanceView, NodeView, QUARANTINE_ANNOTATION, Reason, Span, Truth, digest,

@@ -68,8 +68,7 @@ impl Cloud for World {
         self.mutate(format!("reboot {id}"), |state| {
             state.expect_reboot(id);
             let instance = state.instances.get(id);
-            let running =
-                instance.filter(|instance| instance.view.state == InstanceState::Running);
+            let running = instance.filter(|instance| instance.view.state == InstanceState::Running);
             let Some(name) = running.and_then(|instance| instance.node.clone()) else {
                 return Err(CallError::Refused("not running".into()));
             };

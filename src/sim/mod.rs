@@ -369,7 +369,8 @@ impl State {
             let dead = faults.remove(&Fault::KubeletDown);
             self.silent.remove(&name);
             let silent = before.silent.filter(|_| !dead);
-            self.silent.extend(silent.map(|since| (name.clone(), since)));
+            self.silent
+                .extend(silent.map(|since| (name.clone(), since)));
             self.left.retain(|(on, _)| *on != name);
             let (boot_id, version) = (self.fresh("boot"), self.bump());
             if let Some(node) = self.nodes.get_mut(&name) {

@@ -2,7 +2,8 @@
 
 use futures_util::FutureExt;
 use nodemend_core::api::{
-    Action, ConditionLeaf, ConditionStatus, Leaf, Mode, NodeSelector, Phase, Severity, Strategy, When,
+    Action, ConditionLeaf, ConditionStatus, Leaf, Mode, NodeSelector, Phase, Severity, Strategy,
+    When,
 };
 use nodemend_core::config::{self, Limits, Policy, Rules};
 use nodemend_core::decide::Verdict;

@@ -5,6 +5,7 @@
 mod audit;
 mod chaos;
 mod outage;
+mod reboot;
 mod rights;
 mod secured;
 mod silence;

@@ -154,6 +154,24 @@ pub struct NodeHealthStatus {
     /// The trace of the decision.
     #[serde(default)]
     pub trace_id: String,
+    /// What a policy that only observes would have acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<Episode>,
+}
+
+/// A fault that a policy in mode Observe would have acted on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Episode {
+    /// The policy.
+    pub policy: String,
+    /// The fault.
+    pub fault: String,
+    /// When it would have been acted on.
+    pub due: Timestamp,
+    /// Whether the fleet's score has what became of it.
+    #[serde(default)]
+    pub counted: bool,
 }
 
 /// A silence of Alertmanager as `NodeHealth` keeps it.
@@ -244,6 +262,37 @@ pub struct FleetStateSpec {
     #[serde(default)]
     #[schemars(length(max = 100))]
     pub guards: Vec<GuardRecord>,
+    /// What became of the faults that policies in mode Observe would have acted on, by
+    /// policy and fault.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 200))]
+    pub score: Vec<Score>,
+    /// What of that is not yet marked as counted in its node's record.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub scored: Vec<String>,
+}
+
+/// What became, without a repair, of a fault that a policy would have acted on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Score {
+    /// The policy.
+    pub policy: String,
+    /// The fault.
+    pub fault: String,
+    /// Since when it is counted.
+    pub since: Timestamp,
+    /// How often it was over by itself within the hour.
+    pub recovered: u32,
+    /// How long that took, all together.
+    pub recovery_seconds: u64,
+    /// The longest of these times.
+    pub longest_recovery_seconds: u64,
+    /// How often it was still there an hour after it would have been acted on.
+    pub went_on: u32,
+    /// How often the node went away before that.
+    pub went_away: u32,
 }
 
 /// The numbers of a guard that counts over a scope.

@@ -201,6 +201,10 @@ pub struct Expect {
     /// Nodes whose repair did not start.
     #[serde(default)]
     pub spared: Vec<String>,
+    /// What became of what was only observed, by policy and fault: `p/F: 2 recovered, 1 went
+    /// on, 0 went away`.
+    #[serde(default)]
+    pub score: BTreeMap<String, String>,
     /// What was done to nodes, in order, and what it came to: `Reboot Succeeded`.
     #[serde(default)]
     pub repairs: BTreeMap<String, Vec<String>>,

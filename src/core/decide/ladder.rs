@@ -24,9 +24,8 @@ pub(super) fn next(
     repairs: &[NodeRepair],
 ) -> Option<Action> {
     let tried = |action: Action| {
-        let of = |repair: &&NodeRepair| {
-            repair.spec.node_uid == uid && repair.spec.plan.action == action
-        };
+        let of =
+            |repair: &&NodeRepair| repair.spec.node_uid == uid && repair.spec.plan.action == action;
         repairs.iter().filter(of).any(|one| counts(one, since))
     };
     let mut actions = fault.actions.iter().copied();
@@ -97,11 +96,21 @@ mod tests {
         for phase in [Phase::Succeeded, Phase::Escalated] {
             let record = [rebooted(phase, true)];
             check(&LADDER, &record, 1200, Some(Action::Replace));
-            check(&[Action::Reboot, Action::Cordon], &record, 0, Some(Action::Cordon));
+            check(
+                &[Action::Reboot, Action::Cordon],
+                &record,
+                0,
+                Some(Action::Cordon),
+            );
             check(&[Action::Reboot], &record, 1200, None);
         }
         // Given up before the request, or of another node.
-        check(&LADDER, &[rebooted(Phase::Aborted, false)], 1200, Some(Action::Reboot));
+        check(
+            &LADDER,
+            &[rebooted(Phase::Aborted, false)],
+            1200,
+            Some(Action::Reboot),
+        );
         let mut other = rebooted(Phase::Succeeded, true);
         other.spec.node_uid = "o".into();
         check(&LADDER, &[other], 1200, Some(Action::Reboot));

@@ -5,13 +5,15 @@ mod admit;
 mod efficacy;
 mod ladder;
 mod scope;
+pub mod score;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
 use crate::api::{
-    Action, Mode, NodeRepair, NodeSelector, Phase, Reservation, Severity, SignalRecord, SilenceRecord,
+    Action, Mode, NodeRepair, NodeSelector, Phase, Reservation, Severity, SignalRecord,
+    SilenceRecord,
 };
 use crate::config::{Confirm, Fault, Limits, Policy, Rules};
 use crate::evidence::Evidence;

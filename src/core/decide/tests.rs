@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::api::{
-    ConditionLeaf, ConditionStatus, GaveUp, Intent, Leaf,
-    NodeRepairSpec, NodeRepairStatus, Per, Plan, Replacement, Step, Strategy, When,
+    ConditionLeaf, ConditionStatus, GaveUp, Intent, Leaf, NodeRepairSpec, NodeRepairStatus, Per,
+    Plan, Replacement, Step, Strategy, When,
 };
 use crate::config::{Amount, Budget, Fault, Window};
 use crate::evidence::Input;

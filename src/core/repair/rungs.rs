@@ -154,7 +154,10 @@ pub(super) fn verify(repair: &NodeRepair, observed: &Observed, now: Timestamp) -
         Truth::True | Truth::False => PATIENCE,
     };
     if patience.after(since) <= now {
-        return give_up(GaveUp::NotCured, "the machine restarted, the fault is still there");
+        return give_up(
+            GaveUp::NotCured,
+            "the machine restarted, the fault is still there",
+        );
     }
     Next::Wait(POLL.after(now), "does the fault go?".into())
 }
@@ -170,9 +173,8 @@ pub(super) fn rest(repair: &NodeRepair, observed: &Observed, now: Timestamp) -> 
     } else if let Some((reason, why)) = observed.unwanted() {
         give_up(reason, why)
     } else {
-        disturbed(repair, observed).unwrap_or_else(|| {
-            Next::Wait(POLL.after(now), "waits for the next action".into())
-        })
+        disturbed(repair, observed)
+            .unwrap_or_else(|| Next::Wait(POLL.after(now), "waits for the next action".into()))
     })
 }
 
@@ -196,7 +198,12 @@ mod tests {
 
     fn check_on(repair: &NodeRepair, observed: &Observed, second: i64, expect: &str) {
         let found = word(&next(repair, observed, at(second)));
-        assert_eq!(found, expect, "{:?} at {second}: {observed:#?}", repair.phase());
+        assert_eq!(
+            found,
+            expect,
+            "{:?} at {second}: {observed:#?}",
+            repair.phase()
+        );
     }
 
     /// Of a reboot that a replacement would follow.
@@ -295,7 +302,12 @@ mod tests {
             changes
         };
         check(nothing(1, 310), &booted("old"), 320, "wait");
-        check(nothing(1, 310), &booted("old"), 400, "IntendReboot(2, \"old\")");
+        check(
+            nothing(1, 310),
+            &booted("old"),
+            400,
+            "IntendReboot(2, \"old\")",
+        );
         let paused = Observed {
             paused: Some(Reason::ClusterBreaker),
             ..booted("old")
