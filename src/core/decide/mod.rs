@@ -262,7 +262,8 @@ fn decide<'a>(
         lead(verdict, node, policy, told.clone(), world, now);
     }
     if verdict.kind == VerdictKind::Due {
-        let leading = told.clone().find(|told| told.fault.name == verdict.fault);
+        let mut told = told;
+        let leading = told.find(|told| told.fault.name == verdict.fault);
         let rung = leading.and_then(|told| Some((told.fault, told.rung?)));
         verdict.action = rung.map(|(fault, action)| (action, ladder::after(fault, action)));
         verdict.reasons = standing(verdict, node, policies, world, now);
