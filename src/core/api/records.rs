@@ -283,7 +283,7 @@ pub struct Score {
     pub fault: String,
     /// Since when it is counted.
     pub since: Timestamp,
-    /// How often it was over by itself within the hour.
+    /// How often it was over by itself.
     pub recovered: u32,
     /// How long that took, all together.
     pub recovery_seconds: u64,
