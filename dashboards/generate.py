@@ -45,10 +45,10 @@ def quantile(share, buckets, by="le"):
     return f"histogram_quantile({share}, sum by ({by}) ({buckets})) >= 0"
 
 
-FINISHED = 'nodemend_repair_info{phase=~"Succeeded|Aborted|NeedsHuman"}'
+FINISHED = 'nodemend_repair_info{phase=~"Succeeded|Aborted|NeedsHuman|Escalated"}'
 SUCCEEDED = 'nodemend_repair_info{phase="Succeeded"}'
 NEEDS_HUMAN = 'nodemend_repair_info{phase="NeedsHuman"}'
-REPAIR_COLUMNS = "started, ended, node, fault, phase, policy, strategy, repair, trace_id"
+REPAIR_COLUMNS = "started, ended, node, fault, action, phase, policy, strategy, repair, trace_id"
 REPAIR_DURATION = 'nodemend_repair_duration_seconds_bucket{outcome="Succeeded"}'
 STEP_DURATION = "nodemend_repair_step_duration_seconds"
 
@@ -131,7 +131,7 @@ def repairs_table():
             "indexByName": {name: index for index, name in enumerate(columns)},
             "renameByName": {name: name.capitalize() for name in columns if name != "trace_id"} | {"trace_id": "Trace"},
         }}])
-    colours = {"Succeeded": "green", "Aborted": "blue", "NeedsHuman": "red"}
+    colours = {"Succeeded": "green", "Aborted": "blue", "NeedsHuman": "red", "Escalated": "orange"}
     mapping = {phase: {"color": colour, "index": index} for index, (phase, colour) in enumerate(colours.items())}
     table["fieldConfig"]["overrides"] = [
         override("Trace", "links", [{"title": "Open the trace", "url": "${trace_url:raw}${__value.raw}",
@@ -150,7 +150,7 @@ def override(field, *pairs):
 REPAIR_HISTORY = [
     stat("Open repairs", "Repairs under way.",
          f"sum {led('nodemend_repairs_open')} or vector(0)", ["text", ("blue", 1)]),
-    stat("Succeeded", "Share of the newest 100 repairs that ended with a new node in service.",
+    stat("Succeeded", "Share of the newest 100 repairs that ended with a well or a new node in service.",
          f"(count {led(SUCCEEDED)} or vector(0)) / count {led(FINISHED)}",
          ["red", ("orange", 0.8), ("green", 0.95)], unit="percentunit"),
     stat("Needs a person", "Of the newest 100 repairs. The node stays cordoned until someone looks.",
@@ -166,7 +166,7 @@ REPAIR_HISTORY = [
     row("Repairs"),
     series("Repairs by outcome", "Repairs that ended, and repairs that began.", [
         target(counted("nodemend_repairs_finished_total", "outcome"), "{{outcome}}"),
-        target(counted("nodemend_repairs_started_total", "strategy"), "started, {{strategy}}"),
+        target(counted("nodemend_repairs_started_total", "action"), "started, {{action}}"),
     ], draw="bars", interval="5m"),
     series("Open repairs by phase", "Where the repairs under way are.", [
         target(f"sum by (phase) {led('nodemend_repairs_open')} or on () vector(0)", "{{phase}}"),

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use nodemend_core::api::{
     AlertGroup, AlertGroupSpec, FINALIZER, FaultRecord, FleetState, FleetStateSpec, GuardRecord,
     NodeHealth, NodeHealthSpec, NodeHealthStatus, NodeRepair, NodeRepairSpec, Plan, Reservation,
-    SourceDown, Step,
+    Score, SourceDown, Step,
 };
 use nodemend_core::config::{Limits, Policy, Rule, Rules};
 use nodemend_core::decide::{self, Admission, Fallen, Pause, Place, Scopes, Verdict, World};
@@ -231,6 +231,16 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         self.fleet.as_ref().map(|fleet| fleet.spec.epoch)
     }
 
+    /// What became of the faults that were only observed.
+    pub fn score(&self) -> &[Score] {
+        self.fleet.as_ref().map_or(&[], |fleet| &fleet.spec.score)
+    }
+
+    /// Which episodes of them are committed, but may not be marked as counted.
+    fn scored(&self) -> &[String] {
+        self.fleet.as_ref().map_or(&[], |fleet| &fleet.spec.scored)
+    }
+
     /// Decides on what is known now, and takes every open repair as far as it goes.
     pub async fn pass<T: Clock>(
         &mut self,
@@ -266,6 +276,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         if self.probe(&judged, &scopes, &known, now).await {
             (judged, scopes) = self.judge(&known, now);
         }
+        decide::score::count(&mut fleet.spec, &known.healths, &self.world(&known), now);
         let (verdicts, starting, guards) = self
             .admit(judged, &scopes, &known, fleet.spec.epoch, now)
             .await;
@@ -409,7 +420,8 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         let policy = policies.find(|policy| policy.name == verdict.policy);
         match (node, policy) {
             (Some(node), Some(policy)) => {
-                exec::plan(&self.cloud, node, policy, &self.setup.cluster_tag).await
+                let action = verdict.action.ok_or(Reason::NeedsHuman)?;
+                exec::plan(&self.cloud, node, policy, action, &self.setup.cluster_tag).await
             }
             _ => Err(Reason::NoOwner),
         }
@@ -632,17 +644,21 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             if plain && before.is_none() && verdict.sick_since.is_none() {
                 continue;
             }
-            let status = self.health(
-                verdict,
-                before.and_then(|health| health.status.as_ref()),
-                now,
-            );
+            let recorded = before.and_then(|health| health.status.as_ref());
+            let observed = recorded.and_then(|status| status.observed.as_ref());
+            let observed =
+                decide::score::follow(observed, verdict, self.scored(), &self.world(known), now);
+            let status = NodeHealthStatus {
+                observed,
+                ..self.health(verdict, recorded, now)
+            };
             let well = verdict.sick_since.is_none()
                 && match verdict.kind {
                     VerdictKind::Healthy => !watched,
                     kind => kind == VerdictKind::Ignored,
                 };
             let past = |at: Timestamp| cooldown.after(at) <= now;
+            let well = well && status.observed.is_none();
             if well && past(status.since) && status.fell_sick.is_none_or(past) {
                 if let Some(health) = before {
                     self.cluster.delete_health(health).await?;
@@ -676,6 +692,10 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         let cooldown = self.setup.limits.breaker.cooldown;
         let is_there = |health: &&NodeHealth| self.evidence.has(&health.spec.node_uid);
         for health in known.healths.iter().filter(|health| !is_there(health)) {
+            // What became of it has to be counted first.
+            if !decide::score::is_done(health, self.scored()) {
+                continue;
+            }
             let status = health.status.as_ref();
             let sick = status.filter(|status| status.sick_since.is_some());
             match sick.map(|status| status.gone) {
@@ -771,6 +791,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             zone: verdict.place.zone.clone(),
             pool: verdict.place.pool.clone(),
             gone: None,
+            observed: None,
             trace_id: digest(
                 &[
                     "decision",
@@ -857,6 +878,10 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             abort: repair.metadata.deletion_timestamp.is_some()
                 || node.is_some_and(|node| decide::opted_out(node, now)),
             orphaned: !configured,
+            superseded: known.repairs.iter().any(|other| {
+                let same = other.spec.node_uid == repair.spec.node_uid && other.open();
+                same && other.spec.ordinal > repair.spec.ordinal
+            }),
             current: self.evidence.nodes_fresh(now),
             paused: decide::pause_reason(node, repair, &world, scopes, now),
         }

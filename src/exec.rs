@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use nodemend_core::api::{GaveUp, LaunchPlan, LaunchTemplate, NodeRepair, Outcome, Step};
+use nodemend_core::api::{
+    Action, GaveUp, LaunchPlan, LaunchTemplate, NodeRepair, Outcome, Plan, Step,
+};
 use nodemend_core::config::Confirm;
 use nodemend_core::evidence::probe::Reading;
 use nodemend_core::model::{
@@ -88,6 +90,8 @@ pub trait Cloud {
     async fn by_token(&self, token: &str) -> Result<Option<InstanceView>, CallError>;
     /// Launches under the token; the same token and parameters give the same instance.
     async fn launch(&self, token: &str, plan: &LaunchPlan) -> Result<String, CallError>;
+    /// Restarts one instance. Asked twice, it may restart twice.
+    async fn reboot(&self, id: &str) -> Result<(), CallError>;
     /// Ends one instance.
     async fn terminate(&self, id: &str) -> Result<(), CallError>;
 }
@@ -132,6 +136,8 @@ pub struct Context<'a, T> {
     pub abort: bool,
     /// Whether the policy or its fault is gone.
     pub orphaned: bool,
+    /// Whether a further repair of the node is open.
+    pub superseded: bool,
     /// Whether `nodes` is whole and young.
     pub current: bool,
     /// Why nothing disruptive may begin.
@@ -148,13 +154,17 @@ pub async fn advance<C: Cluster, K: Cloud, T: Clock>(
     repair: &mut NodeRepair,
     context: &Context<'_, T>,
 ) -> Result<Option<Timestamp>, CallError> {
+    let mut untried = false;
     for _ in 0..STEPS_PER_PASS {
         let now = context.clock.now();
         if let Some(until) = repair::retry_at(repair).filter(|until| *until > now) {
             return Ok(Some(until));
         }
         let observed = match observe(cluster, cloud, repair, context).await {
-            Ok(observed) => observed,
+            Ok(observed) => Observed {
+                untried,
+                ..observed
+            },
             // What an open step cannot see is a failure of that step: on record, with backoff.
             Err(error) if repair::open_entry(repair).is_some() => {
                 let change = Change::Fail(error.to_string());
@@ -198,6 +208,7 @@ pub async fn advance<C: Cluster, K: Cloud, T: Clock>(
                 }
             }
         };
+        untried = matches!(change, Change::IntendReboot(..));
         write(cluster, repair, change, context).await?;
     }
     Ok(Some(context.clock.now()))
@@ -237,11 +248,13 @@ async fn observe<C: Cluster, K: Cloud, T>(
         abort: context.abort,
         orphaned: context.orphaned,
         reborn,
+        superseded: context.superseded,
+        untried: false,
         current: context.current,
         paused: context.paused,
     };
     let open = repair::open_entry(repair).map(|entry| entry.intent.step);
-    if matches!(open, Some(Step::Drain | Step::Terminate)) {
+    if matches!(open, Some(Step::Drain | Step::Reboot | Step::Terminate)) {
         observed.old = cloud.instance(&repair.spec.plan.instance_id).await?;
     }
     if let Some(replacement) = repair
@@ -283,6 +296,7 @@ async fn perform<C: Cluster, K: Cloud, T: Clock>(
             Err(error) => failed(&error),
         },
         Command::Drain => drain(cluster, clock, repair, observed).await,
+        Command::Reboot(id) => reboot(cloud, repair, observed, id).await,
         Command::Terminate(id) => terminate(cloud, repair, observed, id).await,
     }
 }
@@ -314,9 +328,9 @@ async fn cordon<C: Cluster>(cluster: &C, repair: &NodeRepair, observed: &Observe
         .get(QUARANTINE_ANNOTATION)
         .and_then(|value| value.split_once('='))
     {
-        // An earlier try of ours landed: keep what it found.
-        Some((owner, found)) if owner == name => found.to_owned(),
-        _ => node.unschedulable.to_string(),
+        // An earlier try of ours landed, or an earlier repair left it on: keep what was found.
+        Some((_, found)) => found.to_owned(),
+        None => node.unschedulable.to_string(),
     };
     let patch = NodePatch {
         name: node.name.clone(),
@@ -401,6 +415,28 @@ async fn launch<K: Cloud>(
     }
 }
 
+/// One request. Without an answer to it, only the bootID tells.
+async fn reboot<K: Cloud>(cloud: &K, repair: &NodeRepair, observed: &Observed, id: &str) -> Effect {
+    if let Err(effect) = same_node(repair, observed) {
+        return effect;
+    }
+    let Some(instance) = &observed.old else {
+        return Effect::Nothing("EC2 does not know the instance".into());
+    };
+    if let Err(effect) = ours(repair, instance) {
+        return effect;
+    }
+    if instance.state != InstanceState::Running {
+        return Effect::Nothing(format!("the instance is {:?}", instance.state));
+    }
+    match cloud.reboot(id).await {
+        Ok(()) => Effect::Done(String::new()),
+        Err(CallError::Refused(message)) => Effect::Refused(GaveUp::Refused, message),
+        Err(CallError::NotNow(message) | CallError::Conflict(message)) => Effect::Nothing(message),
+        Err(error @ CallError::NoAnswer(_)) => failed(&error),
+    }
+}
+
 async fn terminate<K: Cloud>(
     cloud: &K,
     repair: &NodeRepair,
@@ -428,7 +464,7 @@ async fn terminate<K: Cloud>(
 
 /// The cluster's tag is read live before anything on the instance is disturbed.
 fn ours(repair: &NodeRepair, instance: &InstanceView) -> Result<(), Effect> {
-    let tag = &repair.spec.plan.launch.cluster_tag;
+    let tag = &repair.spec.plan.cluster_tag;
     if instance.tags.get(tag).map(String::as_str) == Some("owned") {
         return Ok(());
     }
@@ -534,13 +570,31 @@ const OWNERS: [&str; 5] = [
     "sigs.k8s.io/cluster-api-provider-aws/role",
 ];
 
-/// Why no plan can be made for a node.
+/// What will be done about a fault, or why nothing can be.
 pub async fn plan<K: Cloud>(
     cloud: &K,
     node: &NodeView,
     policy: &nodemend_core::config::Policy,
+    (action, then): (Action, Option<Action>),
     cluster_tag: &str,
-) -> Result<nodemend_core::api::Plan, Reason> {
+) -> Result<Plan, Reason> {
+    let mut plan = Plan {
+        action,
+        then,
+        strategy: policy.strategy,
+        instance_id: node.instance_id().unwrap_or_default().to_owned(),
+        cluster_tag: cluster_tag.to_owned(),
+        launch: None,
+        ready_timeout: policy.ready_timeout,
+        max_attempts: policy.max_attempts,
+        drain_timeout: policy.drain_timeout,
+        max_pod_grace_period: policy.max_pod_grace_period,
+    };
+    // Nothing but the node object is touched.
+    if action == Action::Cordon {
+        return Ok(plan);
+    }
+    policy.strategy.ok_or(Reason::NoOwner)?;
     let id = node.instance_id().ok_or(Reason::NoOwner)?;
     let instance = cloud
         .instance(id)
@@ -552,6 +606,17 @@ pub async fn plan<K: Cloud>(
     {
         return Err(Reason::NotOurInstance);
     }
+    if action == Action::Replace {
+        plan.launch = Some(launch_plan(&instance, policy, cluster_tag)?);
+    }
+    Ok(plan)
+}
+
+fn launch_plan(
+    instance: &InstanceView,
+    policy: &nodemend_core::config::Policy,
+    cluster_tag: &str,
+) -> Result<LaunchPlan, Reason> {
     if OWNERS.iter().any(|tag| instance.tags.contains_key(*tag)) {
         return Err(Reason::OwnedByOther);
     }
@@ -567,19 +632,11 @@ pub async fn plan<K: Cloud>(
         .clone()
         .or_else(from_tags)
         .ok_or(Reason::NoOwner)?;
-    Ok(nodemend_core::api::Plan {
-        strategy: policy.strategy.ok_or(Reason::NoOwner)?,
-        instance_id: instance.id.clone(),
-        launch: LaunchPlan {
-            template,
-            subnet: instance.subnet.clone(),
-            instance_type: instance.instance_type.clone(),
-            cluster_tag: cluster_tag.to_owned(),
-        },
-        ready_timeout: policy.ready_timeout,
-        max_attempts: policy.max_attempts,
-        drain_timeout: policy.drain_timeout,
-        max_pod_grace_period: policy.max_pod_grace_period,
+    Ok(LaunchPlan {
+        template,
+        subnet: instance.subnet.clone(),
+        instance_type: instance.instance_type.clone(),
+        cluster_tag: cluster_tag.to_owned(),
     })
 }
 
@@ -601,12 +658,15 @@ mod tests {
         async fn launch(&self, _: &str, _: &LaunchPlan) -> Result<String, CallError> {
             Err(CallError::NoAnswer(String::new()))
         }
+        async fn reboot(&self, _: &str) -> Result<(), CallError> {
+            Err(CallError::NoAnswer(String::new()))
+        }
         async fn terminate(&self, _: &str) -> Result<(), CallError> {
             Err(CallError::NoAnswer(String::new()))
         }
     }
 
-    fn planned(tags: &[(&str, &str)]) -> Result<String, Reason> {
+    fn planned(action: Action, tags: &[(&str, &str)]) -> Result<Option<String>, Reason> {
         let policies = nodemend_core::config::policies(&[nodemend_core::config::Document {
             file: "general.yaml",
             text: include_str!("../rules/policies/general.yaml"),
@@ -625,10 +685,11 @@ mod tests {
             provider_id: "aws:///z/i-1".into(),
             ..NodeView::default()
         };
-        plan(&One(instance), &node, &policies.unwrap()[0], "c")
+        let policy = &policies.unwrap()[0];
+        plan(&One(instance), &node, policy, (action, None), "c")
             .now_or_never()
             .unwrap()
-            .map(|plan| plan.launch.template.id)
+            .map(|plan| Some(plan.launch?.template.id))
     }
 
     const OURS: [(&str, &str); 3] = [
@@ -638,19 +699,26 @@ mod tests {
     ];
 
     #[test]
-    fn h44_an_instance_that_something_else_replaces_is_left_alone() {
-        assert_eq!(planned(&OURS), Ok("lt".into()));
+    fn h44_an_instance_that_something_else_replaces_may_be_restarted_and_no_more() {
+        assert_eq!(planned(Action::Replace, &OURS), Ok(Some("lt".into())));
         for owner in OWNERS {
             let tags = [&OURS[..], &[(owner, "x")]].concat();
-            assert_eq!(planned(&tags), Err(Reason::OwnedByOther), "{owner}");
+            let replaced = planned(Action::Replace, &tags);
+            assert_eq!(replaced, Err(Reason::OwnedByOther), "{owner}");
+            assert_eq!(planned(Action::Reboot, &tags), Ok(None), "{owner}");
         }
     }
 
     #[test]
     fn an_instance_of_no_or_another_cluster_is_refused() {
-        assert_eq!(planned(&OURS[1..]), Err(Reason::NotOurInstance));
         let shared = [&[("c", "shared")], &OURS[1..]].concat();
-        assert_eq!(planned(&shared), Err(Reason::NotOurInstance));
-        assert_eq!(planned(&OURS[..2]), Err(Reason::NoOwner));
+        for action in [Action::Replace, Action::Reboot] {
+            assert_eq!(planned(action, &OURS[1..]), Err(Reason::NotOurInstance));
+            assert_eq!(planned(action, &shared), Err(Reason::NotOurInstance));
+        }
+        assert_eq!(planned(Action::Replace, &OURS[..2]), Err(Reason::NoOwner));
+        // What is not launched needs no template, and a cordon no instance.
+        assert_eq!(planned(Action::Reboot, &OURS[..2]), Ok(None));
+        assert_eq!(planned(Action::Cordon, &[]), Ok(None));
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use nodemend_core::api::NodeSelector;
+use nodemend_core::api::{NodeRepair, NodeSelector};
 use nodemend_core::config::scenario::{Expect, Group, Moment, Scenario, means};
 use nodemend_core::config::{self, Document};
 use nodemend_core::decide::{Pause, Verdict};
@@ -77,6 +77,9 @@ struct Stage<'a, F> {
     paused: bool,
     empty: bool,
     relapse: Option<String>,
+    /// The nodes that a restart cures, and each node's last bootID.
+    curable: Vec<String>,
+    booted: BTreeMap<String, String>,
     known: BTreeSet<String>,
     last: Option<Report>,
     unmet: Vec<String>,
@@ -115,6 +118,8 @@ impl<'a, F: FnMut(Told<'_>) -> io::Result<()>> Stage<'a, F> {
             paused: false,
             empty: false,
             relapse: None,
+            curable: Vec::new(),
+            booted: BTreeMap::new(),
             known: BTreeSet::new(),
             last: None,
             unmet: Vec::new(),
@@ -128,6 +133,7 @@ impl<'a, F: FnMut(Told<'_>) -> io::Result<()>> Stage<'a, F> {
 
     fn step(&mut self) -> io::Result<()> {
         self.settle_replacements();
+        self.settle_reboots();
         let mut expected = Vec::new();
         while let Some(moment) = self
             .next
@@ -165,7 +171,8 @@ impl<'a, F: FnMut(Told<'_>) -> io::Result<()>> Stage<'a, F> {
         let pass = self.leader.pass(inputs, &pauses, &self.world);
         match pass.now_or_never() {
             Some(Ok(report)) => {
-                let running = report.repairs.iter().filter(|repair| repair.open()).count();
+                let running = report.repairs.iter().filter(|repair| repair.in_flight());
+                let running = running.count();
                 if running > self.scenario.in_flight {
                     self.miss(&format!("{running} repairs run"));
                 }
@@ -299,6 +306,7 @@ impl<'a, F: FnMut(Told<'_>) -> io::Result<()>> Stage<'a, F> {
                 }
             }
         }
+        self.curable.extend(moment.reboots_cure.iter().cloned());
         self.paused = moment.pause.unwrap_or(self.paused);
         self.empty = moment.empty_list.unwrap_or(self.empty);
         if let Some(stalled) = moment.stalled {
@@ -359,10 +367,25 @@ impl<'a, F: FnMut(Told<'_>) -> io::Result<()>> Stage<'a, F> {
         }
     }
 
+    /// Who restarted is well again, if that is what it takes.
+    fn settle_reboots(&mut self) {
+        for node in self.world.list_nodes() {
+            let before = self.booted.insert(node.name.clone(), node.boot_id.clone());
+            let restarted = before.is_some_and(|before| before != node.boot_id);
+            let mut curable = self.curable.iter();
+            if restarted && curable.any(|pattern| means(pattern, &node.name)) {
+                self.world.say_ready(&node.name, "True");
+                for firing in self.firing.values_mut() {
+                    firing.remove(&node.name);
+                }
+            }
+        }
+    }
+
     fn compare(&mut self, expect: &Expect) {
         let repairs = self.world.list_repairs();
         let started = repairs.len();
-        let running = repairs.iter().filter(|repair| repair.open()).count();
+        let running = repairs.iter().filter(|repair| repair.in_flight()).count();
         let mut missed = Vec::new();
         let mut check = |met: bool, what: String| {
             if !met {
@@ -401,6 +424,31 @@ impl<'a, F: FnMut(Told<'_>) -> io::Result<()>> Stage<'a, F> {
                 !is_started(pattern),
                 format!("a repair of {pattern} started"),
             );
+        }
+        for (pattern, wanted) in &expect.repairs {
+            let mut of: Vec<&NodeRepair> = repairs.iter().collect();
+            of.retain(|repair| means(pattern, &repair.spec.node_name));
+            of.sort_by_key(|repair| (&repair.spec.node_name, repair.spec.ordinal));
+            let done = |repair: &&NodeRepair| {
+                format!("{:?} {:?}", repair.spec.plan.action, repair.phase())
+            };
+            let found: Vec<String> = of.iter().map(done).collect();
+            check(
+                found == *wanted,
+                format!("{pattern} had {found:?}, not {wanted:?}"),
+            );
+        }
+        for (of, wanted) in &expect.score {
+            let mut scores = self.leader.score().iter();
+            let found = scores.find(|one| *of == format!("{}/{}", one.policy, one.fault));
+            let found = found.map_or_else(
+                || "nothing".to_owned(),
+                |one| {
+                    let (recovered, on, away) = (one.recovered, one.went_on, one.went_away);
+                    format!("{recovered} recovered, {on} went on, {away} went away")
+                },
+            );
+            check(found == *wanted, format!("{of}: {found}, not {wanted}"));
         }
         let verdicts = self.last.as_ref().map_or(&[][..], |last| &last.verdicts);
         for (kind, count) in &expect.count {

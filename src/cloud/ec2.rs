@@ -118,6 +118,14 @@ impl Cloud for Ec2 {
             .ok_or_else(|| CallError::NoAnswer("an answer without an instance".into()))
     }
 
+    async fn reboot(&self, id: &str) -> Result<(), CallError> {
+        let request = self.0.reboot_instances().instance_ids(id);
+        match request.send().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(call_error(&error)),
+        }
+    }
+
     async fn terminate(&self, id: &str) -> Result<(), CallError> {
         let request = self.0.terminate_instances().instance_ids(id);
         match request.send().await {
@@ -449,6 +457,22 @@ mod tests {
         let (double, ec2) = answering(503, failure("RequestLimitExceeded")).await;
         let text = "RequestLimitExceeded: why (HTTP 503)".to_owned();
         assert_eq!(ec2.terminate("i-1").await, Err(CallError::NotNow(text)));
+        assert_eq!(double.sent().len(), 1, "the SDK does not retry");
+    }
+
+    #[tokio::test]
+    async fn restarts_one_instance_with_one_request() {
+        let answer = "<RebootInstancesResponse><return>true</return></RebootInstancesResponse>";
+        let (double, ec2) = answering(200, answer).await;
+        assert_eq!(ec2.reboot("i-1").await, Ok(()));
+        let body = &double.sent()[0].body;
+        assert!(
+            body.contains("Action=RebootInstances") && body.contains("InstanceId.1=i-1"),
+            "{body}"
+        );
+        let (double, ec2) = answering(500, failure("InternalError")).await;
+        let found = ec2.reboot("i-1").await;
+        assert!(matches!(found, Err(CallError::NoAnswer(_))), "{found:?}");
         assert_eq!(double.sent().len(), 1, "the SDK does not retry");
     }
 

@@ -39,6 +39,10 @@ impl Cloud for NoCloud {
         Err(refused())
     }
 
+    async fn reboot(&self, _: &str) -> Result<(), CallError> {
+        Err(refused())
+    }
+
     async fn terminate(&self, _: &str) -> Result<(), CallError> {
         Err(refused())
     }

@@ -67,6 +67,10 @@ pub fn node(node: &Node) -> NodeView {
             .collect(),
         unschedulable: spec.unschedulable.unwrap_or(false),
         deleting: metadata.deletion_timestamp.is_some(),
+        boot_id: status
+            .node_info
+            .map(|info| info.boot_id)
+            .unwrap_or_default(),
     }
 }
 
@@ -207,12 +211,16 @@ mod tests {
                         {"type": "ExternalIP", "address": "192.0.2.1"},
                         {"type": "InternalIP", "address": "10.0.0.1"},
                         {"type": "InternalIP", "address": "a.example"}],
+                    "nodeInfo": {"architecture": "", "bootID": "b", "containerRuntimeVersion": "", "kernelVersion": "",
+                        "kubeProxyVersion": "", "kubeletVersion": "", "machineID": "", "operatingSystem": "", "osImage": "",
+                        "systemUUID": ""},
                     "conditions": [{"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}]}
             }))
             .unwrap(),
         );
         assert_eq!(view.annotations.len(), 1);
         assert_eq!(view.instance_id(), Some("i-1"));
+        assert_eq!(view.boot_id, "b");
         assert!(view.unschedulable && !view.ready() && !view.deleting);
         assert_eq!(view.addresses.len(), 4);
         let ips: Vec<String> = view.ips.iter().map(ToString::to_string).collect();

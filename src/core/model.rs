@@ -290,7 +290,7 @@ pub enum Reason {
     RateLimit,
     /// Too much of the cluster is sick.
     ClusterBreaker,
-    /// The node's last repair asks for a person.
+    /// The node's last repair asks for a person, or every action of the fault was tried.
     NeedsHuman,
     /// Nothing is known that could replace the node.
     NoOwner,
@@ -447,6 +447,8 @@ pub struct NodeView {
     pub unschedulable: bool,
     /// Whether the object is being deleted.
     pub deleting: bool,
+    /// What its kernel drew when it booted: another one proves a reboot. Empty if unset.
+    pub boot_id: String,
 }
 
 impl NodeView {

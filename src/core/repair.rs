@@ -2,11 +2,13 @@
 //! observed and says what to write, do or wait for; `apply` writes it down.
 //! Every effect has its intent in the journal before and its outcome after.
 
+mod rungs;
+
 use jiff::Timestamp;
 
 use crate::api::{
-    ConditionStatus, Entry, Failure, GaveUp, Intent, LaunchPlan, NodeRepair, NodeRepairStatus,
-    Outcome, Phase, Replacement, StatusCondition, Step,
+    Action, ConditionStatus, Entry, Failure, GaveUp, Intent, LaunchPlan, NodeRepair,
+    NodeRepairStatus, Outcome, Phase, Replacement, StatusCondition, Step,
 };
 use crate::model::{
     InstanceState, InstanceView, NodeView, QUARANTINE_ANNOTATION, Reason, Span, Truth, digest,
@@ -43,6 +45,10 @@ pub struct Observed {
     pub orphaned: bool,
     /// Whether another Node object stands for the old instance now.
     pub reborn: bool,
+    /// Whether a further repair of the node is open.
+    pub superseded: bool,
+    /// Whether the open intent was committed just now and nothing was tried since.
+    pub untried: bool,
     /// Whether the list of nodes is whole and young: only then is a missing node missing.
     pub current: bool,
     /// Why no disruptive step may begin.
@@ -87,6 +93,8 @@ pub enum Next {
 pub enum Change {
     /// An intent, and the phase that it opens.
     Intend(Step, u32, String, Phase),
+    /// The intent to restart the machine that booted as this: which try, and the bootID.
+    IntendReboot(u32, String),
     /// What came of the open intent.
     Conclude(Outcome),
     /// The open intent failed and may be tried again.
@@ -114,6 +122,8 @@ pub enum Command {
     Settle(String),
     /// Evict what can be evicted now.
     Drain,
+    /// Restart this instance.
+    Reboot(String),
     /// End this instance.
     Terminate(String),
 }
@@ -188,18 +198,23 @@ pub fn intent(
         epoch,
         nonce,
         target,
+        boot_id: String::new(),
+    }
+}
+
+fn open(intent: Intent) -> Entry {
+    Entry {
+        intent,
+        failures: 0,
+        last_failure: None,
+        outcome: None,
     }
 }
 
 /// The entry whose effect is not yet settled. Before the first status write it is the quarantine.
 pub fn open_entry(repair: &NodeRepair) -> Option<Entry> {
     match repair.journal().last() {
-        None => Some(Entry {
-            intent: repair.spec.quarantine.clone(),
-            failures: 0,
-            last_failure: None,
-            outcome: None,
-        }),
+        None => Some(open(repair.spec.quarantine.clone())),
         Some(entry) if entry.outcome.is_none() => Some(entry.clone()),
         Some(_) => None,
     }
@@ -227,20 +242,36 @@ pub fn next(repair: &NodeRepair, observed: &Observed, now: Timestamp) -> Next {
         return pursue(repair, &entry, observed, now);
     }
     if let Some(reason) = repair.status.as_ref().and_then(|status| status.reason) {
-        return unwind(repair, reason, observed);
+        return rungs::rest(repair, observed, now)
+            .unwrap_or_else(|| unwind(repair, reason, observed));
     }
     match phase {
         Phase::Pending => Next::Write(Change::Enter(Phase::Quarantined)),
-        Phase::Quarantined => gate(observed, now, false).unwrap_or_else(|| launch(repair, 1)),
+        Phase::Quarantined => match repair.spec.plan.action {
+            Action::Cordon => rungs::cordoned(repair, observed, now),
+            Action::Reboot => gate(observed, now, false)
+                .or_else(|| disturbed(repair, observed))
+                .unwrap_or_else(|| drain(repair)),
+            Action::Replace => gate(observed, now, false).unwrap_or_else(|| launch(repair, 1)),
+        },
         Phase::Launching => launching(repair, observed, now),
         Phase::Draining => {
-            gate(observed, now, true).unwrap_or_else(|| terminate(repair, observed, now))
+            gate(observed, now, true).unwrap_or_else(|| match repair.spec.plan.action {
+                Action::Reboot => rungs::reboot(repair, observed, now),
+                _ => terminate(repair, observed, now),
+            })
         }
+        Phase::Rebooting => rungs::rebooting(repair, observed, now),
         Phase::Terminating => Next::Write(Change::Enter(Phase::Verifying)),
-        Phase::Verifying => verify(repair, observed, now),
-        Phase::Succeeded | Phase::Aborted | Phase::NeedsHuman | Phase::Unrecognized => {
-            Next::Finished
-        }
+        Phase::Verifying => match repair.spec.plan.action {
+            Action::Reboot => rungs::verify(repair, observed, now),
+            _ => verify(repair, observed, now),
+        },
+        Phase::Succeeded
+        | Phase::Aborted
+        | Phase::NeedsHuman
+        | Phase::Escalated
+        | Phase::Unrecognized => Next::Finished,
     }
 }
 
@@ -341,12 +372,7 @@ fn launching(repair: &NodeRepair, observed: &Observed, now: Timestamp) -> Next {
         }
         return gate(observed, now, false)
             .or_else(|| disturbed(repair, observed))
-            .unwrap_or(Next::Write(Change::Intend(
-                Step::Drain,
-                1,
-                repair.spec.node_name.clone(),
-                Phase::Draining,
-            )));
+            .unwrap_or_else(|| drain(repair));
     }
     let lost = observed
         .launched
@@ -366,6 +392,11 @@ fn launching(repair: &NodeRepair, observed: &Observed, now: Timestamp) -> Next {
         return give_up(reason, why);
     }
     Next::Wait(POLL.after(now), "the replacement is not Ready yet".into())
+}
+
+fn drain(repair: &NodeRepair) -> Next {
+    let node = repair.spec.node_name.clone();
+    Next::Write(Change::Intend(Step::Drain, 1, node, Phase::Draining))
 }
 
 /// The new node, while it can take pods.
@@ -454,6 +485,7 @@ fn pursue(repair: &NodeRepair, entry: &Entry, observed: &Observed, now: Timestam
         Step::Drain if observed.paused.is_some() => Next::Wait(POLL.after(now), "paused".into()),
         Step::Drain => disturbed(repair, observed).unwrap_or(Next::Act(Command::Drain)),
         Step::Release if observed.node.is_none() => conclude(true, "the node is gone"),
+        Step::Reboot => rungs::pursue_reboot(intent, observed, now, conclude),
         Step::Terminate => end_instance(
             &intent.target,
             observed.old.as_ref(),
@@ -490,9 +522,8 @@ const TOKEN_SETTLES: Span = Span::minutes(5);
 fn pursue_launch(repair: &NodeRepair, entry: &Entry, observed: &Observed, now: Timestamp) -> Next {
     let intent = &entry.intent;
     let late = repair.spec.plan.ready_timeout.after(intent.at) <= now;
-    if observed.unwanted().is_none() && !late {
-        let plan = repair.spec.plan.launch.clone();
-        return Next::Act(Command::Launch(intent.target.clone(), plan));
+    if let (None, false, Some(plan)) = (observed.unwanted(), late, &repair.spec.plan.launch) {
+        return Next::Act(Command::Launch(intent.target.clone(), plan.clone()));
     }
     let tried = entry
         .last_failure
@@ -552,12 +583,7 @@ fn unwind(repair: &NodeRepair, reason: GaveUp, observed: &Observed) -> Next {
             ));
         }
         if observed.node.is_some() && repair.last(Step::Release).is_none() {
-            return Next::Write(Change::Intend(
-                Step::Release,
-                1,
-                repair.spec.node_name.clone(),
-                repair.phase(),
-            ));
+            return release(repair);
         }
     }
     Next::Write(Change::Enter(if undo {
@@ -565,6 +591,11 @@ fn unwind(repair: &NodeRepair, reason: GaveUp, observed: &Observed) -> Next {
     } else {
         Phase::NeedsHuman
     }))
+}
+
+fn release(repair: &NodeRepair) -> Next {
+    let node = repair.spec.node_name.clone();
+    Next::Write(Change::Intend(Step::Release, 1, node, repair.phase()))
 }
 
 /// 2 s, doubled with each failure, at most 2 minutes.
@@ -586,13 +617,17 @@ pub fn apply(repair: &mut NodeRepair, change: Change, epoch: u64, now: Timestamp
     match change {
         Change::Intend(step, attempt, target, phase) => {
             let intent = intent(&name, step, attempt, target, epoch, now);
-            status.journal.push(Entry {
-                intent,
-                failures: 0,
-                last_failure: None,
-                outcome: None,
-            });
+            status.journal.push(open(intent));
             enter(status, phase, now);
+        }
+        Change::IntendReboot(attempt, boot_id) => {
+            let target = repair.spec.plan.instance_id.clone();
+            let intent = Intent {
+                boot_id,
+                ..intent(&name, Step::Reboot, attempt, target, epoch, now)
+            };
+            status.journal.push(open(intent));
+            enter(status, Phase::Rebooting, now);
         }
         Change::Conclude(outcome) => conclude(status, outcome),
         Change::Fail(message) => {

@@ -1,10 +1,13 @@
 //! The simulated EC2: client tokens are remembered, and an end takes time.
 
 use nodemend_core::api::LaunchPlan;
-use nodemend_core::model::{InstanceState, InstanceView};
+use nodemend_core::model::{InstanceState, InstanceView, Span};
 
-use super::{Instance, World};
+use super::{Instance, Restart, World, ready};
 use crate::exec::{CallError, Cloud};
+
+/// How long a machine takes to restart.
+const RESTART: Span = Span::seconds(90);
 
 impl Cloud for World {
     async fn instance(&self, id: &str) -> Result<Option<InstanceView>, CallError> {
@@ -57,6 +60,33 @@ impl Cloud for World {
             );
             state.tokens.insert(token.to_owned(), id.clone());
             Ok(id)
+        })
+        .await
+    }
+
+    async fn reboot(&self, id: &str) -> Result<(), CallError> {
+        self.mutate(format!("reboot {id}"), |state| {
+            state.expect_reboot(id);
+            let instance = state.instances.get(id);
+            let running = instance.filter(|instance| instance.view.state == InstanceState::Running);
+            let Some(name) = running.and_then(|instance| instance.node.clone()) else {
+                return Err(CallError::Refused("not running".into()));
+            };
+            let (back, version) = (RESTART.after(state.now), state.bump());
+            if let Some(node) = state.nodes.get_mut(&name)
+                && !state.restarting.contains_key(&name)
+            {
+                let conditions = std::mem::replace(&mut node.conditions, ready("Unknown"));
+                node.resource_version = version;
+                let silent = state.silent.insert(name.clone(), state.now);
+                let restart = Restart {
+                    back,
+                    conditions,
+                    silent,
+                };
+                state.restarting.insert(name, restart);
+            }
+            Ok(())
         })
         .await
     }

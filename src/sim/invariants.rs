@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use nodemend_core::api::{Entry, NodeRepair, Step};
+use nodemend_core::api::{Entry, NodeRepair, Phase, Step};
+use nodemend_core::model::QUARANTINE_ANNOTATION;
 use nodemend_core::repair;
 
 use super::State;
@@ -41,6 +42,37 @@ impl State {
         self.claim(found, || format!("I1: launch {token} has no open intent"));
     }
 
+    /// I1, I3 and I4 for a restart: one for each intent, of a drained node that is the one
+    /// meant and has not restarted since.
+    pub(super) fn expect_reboot(&mut self, id: &str) {
+        let found = self.repairs.values().find_map(|repair| {
+            let entry = repair::open_entry(repair).filter(|_| repair.open())?;
+            let meant = entry.intent.step == Step::Reboot && entry.intent.target == id;
+            meant.then(|| (repair.clone(), entry.intent))
+        });
+        self.claim(found.is_some(), || {
+            format!("I1: restart of {id} has no open intent")
+        });
+        let Some((repair, intent)) = found else {
+            return;
+        };
+        let drained = repair.last(Step::Drain);
+        let drained = drained.and_then(|entry| entry.outcome.as_ref());
+        self.claim(drained.is_some_and(|outcome| outcome.done), || {
+            format!("I4: {id} restarts before its drain")
+        });
+        let same = self.nodes.get(&repair.spec.node_name).is_some_and(|node| {
+            node.uid == repair.spec.node_uid
+                && node.provider_id == repair.spec.provider_id
+                && node.boot_id == intent.boot_id
+        });
+        self.claim(same, || {
+            format!("I3: {id} is not the journalled node's, or restarted since")
+        });
+        let first = self.restarted.insert(intent.nonce);
+        self.claim(first, || format!("I1: {id} restarts twice for one intent"));
+    }
+
     /// I1, I3 and I4 for a termination.
     pub(super) fn expect_termination(&mut self, id: &str) {
         let steps = [Step::Terminate, Step::ReturnReplacement];
@@ -54,7 +86,7 @@ impl State {
         let repair = self
             .repairs
             .values()
-            .find(|repair| repair.open() && repair.spec.plan.instance_id == id)
+            .find(|repair| repair.in_flight() && repair.spec.plan.instance_id == id)
             .cloned();
         if let Some(repair) = repair {
             let drained = repair
@@ -113,18 +145,32 @@ impl State {
         self.claim(open <= 1, || format!("I1: {name} has {open} open intents"));
     }
 
-    /// I2 and I5: one open repair per node, no more in flight than may be.
+    /// I2, I5 and I8: one repair in flight per node, no more of them than may be, and no
+    /// cordon of ours that nobody answers for.
     pub(super) fn check(&mut self) {
+        for node in self.nodes.values().cloned().collect::<Vec<_>>() {
+            let Some(value) = node.annotations.get(QUARANTINE_ANNOTATION) else {
+                continue;
+            };
+            let owner = value.split('=').next().unwrap_or_default().to_owned();
+            let answers = self.repairs.iter().any(|(name, repair)| {
+                let asks = repair.phase() == Phase::NeedsHuman && *name == owner;
+                asks || (repair.open() && repair.spec.node_uid == node.uid)
+            });
+            self.claim(answers, || {
+                format!("I8: {} is cordoned by {owner} for nothing", node.name)
+            });
+        }
         let open: Vec<String> = self
             .repairs
             .values()
-            .filter(|repair| repair.open())
+            .filter(|repair| repair.in_flight())
             .map(|repair| repair.spec.node_uid.clone())
             .collect();
         let distinct: BTreeSet<&String> = open.iter().collect();
         let (count, distinct) = (open.len(), distinct.len());
         self.claim(count == distinct, || {
-            "I2: a node has two open repairs".into()
+            "I2: a node has two repairs in flight".into()
         });
         self.claim(count <= 2, || format!("I5: {count} repairs in flight"));
     }

@@ -71,6 +71,9 @@ pub struct State {
     faults: BTreeMap<String, BTreeSet<Fault>>,
     /// When the kubelets that are down went down, by node.
     silent: BTreeMap<String, Timestamp>,
+    restarting: BTreeMap<String, Restart>,
+    /// The intents that a machine was restarted for.
+    restarted: BTreeSet<String>,
     queries: BTreeMap<String, prometheus::Query>,
     alertmanager: alertmanager::Alertmanager,
     alerts: Alerts,
@@ -87,6 +90,14 @@ struct Instance {
     view: InstanceView,
     changed: Timestamp,
     node: Option<String>,
+}
+
+/// A machine that restarts: when it is back, and what was heard of its node before.
+#[derive(Debug)]
+struct Restart {
+    back: Timestamp,
+    conditions: Vec<Condition>,
+    silent: Option<Timestamp>,
 }
 
 /// A handle on the world; the leader gets a copy of it.
@@ -258,6 +269,7 @@ impl World {
         let mut state = self.0.borrow_mut();
         state.now = by.after(state.now);
         state.move_instances();
+        state.restart_machines();
         state.place_pods();
         state.check();
     }
@@ -327,6 +339,7 @@ impl State {
                         self.nodes.remove(name);
                         self.faults.remove(name);
                         self.silent.remove(name);
+                        self.restarting.remove(name);
                         self.pods.retain(|_, (on, _)| on != name);
                         self.left.retain(|(on, _)| on != name);
                     }
@@ -343,6 +356,32 @@ impl State {
             instance.view.state = to;
             instance.changed = now;
             instance.node = node;
+        }
+    }
+
+    /// A restart takes a while. It brings a kubelet back, and leaves the rest as it was.
+    fn restart_machines(&mut self) {
+        let now = self.now;
+        let is_back = |_: &String, restart: &mut Restart| restart.back <= now;
+        let back: Vec<_> = self.restarting.extract_if(.., is_back).collect();
+        for (name, before) in back {
+            let faults = self.faults.entry(name.clone()).or_default();
+            let dead = faults.remove(&Fault::KubeletDown);
+            self.silent.remove(&name);
+            let silent = before.silent.filter(|_| !dead);
+            self.silent
+                .extend(silent.map(|since| (name.clone(), since)));
+            self.left.retain(|(on, _)| *on != name);
+            let (boot_id, version) = (self.fresh("boot"), self.bump());
+            if let Some(node) = self.nodes.get_mut(&name) {
+                node.boot_id = boot_id;
+                node.conditions = if dead {
+                    ready("True")
+                } else {
+                    before.conditions
+                };
+                node.resource_version = version;
+            }
         }
     }
 
@@ -404,6 +443,7 @@ fn node_view(
         created: state.now,
         labels,
         conditions: ready("True"),
+        boot_id: state.fresh("boot"),
         ..NodeView::default()
     }
 }

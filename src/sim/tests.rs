@@ -2,7 +2,8 @@
 
 use futures_util::FutureExt;
 use nodemend_core::api::{
-    ConditionLeaf, ConditionStatus, Leaf, Mode, NodeSelector, Phase, Severity, Strategy, When,
+    Action, ConditionLeaf, ConditionStatus, Leaf, Mode, NodeSelector, Phase, Severity, Strategy,
+    When,
 };
 use nodemend_core::config::{self, Limits, Policy, Rules};
 use nodemend_core::decide::Verdict;
@@ -34,7 +35,7 @@ fn silent_replaces() -> Policy {
                 ..When::default()
             },
             for_: Span::minutes(1),
-            replaces: true,
+            actions: vec![Action::Replace],
             confirm: None,
         }],
         strategy: Some(Strategy::EC2),

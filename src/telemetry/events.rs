@@ -50,7 +50,7 @@ pub(super) fn repair_started(repair: &NodeRepair, metrics: &Metrics) -> Notice {
     let spec = &repair.spec;
     metrics
         .repairs_started
-        .get_or_create(&label("strategy", spec.plan.strategy))
+        .get_or_create(&kind_of(repair))
         .inc();
     info!(
         repair = name(repair),
@@ -58,7 +58,8 @@ pub(super) fn repair_started(repair: &NodeRepair, metrics: &Metrics) -> Notice {
         uid = spec.node_uid,
         fault = spec.fault,
         policy = spec.policy,
-        strategy = ?spec.plan.strategy,
+        action = ?spec.plan.action,
+        strategy = strategy(repair),
         "repair started"
     );
     Notice {
@@ -68,10 +69,11 @@ pub(super) fn repair_started(repair: &NodeRepair, metrics: &Metrics) -> Notice {
         },
         reason: "RepairStarted",
         note: format!(
-            "{} for {} of policy {}",
+            "{} for {} of policy {}: {:?}",
             name(repair),
             spec.fault,
-            spec.policy
+            spec.policy,
+            spec.plan.action
         ),
         warning: false,
     }
@@ -105,10 +107,9 @@ pub(super) fn repair_ended(
     metrics: &Metrics,
 ) -> Notice {
     let outcome = label("outcome", status.phase);
-    let strategy = label("strategy", repair.spec.plan.strategy);
     metrics
         .repairs_finished
-        .get_or_create(&[strategy, outcome.clone()].concat())
+        .get_or_create(&[kind_of(repair), outcome.clone()].concat())
         .inc();
     let took = status
         .ended
@@ -139,11 +140,24 @@ pub(super) fn repair_ended(
         reason: match status.phase {
             Phase::Succeeded => "RepairSucceeded",
             Phase::Aborted => "RepairAborted",
+            Phase::Escalated => "RepairEscalated",
             _ => "RepairNeedsHuman",
         },
         note: format!("node {} {}", repair.spec.node_name, status.message),
         warning: status.phase != Phase::Succeeded,
     }
+}
+
+/// What is done, and by whom.
+fn kind_of(repair: &NodeRepair) -> Labels {
+    let action = label("action", repair.spec.plan.action);
+    [action, vec![("strategy", strategy(repair))]].concat()
+}
+
+/// Who replaces the node, or restarts its machine.
+pub(super) fn strategy(repair: &NodeRepair) -> String {
+    let strategy = repair.spec.plan.strategy;
+    strategy.map_or_else(|| "None".into(), |strategy| format!("{strategy:?}"))
 }
 
 /// A repair's name.

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use nodemend_core::api::{NodeHealth, NodeRepair, Phase};
+use nodemend_core::api::{NodeHealth, NodeRepair, Phase, Score};
 use nodemend_core::decide::Verdict;
 use nodemend_core::evidence::identity::Unresolved;
 use nodemend_core::model::{Reason, Span, VerdictKind};
@@ -62,6 +62,8 @@ pub struct Pass<'a> {
     pub repairs: &'a [NodeRepair],
     /// How often labels could not be joined to a node, since the evidence began.
     pub unresolved: &'a BTreeMap<(&'static str, Unresolved), u64>,
+    /// What became of the faults that were only observed.
+    pub score: &'a [Score],
     /// How long the pass took; none in virtual time.
     pub duration_seconds: Option<f64>,
 }
@@ -172,6 +174,8 @@ struct State {
     exported: BTreeSet<[u8; 8]>,
     /// The labels of the repairs that the history shows.
     shown: BTreeSet<Labels>,
+    /// What is shown of the score.
+    scored: BTreeMap<Labels, u64>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -230,6 +234,7 @@ impl Telemetry {
         state.judge(pass.verdicts, metrics, &mut notices);
         state.follow(pass.repairs, metrics, &mut notices);
         state.show(pass.repairs, metrics);
+        state.score(pass.score, metrics);
         let unresolved = state.unresolved(pass, metrics);
         if let Some(exporter) = &self.0.exporter {
             state.export(pass, unresolved, exporter);
@@ -245,6 +250,7 @@ impl Telemetry {
         *state = State {
             unresolved: std::mem::take(&mut state.unresolved),
             shown: std::mem::take(&mut state.shown),
+            scored: std::mem::take(&mut state.scored),
             ..State::default()
         };
     }
@@ -451,6 +457,39 @@ impl State {
         self.shown = rows.into_keys().collect();
     }
 
+    /// Shows the score as the fleet's object has it. A count that fell began anew.
+    fn score(&mut self, scores: &[Score], metrics: &Metrics) {
+        let rows = scores.iter().flat_map(|score| {
+            let of = |(outcome, count): (&str, u32)| {
+                let names = [("policy", &score.policy), ("fault", &score.fault)];
+                let mut labels: Labels = names.map(|(name, of)| (name, of.clone())).to_vec();
+                labels.push(("outcome", outcome.to_owned()));
+                (labels, u64::from(count))
+            };
+            [
+                ("Recovered", score.recovered),
+                ("WentOn", score.went_on),
+                ("WentAway", score.went_away),
+            ]
+            .map(of)
+        });
+        let rows: BTreeMap<Labels, u64> = rows.collect();
+        let fell = |labels: &Labels, known: u64| rows.get(labels).is_none_or(|now| *now < known);
+        self.scored.retain(|labels, known| {
+            let gone = fell(labels, *known);
+            if gone {
+                metrics.observed.remove(labels);
+            }
+            !gone
+        });
+        for (labels, count) in &rows {
+            let known = self.scored.get(labels).copied().unwrap_or(0);
+            let counter = metrics.observed.get_or_create(labels);
+            counter.inc_by(count - known);
+        }
+        self.scored = rows;
+    }
+
     /// Counts what rose, and builds a span for each. A count that fell began anew.
     fn unresolved(&mut self, pass: &Pass<'_>, metrics: &Metrics) -> Vec<SpanData> {
         let mut spans = Vec::new();
@@ -523,7 +562,8 @@ fn row(repair: &NodeRepair) -> Labels {
         ("policy", spec.policy.clone()),
         ("fault", spec.fault.clone()),
         ("phase", format!("{:?}", repair.phase())),
-        ("strategy", format!("{:?}", spec.plan.strategy)),
+        ("action", format!("{:?}", spec.plan.action)),
+        ("strategy", events::strategy(repair)),
         ("trace_id", events::trace_id(repair).to_owned()),
         ("started", time(spec.quarantine.at)),
         ("ended", ended.map(time).unwrap_or_default()),

@@ -110,7 +110,8 @@ fn join(repair: &NodeRepair) -> Option<Stage<'_>> {
 
 fn verify(repair: &NodeRepair) -> Option<Stage<'_>> {
     let status = repair.status.as_ref()?;
-    let (from, attempt) = had(repair, Step::Terminate)?;
+    let act = [Step::Terminate, Step::Reboot];
+    let (from, attempt) = act.into_iter().find_map(|step| had(repair, step))?;
     Some(Stage {
         part: Part::Verify,
         attempt,
@@ -186,7 +187,8 @@ fn root_attributes(repair: &NodeRepair) -> Vec<KeyValue> {
         text("nodemend.fault", &spec.fault),
         text("nodemend.policy", &spec.policy),
         text("nodemend.phase", &format!("{:?}", repair.phase())),
-        text("nodemend.strategy", &format!("{:?}", spec.plan.strategy)),
+        text("nodemend.action", &format!("{:?}", spec.plan.action)),
+        text("nodemend.strategy", &super::events::strategy(repair)),
     ];
     if let Some(reason) = repair.status.as_ref().and_then(|status| status.reason) {
         attributes.push(text("nodemend.reason", &format!("{reason:?}")));

@@ -4,7 +4,7 @@ use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 
-use nodemend_core::api::{GaveUp, Outcome, Severity, Step};
+use nodemend_core::api::{GaveUp, Outcome, Score, Severity, Step};
 use nodemend_core::repair::{self, Change};
 use opentelemetry::trace::{SpanId, Status};
 use serde_json::json;
@@ -32,7 +32,7 @@ fn admitted(node: &str, start: i64) -> NodeRepair {
                 {"name": "condition/Ready", "state": "Unknown"},
             ],
             "plan": {
-                "strategy": "EC2", "instanceId": "i-old", "readyTimeout": "15m", "maxAttempts": 2, "drainTimeout": "15m",
+                "strategy": "EC2", "instanceId": "i-old", "clusterTag": "c", "readyTimeout": "15m", "maxAttempts": 2, "drainTimeout": "15m",
                 "launch": {"template": {"id": "lt-1", "version": "3"}, "subnet": "s", "instanceType": "m", "clusterTag": "c"},
             },
             "quarantine": repair::intent(&name, Step::Quarantine, 1, node.into(), 1, t(start)),
@@ -94,6 +94,7 @@ fn verdict(node: &str, kind: VerdictKind, reasons: &[Reason]) -> Verdict {
         policy: "general".into(),
         fault: "DiskFailing".into(),
         severity: Severity::Warning,
+        action: None,
         since: Some(t(0)),
         signals: Vec::new(),
         silences: Vec::new(),
@@ -125,6 +126,7 @@ fn pass<'a>(now: i64, verdicts: &'a [Verdict], repairs: &'a [NodeRepair]) -> Pas
         healths: &[],
         repairs,
         unresolved: &NONE,
+        score: &[],
         duration_seconds: None,
     }
 }
@@ -258,6 +260,7 @@ fn a_repair_has_a_span_for_each_stage_and_a_root() {
             "nodemend.fault=DiskFailing".into(),
             "nodemend.policy=general".into(),
             "nodemend.phase=Succeeded".into(),
+            "nodemend.action=Replace".into(),
             "nodemend.strategy=EC2".into(),
         ]
     );
@@ -434,6 +437,40 @@ fn unresolved_signals_are_counted_and_traced_when_they_rise() {
 }
 
 #[test]
+fn what_was_observed_is_counted_as_the_fleet_has_it() {
+    let (telemetry, _) = collecting();
+    let score = |recovered, went_away| Score {
+        policy: "p".into(),
+        fault: "F".into(),
+        since: t(0),
+        recovered,
+        recovery_seconds: 60,
+        longest_recovery_seconds: 60,
+        went_on: 0,
+        went_away,
+    };
+    let is = |outcome: &str| {
+        let series =
+            format!("nodemend_observed_total{{policy=\"p\",fault=\"F\",outcome=\"{outcome}\"}} ");
+        value(&telemetry, &series)
+    };
+    let check = |scores: &[Score], expect: [Option<f64>; 3]| {
+        telemetry.pass(&Pass {
+            score: scores,
+            ..pass(10, &[], &[])
+        });
+        let found = ["Recovered", "WentOn", "WentAway"].map(is);
+        assert_eq!(found, expect, "{scores:?}");
+    };
+    check(&[], [None; 3]);
+    check(&[score(2, 0)], [Some(2.0), Some(0.0), Some(0.0)]);
+    check(&[score(3, 1)], [Some(3.0), Some(0.0), Some(1.0)]);
+    // Begun anew, and gone.
+    check(&[score(1, 1)], [Some(1.0), Some(0.0), Some(1.0)]);
+    check(&[], [None; 3]);
+}
+
+#[test]
 fn h54_a_collector_that_hangs_costs_spans_and_no_time() {
     let (entered, inside) = channel();
     let (release, gate) = channel::<()>();
@@ -580,9 +617,12 @@ fn transitions_are_counted_once() {
         telemetry.pass(&pass(120, &[], &[walked("n1", 0, steps)]));
     }
     for (series, expect) in [
-        ("repairs_started_total{strategy=\"EC2\"} ", 1.),
         (
-            "repairs_finished_total{strategy=\"EC2\",outcome=\"Succeeded\"} ",
+            "repairs_started_total{action=\"Replace\",strategy=\"EC2\"} ",
+            1.,
+        ),
+        (
+            "repairs_finished_total{action=\"Replace\",strategy=\"EC2\",outcome=\"Succeeded\"} ",
             1.,
         ),
         ("repair_duration_seconds_sum{outcome=\"Succeeded\"} ", 110.),
@@ -609,7 +649,7 @@ fn transitions_are_counted_once() {
     );
     // A record that is gone, and one that is new and over at once.
     telemetry.pass(&pass(120, &[], &[walked("n2", 0, ALL)]));
-    let finished = "nodemend_repairs_finished_total{strategy=\"EC2\",outcome=\"Succeeded\"} ";
+    let finished = "nodemend_repairs_finished_total{action=\"Replace\",strategy=\"EC2\",outcome=\"Succeeded\"} ";
     assert_eq!(value(&telemetry, finished), Some(2.));
 }
 
@@ -715,7 +755,7 @@ fn the_history_shows_the_newest_hundred_as_they_are_now() {
     let repair = repair::object_name("new", "uid-new", 1);
     let expect = format!(
         "nodemend_repair_info{{repair=\"{repair}\",node=\"new\",policy=\"general\",fault=\"DiskFailing\",\
-         phase=\"Succeeded\",strategy=\"EC2\",trace_id=\"{trace}\",started=\"2025-06-15T15:15:00Z\",\
+         phase=\"Succeeded\",action=\"Replace\",strategy=\"EC2\",trace_id=\"{trace}\",started=\"2025-06-15T15:15:00Z\",\
          ended=\"2025-06-15T15:16:50Z\"}} {}",
         t(500).as_second()
     );

@@ -84,7 +84,7 @@ fn step_fits(write: &AuditEvent, entry: &Entry) -> bool {
     match entry.intent.step {
         Step::Quarantine | Step::Release => write.resource == "nodes",
         Step::Drain => write.resource == "pods",
-        Step::Launch | Step::Terminate | Step::ReturnReplacement => false,
+        Step::Launch | Step::Reboot | Step::Terminate | Step::ReturnReplacement => false,
     }
 }
 

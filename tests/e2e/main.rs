@@ -6,6 +6,7 @@ mod audit;
 mod chaos;
 mod outage;
 mod policies;
+mod reboot;
 mod rights;
 mod secured;
 mod silence;

@@ -253,7 +253,10 @@ fn the_two_shipped_policies_differ_by_further_views_alone() {
     let (general, other) = (policy(GENERAL), policy(KUBE_PROMETHEUS));
     assert!(signal_names(&general).is_subset(&signal_names(&other)));
     let acting = |policy: &Policy| -> Vec<_> {
-        let faults = policy.faults.iter().filter(|fault| fault.replaces);
+        let faults = policy
+            .faults
+            .iter()
+            .filter(|fault| !fault.actions.is_empty());
         faults
             .map(|fault| (fault.name.clone(), fault.severity, fault.for_))
             .collect()

@@ -1,7 +1,7 @@
 //! The fleet: the shipped rules and policy bound to its pools, and what breaks when.
 
 use jiff::Timestamp;
-use nodemend_core::api::{Leaf, Mode, NodeSelector, Severity, When};
+use nodemend_core::api::{Action, Leaf, Mode, NodeSelector, Severity, When};
 use nodemend_core::config::{self, Document, Fault as PolicyFault, Limits, Policy, Rules};
 use nodemend_core::model::{DO_NOT_REPAIR_ANNOTATION, Span};
 use rand_chacha::ChaCha8Rng;
@@ -82,7 +82,7 @@ fn reported_broken() -> PolicyFault {
             ..When::default()
         },
         for_: Span::minutes(1),
-        replaces: true,
+        actions: vec![Action::Replace],
         confirm: None,
     }
 }

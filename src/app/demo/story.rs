@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use jiff::Timestamp;
-use nodemend_core::api::{NodeRepair, Phase};
+use nodemend_core::api::{Action, NodeRepair, Phase};
 use nodemend_core::config::scenario::Moment;
 use nodemend_core::decide::Verdict;
 use nodemend_core::model::{Reason, VerdictKind};
@@ -219,7 +219,17 @@ fn progress_of(repair: &NodeRepair) -> Option<String> {
     let status = repair.status.as_ref();
     let replacement = status.and_then(|status| status.replacement.as_ref());
     let by = replacement.map_or("nobody", |replacement| &replacement.node_name);
+    let action = repair.spec.plan.action;
     match repair.phase() {
+        Phase::Draining if action == Action::Reboot => Some("repair: its pods move".into()),
+        Phase::Rebooting => Some("repair: its machine restarts".into()),
+        Phase::Succeeded if action == Action::Reboot => {
+            Some("repair succeeded: the restart helped".into())
+        }
+        Phase::Succeeded if action == Action::Cordon => {
+            Some("repair succeeded: the fault is over, the cordon is off".into())
+        }
+        Phase::Escalated => Some("repair did not help: another one takes over".into()),
         Phase::Launching => Some("repair: its replacement is launched".into()),
         Phase::Draining => Some(format!("repair: its pods move, {by} is Ready")),
         Phase::Terminating => Some("repair: its instance is terminated".into()),

@@ -53,6 +53,9 @@ impl<K: Cloud> Cloud for &Leased<K> {
     async fn launch(&self, token: &str, plan: &LaunchPlan) -> Result<String, CallError> {
         self.mutate(self.cloud.launch(token, plan)).await
     }
+    async fn reboot(&self, id: &str) -> Result<(), CallError> {
+        self.mutate(self.cloud.reboot(id)).await
+    }
     async fn terminate(&self, id: &str) -> Result<(), CallError> {
         self.mutate(self.cloud.terminate(id)).await
     }

@@ -280,6 +280,7 @@ impl Failing {
 fn followed_node(node: &k8s_openapi::api::core::v1::Node) -> NodeView {
     NodeView {
         resource_version: String::new(),
+        boot_id: String::new(),
         ..node_view(node)
     }
 }

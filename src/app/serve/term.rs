@@ -201,6 +201,7 @@ impl Leader {
             healths: &report.healths,
             repairs: &report.repairs,
             unresolved: controller.evidence().unresolved(),
+            score: controller.score(),
             duration_seconds: Some(clock.began.elapsed().as_secs_f64()),
         });
         let heard = std::mem::take(&mut sources.notices);

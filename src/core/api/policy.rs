@@ -174,9 +174,10 @@ pub struct FaultSpec {
     /// True this long before it is due.
     #[serde(rename = "for", default)]
     pub for_: Span,
-    /// What to do; none makes it a named part of other faults.
+    /// What to do, and what next if that does not help; then a person is asked. Each at
+    /// most once, and only Reboot can be followed. None makes it a named part of other faults.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 4))]
+    #[schemars(length(max = 3), extend("x-kubernetes-list-type" = "set"))]
     pub actions: Vec<Action>,
     /// A second opinion before acting, from the node's own exporter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -291,13 +292,27 @@ impl ConditionStatus {
 }
 
 /// What to do about a fault.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
 pub enum Action {
     /// A new node for the old one.
+    #[default]
     Replace,
-    /// Restart the machine. Not supported yet.
+    /// Drain the node and restart its machine.
     Reboot,
-    /// Only keep new pods away. Not supported yet.
+    /// Only keep new pods away, until the fault is over.
     Cordon,
 }
 

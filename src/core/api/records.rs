@@ -8,7 +8,7 @@ use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{LaunchTemplate, StatusCondition, Strategy};
+use super::{Action, LaunchTemplate, StatusCondition, Strategy};
 use crate::model::{Reason, SignalState, Span, VerdictKind};
 
 /// The finalizer of an open repair.
@@ -154,6 +154,24 @@ pub struct NodeHealthStatus {
     /// The trace of the decision.
     #[serde(default)]
     pub trace_id: String,
+    /// What a policy that only observes would have acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed: Option<Episode>,
+}
+
+/// A fault that a policy in mode Observe would have acted on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Episode {
+    /// The policy.
+    pub policy: String,
+    /// The fault.
+    pub fault: String,
+    /// When it would have been acted on.
+    pub due: Timestamp,
+    /// Whether the fleet's score has what became of it.
+    #[serde(default)]
+    pub counted: bool,
 }
 
 /// A silence of Alertmanager as `NodeHealth` keeps it.
@@ -244,6 +262,37 @@ pub struct FleetStateSpec {
     #[serde(default)]
     #[schemars(length(max = 100))]
     pub guards: Vec<GuardRecord>,
+    /// What became of the faults that policies in mode Observe would have acted on, by
+    /// policy and fault.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 200))]
+    pub score: Vec<Score>,
+    /// What of that is not yet marked as counted in its node's record.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub scored: Vec<String>,
+}
+
+/// What became, without a repair, of a fault that a policy would have acted on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Score {
+    /// The policy.
+    pub policy: String,
+    /// The fault.
+    pub fault: String,
+    /// Since when it is counted.
+    pub since: Timestamp,
+    /// How often it was over by itself.
+    pub recovered: u32,
+    /// How long that took, all together.
+    pub recovery_seconds: u64,
+    /// The longest of these times.
+    pub longest_recovery_seconds: u64,
+    /// How often it was still there an hour after it would have been acted on.
+    pub went_on: u32,
+    /// How often the node went away before that.
+    pub went_away: u32,
 }
 
 /// The numbers of a guard that counts over a scope.
@@ -350,12 +399,24 @@ pub struct NodeRepairSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
-    /// Who makes the new node.
-    pub strategy: Strategy,
-    /// The old instance.
+    /// What is done about the fault.
+    #[serde(default)]
+    pub action: Action,
+    /// What is done if that does not help.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub then: Option<Action>,
+    /// Who makes the new node, or restarts the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
+    /// The old instance; empty where none plays a part.
+    #[serde(default)]
     pub instance_id: String,
-    /// What is launched.
-    pub launch: LaunchPlan,
+    /// The key of the tag, value `owned`, without which the instance is left alone.
+    #[serde(default)]
+    pub cluster_tag: String,
+    /// What is launched, if anything is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launch: Option<LaunchPlan>,
     /// How long the new node may take to be Ready.
     pub ready_timeout: Span,
     /// How many new nodes are tried.
@@ -377,7 +438,7 @@ pub struct LaunchPlan {
     pub subnet: String,
     /// Of which type.
     pub instance_type: String,
-    /// The key of the tag, value `owned`, that says which cluster it belongs to.
+    /// The key of the tag, value `owned`, that it is given.
     pub cluster_tag: String,
 }
 
@@ -398,6 +459,9 @@ pub struct Intent {
     /// What the step acts on: an instance id or a client token.
     #[serde(default)]
     pub target: String,
+    /// The node's bootID before a reboot, which another one proves.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub boot_id: String,
 }
 
 /// One external effect.
@@ -411,6 +475,8 @@ pub enum Step {
     Launch,
     /// Evict the pods.
     Drain,
+    /// Restart the machine.
+    Reboot,
     /// End the old instance.
     Terminate,
     /// End a replacement that is not needed or never came.
@@ -422,7 +488,7 @@ pub enum Step {
 impl Step {
     /// Whether a person is needed to undo it.
     pub const fn irreversible(self) -> bool {
-        matches!(self, Self::Terminate)
+        matches!(self, Self::Reboot | Self::Terminate)
     }
 }
 
@@ -491,6 +557,8 @@ pub enum Phase {
     Launching,
     /// The pods move.
     Draining,
+    /// The machine restarts.
+    Rebooting,
     /// The old instance goes.
     Terminating,
     /// The end state is looked at.
@@ -501,6 +569,8 @@ pub enum Phase {
     Aborted,
     /// Given up; a person must look.
     NeedsHuman,
+    /// It did not help, and a further repair of the node took over.
+    Escalated,
     /// Written by a newer version.
     #[serde(other)]
     #[schemars(skip)]
@@ -509,17 +579,21 @@ pub enum Phase {
 
 impl Phase {
     /// The phases of an open repair, for metrics that show zeros.
-    pub const OPEN: [Self; 6] = [
+    pub const OPEN: [Self; 7] = [
         Self::Pending,
         Self::Quarantined,
         Self::Launching,
         Self::Draining,
+        Self::Rebooting,
         Self::Terminating,
         Self::Verifying,
     ];
     /// Whether nothing will change any more.
     pub const fn terminal(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Aborted | Self::NeedsHuman)
+        matches!(
+            self,
+            Self::Succeeded | Self::Aborted | Self::NeedsHuman | Self::Escalated
+        )
     }
 }
 
@@ -550,6 +624,15 @@ pub enum GaveUp {
     Refused,
     /// The end state did not come.
     NotVerified,
+    /// The fault is still there.
+    NotCured,
+}
+
+impl GaveUp {
+    /// Whether the next action of the ladder may help.
+    pub const fn escalates(self) -> bool {
+        matches!(self, Self::NotVerified | Self::NotCured)
+    }
 }
 
 /// The journal's second half.
@@ -621,6 +704,26 @@ impl NodeRepair {
     /// Whether work is left.
     pub fn open(&self) -> bool {
         !self.phase().terminal()
+    }
+    /// Whether it has done what it could, and keeps the quarantine on until the fault is
+    /// over or a further repair takes over.
+    pub fn at_rest(&self) -> bool {
+        let Some(status) = self.status.as_ref().filter(|_| self.open()) else {
+            return false;
+        };
+        let done = status.journal.last().is_some_and(|last| {
+            last.outcome.is_some() && !matches!(last.intent.step, Step::Release)
+        });
+        let plan = &self.spec.plan;
+        done && match plan.action {
+            Action::Cordon => status.phase == Phase::Quarantined && status.reason.is_none(),
+            Action::Reboot => plan.then.is_some() && status.reason.is_some_and(GaveUp::escalates),
+            Action::Replace => false,
+        }
+    }
+    /// Whether it counts as under way.
+    pub fn in_flight(&self) -> bool {
+        self.open() && !self.at_rest()
     }
     /// The latest entry of a step.
     pub fn last(&self, step: Step) -> Option<&Entry> {

@@ -32,7 +32,7 @@ use std::str::FromStr;
 use serde::Serialize;
 
 use crate::api::{
-    LaunchTemplate, Mode, NodeSelector, OnUnreachable, Per, Severity, Strategy, When,
+    Action, LaunchTemplate, Mode, NodeSelector, OnUnreachable, Per, Severity, Strategy, When,
 };
 use crate::model::Span;
 
@@ -222,8 +222,8 @@ pub struct Fault {
     pub when: When,
     /// True this long before it is due.
     pub for_: Span,
-    /// Whether it replaces nodes; else it is a named part.
-    pub replaces: bool,
+    /// What to do, in this order, each once; none: it is a named part.
+    pub actions: Vec<Action>,
     /// The second opinion that it needs before it is due.
     pub confirm: Option<Confirm>,
 }

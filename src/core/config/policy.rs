@@ -211,11 +211,11 @@ fn amount(spec: &IntOrString) -> Option<Amount> {
 
 fn build_fault(fault: FaultSpec) -> Fault {
     Fault {
-        replaces: fault.actions.contains(&Action::Replace),
         name: fault.name,
         severity: fault.severity,
         when: fault.when,
         for_: fault.for_,
+        actions: fault.actions,
         confirm: fault.confirm.and_then(build_confirm),
     }
 }
@@ -332,7 +332,10 @@ fn check_replacement(spec: &RepairPolicySpec, findings: &mut Findings<'_>) {
                 "use EC2",
             );
         }
-        None if spec.mode != Mode::Observe && findings.is_free("/spec/replacement/strategy") => {
+        None if spec.mode != Mode::Observe
+            && !only_cordons(&spec.faults)
+            && findings.is_free("/spec/replacement/strategy") =>
+        {
             findings.add(
                 "/spec/mode",
                 format!("{:?} needs a strategy", spec.mode),
@@ -401,15 +404,7 @@ fn check_faults(faults: &[FaultSpec], findings: &mut Findings<'_>) {
                 ANOTHER_NAME,
             );
         }
-        for (number, action) in fault.actions.iter().enumerate() {
-            if *action != Action::Replace {
-                findings.not_supported(
-                    &format!("{at}/actions/{number}"),
-                    &format!("actions {action:?}"),
-                    "use Replace",
-                );
-            }
-        }
+        check_actions(&fault.actions, &at, findings);
         if let Some(confirm) = &fault.confirm {
             check_confirm(confirm, &format!("{at}/confirm"), findings);
             if fault.actions.is_empty() {
@@ -427,6 +422,27 @@ fn check_faults(faults: &[FaultSpec], findings: &mut Findings<'_>) {
         );
     }
     check_references(faults, findings);
+}
+
+/// Only after a reboot there is something left to try: a cordon lasts as long as its fault,
+/// and a replacement ends the node or asks for a person.
+fn check_actions(actions: &[Action], fault: &str, findings: &mut Findings<'_>) {
+    for (number, action) in actions.iter().enumerate() {
+        let at = format!("{fault}/actions/{number}");
+        let before = &actions[..number];
+        if before.contains(action) {
+            let hint = "each action is tried once";
+            findings.add(&at, format!("{action:?} is there already"), hint);
+        } else if let Some(last) = before.iter().find(|one| **one != Action::Reboot) {
+            let hint = "write Reboot first; Replace and Cordon end a list";
+            findings.add(&at, format!("{action:?} can never follow {last:?}"), hint);
+        }
+    }
+}
+
+fn only_cordons(faults: &[FaultSpec]) -> bool {
+    let mut actions = faults.iter().flat_map(|fault| &fault.actions);
+    actions.all(|action| *action == Action::Cordon)
 }
 
 fn check_confirm(confirm: &ConfirmSpec, at: &str, findings: &mut Findings<'_>) {

@@ -165,6 +165,9 @@ pub struct Moment {
     /// From now on, each replacement fires this signal once it joined.
     #[serde(default)]
     pub replacements_fire: Option<String>,
+    /// A restart makes these well again from now on.
+    #[serde(default)]
+    pub reboots_cure: Vec<String>,
     /// What is expected after that.
     #[serde(default)]
     pub expect: Option<Expect>,
@@ -198,6 +201,13 @@ pub struct Expect {
     /// Nodes whose repair did not start.
     #[serde(default)]
     pub spared: Vec<String>,
+    /// What became of what was only observed, by policy and fault: `p/F: 2 recovered, 1 went
+    /// on, 0 went away`.
+    #[serde(default)]
+    pub score: BTreeMap<String, String>,
+    /// What was done to nodes, in order, and what it came to: `Reboot Succeeded`.
+    #[serde(default)]
+    pub repairs: BTreeMap<String, Vec<String>>,
 }
 
 /// Reads one scenario.
@@ -306,6 +316,7 @@ impl Moment {
             ("removed: ", &self.remove),
             ("cordoned by somebody: ", &self.cordon),
             ("uncordoned by somebody: ", &self.uncordon),
+            ("a restart will help: ", &self.reboots_cure),
             ("Prometheus gives no answer: ", &self.fail),
             ("Prometheus answers again: ", &self.answer),
         ];

@@ -59,7 +59,7 @@ fn the_smallest_policy_gets_safe_defaults() {
     assert_eq!(policy.drain_timeout, Span::minutes(15));
     assert_eq!(policy.max_attempts, 2);
     assert_eq!(policy.max_pod_grace_period, None);
-    assert!(policy.faults[0].replaces);
+    assert_eq!(policy.faults[0].actions, [Action::Replace]);
     assert_eq!(policy.faults[0].for_, Span::default());
 }
 
@@ -288,13 +288,43 @@ fn what_is_not_built_is_said() {
     }
     check_policy(
         "[Replace]",
-        "[Reboot, Replace]",
-        &["9:78 NotSupportedYet: actions Reboot"],
+        "[Replace, Reboot]",
+        &["9:87 Reboot can never follow Replace"],
     );
     check_policy(
         "[Replace]",
-        "[Cordon]",
-        &["9:78 NotSupportedYet: actions Cordon"],
+        "[Reboot, Reboot]",
+        &["9:86 Reboot is there already"],
+    );
+}
+
+#[test]
+fn ladders_of_actions() {
+    let actions = |text: &str| {
+        let text = SMALLEST.replacen("[Replace]", text, 1);
+        policies(&[document(&text)]).map(|mut policies| policies.remove(0).faults.remove(0).actions)
+    };
+    let (reboot, replace, cordon) = (Action::Reboot, Action::Replace, Action::Cordon);
+    assert_eq!(actions("[Reboot, Replace]"), Ok(vec![reboot, replace]));
+    assert_eq!(actions("[Reboot, Cordon]"), Ok(vec![reboot, cordon]));
+    check_policy(
+        "[Replace]",
+        "[Cordon, Replace]",
+        &["9:86 Replace can never follow Cordon"],
+    );
+    check_policy(
+        "[Replace]",
+        "[Reboot, Cordon, Reboot]",
+        &["9:94 Reboot is there already"],
+    );
+    // Where nothing but the node object is touched, nobody has to replace it.
+    let cordons = SMALLEST.replacen("[Replace]", "[Cordon]", 1);
+    let cordons = cordons.replacen("  replacement: {strategy: EC2}\n", "", 1);
+    assert!(policies(&[document(&cordons)]).is_ok());
+    check_policy(
+        "  replacement: {strategy: EC2}\n  faults:\n  - {name: DiskFailing, when: {all: [{signal: NodeDiskIOErrors}]}, actions: [Replace]}",
+        "  faults:\n  - {name: DiskFailing, when: {all: [{signal: NodeDiskIOErrors}]}, actions: [Reboot, Cordon]}",
+        &["5:9 Enforce needs a strategy"],
     );
 }
 

@@ -3,14 +3,17 @@
 
 mod admit;
 mod efficacy;
+mod ladder;
 mod scope;
+pub mod score;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
 use crate::api::{
-    Mode, NodeRepair, NodeSelector, Phase, Reservation, Severity, SignalRecord, SilenceRecord,
+    Action, Mode, NodeRepair, NodeSelector, Phase, Reservation, Severity, SignalRecord,
+    SilenceRecord,
 };
 use crate::config::{Confirm, Fault, Limits, Policy, Rules};
 use crate::evidence::Evidence;
@@ -93,6 +96,8 @@ pub struct Verdict {
     pub fault: String,
     /// How urgent it is.
     pub severity: Severity,
+    /// What is to be done about it, and what if that does not help; of due nodes.
+    pub action: Option<(Action, Option<Action>)>,
     /// Since when it is true.
     pub since: Option<Timestamp>,
     /// What the policy's signals say.
@@ -133,6 +138,8 @@ struct Told<'a> {
     fault: &'a Fault,
     truth: Truth,
     since: Option<Timestamp>,
+    /// What is next, if it is true and not all was tried.
+    rung: Option<Action>,
 }
 
 /// The verdict on every node, before the guards that count over scopes. Of nodes that
@@ -169,15 +176,18 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
     let told: Vec<Told<'_>> = policies
         .iter()
         .flat_map(|policy| policy.faults.iter().map(move |fault| (*policy, fault)))
-        .filter(|(_, fault)| fault.replaces)
+        .filter(|(_, fault)| !fault.actions.is_empty())
         .map(|(policy, fault)| {
             let evidence = world.evidence;
             let (truth, since) = evidence.fault(node, policy, &fault.name, world.rules, now);
+            let began = since.unwrap_or(now);
+            let next = || ladder::next(fault, &node.uid, began, world.repairs);
             Told {
                 policy,
                 fault,
                 truth,
                 since,
+                rung: (truth == Truth::True).then(next).flatten(),
             }
         })
         .collect();
@@ -216,6 +226,7 @@ fn unjudged(node: &NodeView, policies: &[&Policy], world: &World<'_>, now: Times
         policy: policy.map_or_else(String::new, |policy| policy.name.clone()),
         fault: String::new(),
         severity: Severity::Warning,
+        action: None,
         since: None,
         signals: Vec::new(),
         silences: Vec::new(),
@@ -265,23 +276,37 @@ fn decide<'a>(
     verdict: &mut Verdict,
     node: &NodeView,
     policies: &[&Policy],
-    told: impl Iterator<Item = &'a Told<'a>>,
+    told: impl Iterator<Item = &'a Told<'a>> + Clone,
     world: &World<'_>,
     now: Timestamp,
 ) {
     let policy = policies[0];
     let open = world.repairs.iter();
     let open = open.filter(|repair| repair.spec.node_uid == node.uid && repair.open());
-    if let Some(open) = open.max_by_key(|repair| (repair.spec.ordinal, name_of(repair))) {
+    let open = open.max_by_key(|repair| (repair.spec.ordinal, name_of(repair)));
+    let rests = open.is_some_and(NodeRepair::at_rest);
+    if open.is_none() || rests {
+        // What can be done goes before what has been tried in vain.
+        let left = told.clone().filter(|told| told.is_open(rests));
+        lead(verdict, node, policy, left, world, now);
+    }
+    if let Some(open) = open.filter(|_| verdict.kind != VerdictKind::Due) {
         verdict.kind = VerdictKind::Repairing;
+        verdict.reasons.clear();
         verdict.fault.clone_from(&open.spec.fault);
         verdict.since = Some(open.spec.fault_since);
         verdict.silences = silences(node, open, world, now);
         return;
     }
-    lead(verdict, node, policy, told, world, now);
+    if verdict.kind != VerdictKind::Due && told.clone().any(|told| !told.is_open(false)) {
+        lead(verdict, node, policy, told.clone(), world, now);
+    }
     if verdict.kind == VerdictKind::Due {
-        verdict.reasons = standing(node, policies, world, now);
+        let mut told = told;
+        let leading = told.find(|told| told.fault.name == verdict.fault);
+        let rung = leading.and_then(|told| Some((told.fault, told.rung?)));
+        verdict.action = rung.map(|(fault, action)| (action, ladder::after(fault, action)));
+        verdict.reasons = standing(verdict, node, policies, world, now);
         if !verdict.silences.is_empty() {
             verdict.reasons.push(Reason::Silenced);
         }
@@ -468,6 +493,7 @@ fn lead<'a>(
 
 /// The guards that look at the node alone.
 fn standing(
+    verdict: &Verdict,
     node: &NodeView,
     policies: &[&Policy],
     world: &World<'_>,
@@ -515,13 +541,17 @@ fn standing(
             .iter()
             .any(|repair| repair.spec.node_uid == node.uid && repair.phase() == phase)
     };
-    when(ended(Phase::NeedsHuman), Reason::NeedsHuman);
+    when(
+        ended(Phase::NeedsHuman) || verdict.action.is_none(),
+        Reason::NeedsHuman,
+    );
     when(
         deleted(world).any(|start| start.node_uid == node.uid),
         Reason::RepairDeleted,
     );
+    let cordons = matches!(verdict.action, Some((Action::Cordon, _)));
     when(
-        policy.mode != Mode::Observe && node.instance_id().is_none(),
+        policy.mode != Mode::Observe && !cordons && node.instance_id().is_none(),
         Reason::NoOwner,
     );
     reasons.into_iter().collect()

@@ -238,7 +238,7 @@ impl Fleet {
                 ..When::default()
             },
             for_: Span::seconds(60),
-            replaces: true,
+            actions: vec![Action::Replace],
             confirm: None,
         };
         for policy in &mut policies {
@@ -484,6 +484,7 @@ proptest! {
             prop_assert_eq!(truth, Truth::True);
             prop_assert!(fault.for_.after(since.unwrap()) <= at(NOW));
             prop_assert!(policy.mode == Mode::Enforce && !opted_out(node, at(NOW)));
+            prop_assert!(verdict.action.is_some_and(|(action, _)| fault.actions.contains(&action)));
             let repairing = fleet.repairs.iter().any(|repair| repair.open() && repair.spec.node_uid == verdict.uid);
             prop_assert!(!repairing && !node.deleting && !node.taken_by_other() && !node.unschedulable);
             let paused = fleet.pauses.iter().any(|pause| pause.selector.matches(&node.labels));

@@ -280,7 +280,7 @@ pub fn survey(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Scopes
             ward.recent.extend(Some(*since).filter(|at| *at >= horizon));
         }
     }
-    for repair in world.repairs.iter().filter(|repair| repair.open()) {
+    for repair in world.repairs.iter().filter(|repair| repair.in_flight()) {
         for scope in Place::of_repair(repair).scopes() {
             wards.entry(scope).or_default().in_flight += 1;
         }
@@ -393,7 +393,7 @@ fn tallies(
                 tally
                     .starts
                     .extend(Some(at).filter(|at| within.after(*at) > now));
-                tally.in_flight += usize::from(repair.open());
+                tally.in_flight += usize::from(repair.in_flight());
                 let ended = repair.status.as_ref().and_then(|status| status.ended);
                 let lately = ended.is_none_or(|ended| ended >= horizon);
                 let uid = repair.spec.node_uid.as_str();

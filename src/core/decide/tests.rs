@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::api::{
-    ConditionLeaf, ConditionStatus, GaveUp, Intent, LaunchPlan, LaunchTemplate, Leaf,
-    NodeRepairSpec, NodeRepairStatus, Per, Plan, Replacement, Step, Strategy, When,
+    ConditionLeaf, ConditionStatus, GaveUp, Intent, Leaf, NodeRepairSpec, NodeRepairStatus, Per,
+    Plan, Replacement, Step, Strategy, When,
 };
 use crate::config::{Amount, Budget, Fault, Window};
 use crate::evidence::Input;
@@ -48,7 +48,7 @@ pub(super) fn policy(name: &str, mode: Mode, priority: i32) -> Policy {
                 ..When::default()
             },
             for_: Span::seconds(60),
-            replaces: true,
+            actions: vec![Action::Replace],
             confirm: None,
         }],
         strategy: Some(Strategy::EC2),
@@ -135,17 +135,12 @@ impl Fleet {
 
 pub(super) fn repair(node: &str, started: i64, phase: Phase) -> NodeRepair {
     let plan = Plan {
-        strategy: Strategy::EC2,
+        action: Action::Replace,
+        then: None,
+        strategy: Some(Strategy::EC2),
+        cluster_tag: "tag".into(),
         instance_id: format!("i-{node}"),
-        launch: LaunchPlan {
-            template: LaunchTemplate {
-                id: "lt".into(),
-                version: "1".into(),
-            },
-            subnet: String::new(),
-            instance_type: String::new(),
-            cluster_tag: String::new(),
-        },
+        launch: None,
         ready_timeout: Span::minutes(15),
         max_attempts: 2,
         drain_timeout: Span::minutes(15),
@@ -171,6 +166,7 @@ pub(super) fn repair(node: &str, started: i64, phase: Phase) -> NodeRepair {
             epoch: 1,
             nonce: String::new(),
             target: node.into(),
+            boot_id: String::new(),
         },
     };
     let mut repair = NodeRepair::new(&format!("r-{node}"), spec);

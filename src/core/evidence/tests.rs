@@ -3,7 +3,7 @@
 use super::alerts::alert_state;
 use super::clock::Pace;
 use super::*;
-use crate::api::{AlertGroupSpec, Mode, StoredAlert};
+use crate::api::{Action, AlertGroupSpec, Mode, StoredAlert};
 use crate::config::{Fault, Rule};
 use crate::model::Condition;
 
@@ -59,7 +59,7 @@ pub(super) fn policy() -> Policy {
             severity: crate::api::Severity::Warning,
             when,
             for_: Span::default(),
-            replaces: true,
+            actions: vec![Action::Replace],
             confirm: None,
         }],
         strategy: None,

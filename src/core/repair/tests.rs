@@ -3,7 +3,7 @@
 use super::*;
 use crate::api::{LaunchTemplate, NodeRepairSpec, Plan, Strategy};
 
-fn at(second: i64) -> Timestamp {
+pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + second).unwrap()
 }
 
@@ -21,7 +21,7 @@ fn node(name: &str) -> NodeView {
     }
 }
 
-fn instance(id: &str, state: InstanceState) -> InstanceView {
+pub(super) fn instance(id: &str, state: InstanceState) -> InstanceView {
     InstanceView {
         id: id.into(),
         state,
@@ -32,7 +32,7 @@ fn instance(id: &str, state: InstanceState) -> InstanceView {
 }
 
 /// A repair in its first second, nothing written yet.
-fn fresh() -> NodeRepair {
+pub(super) fn fresh() -> NodeRepair {
     let launch = LaunchPlan {
         template: LaunchTemplate {
             id: "lt".into(),
@@ -43,9 +43,12 @@ fn fresh() -> NodeRepair {
         cluster_tag: "tag".into(),
     };
     let plan = Plan {
-        strategy: Strategy::EC2,
+        action: Action::Replace,
+        then: None,
+        strategy: Some(Strategy::EC2),
+        cluster_tag: "tag".into(),
         instance_id: "i-old".into(),
-        launch,
+        launch: Some(launch),
         ready_timeout: Span::minutes(15),
         max_attempts: 2,
         drain_timeout: Span::minutes(15),
@@ -72,7 +75,7 @@ fn fresh() -> NodeRepair {
 }
 
 /// All is as it should be.
-fn seen() -> Observed {
+pub(super) fn seen() -> Observed {
     let mut old = node("old");
     old.unschedulable = true;
     let owner = (QUARANTINE_ANNOTATION.to_owned(), "r=false".to_owned());
@@ -87,6 +90,8 @@ fn seen() -> Observed {
         abort: false,
         orphaned: false,
         reborn: false,
+        superseded: false,
+        untried: false,
         current: true,
         paused: None,
     }
@@ -99,7 +104,7 @@ fn joined() -> Observed {
     }
 }
 
-fn done(detail: &str, second: i64) -> Change {
+pub(super) fn done(detail: &str, second: i64) -> Change {
     Change::Conclude(Outcome {
         at: at(second),
         done: true,
@@ -116,11 +121,11 @@ fn after(changes: Vec<Change>) -> NodeRepair {
     repair
 }
 
-fn intend(step: Step, target: &str, phase: Phase) -> Change {
+pub(super) fn intend(step: Step, target: &str, phase: Phase) -> Change {
     Change::Intend(step, 1, target.into(), phase)
 }
 
-fn quarantined() -> Vec<Change> {
+pub(super) fn quarantined() -> Vec<Change> {
     vec![done("", 1), Change::Enter(Phase::Quarantined)]
 }
 
@@ -156,7 +161,7 @@ fn terminating() -> Vec<Change> {
 }
 
 /// What it came to, in one word.
-fn word(next: &Next) -> String {
+pub(super) fn word(next: &Next) -> String {
     match next {
         Next::Write(Change::GiveUp(reason, _)) => format!("{reason:?}"),
         Next::Write(Change::Intend(step, ..)) => format!("intend {step:?}"),

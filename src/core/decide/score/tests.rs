@@ -1,0 +1,229 @@
+//! What is counted of what was only observed.
+
+use super::super::tests::{at, node, policy};
+use super::super::{Pause, judge};
+use super::*;
+use crate::api::{FleetState, NodeHealthSpec, NodeHealthStatus};
+use crate::config::{Limits, Rules};
+use crate::evidence::{Evidence, Input};
+
+/// One node, its policy, and what is on record.
+struct Site {
+    evidence: Evidence,
+    policies: Vec<Policy>,
+    limits: Limits,
+    pauses: Vec<Pause>,
+    fleet: FleetStateSpec,
+    health: Option<NodeHealth>,
+    /// Whether the node's record can be written.
+    writable: bool,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self {
+            evidence: Evidence::default(),
+            policies: vec![policy("p", Mode::Observe, 0)],
+            limits: Limits::default(),
+            pauses: Vec::new(),
+            fleet: FleetStateSpec::default(),
+            health: None,
+            writable: true,
+        }
+    }
+
+    /// A pass: what is counted is committed, then what is recorded of the node. `ready` is
+    /// none where the node is gone.
+    fn pass(&mut self, ready: Option<bool>, second: i64) {
+        let mut nodes = vec![node("other", true)];
+        nodes.extend(ready.map(|ready| node("n", ready)));
+        self.evidence.fold(Input::Nodes(nodes), at(second));
+        let rules = Rules::default();
+        self.evidence.settle(&rules, &self.policies, at(second));
+        let world = World {
+            evidence: &self.evidence,
+            rules: &rules,
+            policies: &self.policies,
+            limits: &self.limits,
+            repairs: &[],
+            fallen: &[],
+            starts: &[],
+            pauses: &self.pauses,
+        };
+        count(&mut self.fleet, self.health.as_slice(), &world, at(second));
+        if !self.writable {
+            return;
+        }
+        let Some(node) = self.evidence.node("n") else {
+            self.health = self
+                .health
+                .take()
+                .filter(|one| !is_done(one, &self.fleet.scored));
+            return;
+        };
+        let verdict = judge(node, &world, at(second));
+        let before = self.health.as_ref().and_then(|one| one.status.as_ref());
+        let before = before.and_then(|status| status.observed.as_ref());
+        let observed = follow(before, &verdict, &self.fleet.scored, &world, at(second));
+        let spec = NodeHealthSpec {
+            node_name: "n".into(),
+            node_uid: "n".into(),
+        };
+        let mut health = NodeHealth::new("h", spec);
+        health.status = Some(NodeHealthStatus {
+            observed,
+            ..serde_json::from_value(serde_json::json!({"verdict": "Held", "since": at(0)}))
+                .unwrap()
+        });
+        self.health = Some(health);
+    }
+
+    fn passes(&mut self, ready: Option<bool>, from: i64, to: i64) {
+        for second in (from..=to).step_by(30) {
+            self.pass(ready, second);
+        }
+    }
+
+    /// Recovered, gone on, gone away.
+    fn check(&self, expect: (u32, u32, u32)) {
+        let scores = &self.fleet.score;
+        let found = match scores.as_slice() {
+            [] => (0, 0, 0),
+            [score] => (score.recovered, score.went_on, score.went_away),
+            _ => panic!("{scores:?}"),
+        };
+        assert_eq!(found, expect, "{:?}", self.fleet);
+    }
+}
+
+#[test]
+fn a_fault_that_goes_by_itself_is_counted_once_with_its_time() {
+    let mut site = Site::new();
+    // Over before it was due.
+    site.passes(Some(false), 0, 30);
+    site.passes(Some(true), 60, 300);
+    site.check((0, 0, 0));
+    // Due at 660, clear from 990 on, and over two minutes later.
+    site.passes(Some(false), 600, 960);
+    site.check((0, 0, 0));
+    site.passes(Some(true), 990, 2000);
+    site.check((1, 0, 0));
+    let score = &site.fleet.score[0];
+    assert_eq!(
+        (score.policy.as_str(), score.fault.as_str()),
+        ("p", "NotReady")
+    );
+    assert_eq!(
+        (score.recovery_seconds, score.longest_recovery_seconds),
+        (450, 450)
+    );
+    assert!(site.fleet.scored.is_empty());
+    // It flaps: that is one episode.
+    site.passes(Some(false), 2010, 2400);
+    site.passes(Some(true), 2430, 2490);
+    site.passes(Some(false), 2520, 2700);
+    site.passes(Some(true), 2730, 3000);
+    site.check((2, 0, 0));
+}
+
+#[test]
+fn what_is_there_after_an_hour_went_on_and_is_not_counted_again() {
+    let mut site = Site::new();
+    site.passes(Some(false), 0, 60 + 3570);
+    site.check((0, 0, 0));
+    site.passes(Some(false), 60 + 3600, 9000);
+    site.check((0, 1, 0));
+    // Neither when it ends at last, but the next one is.
+    site.passes(Some(true), 9030, 9600);
+    site.check((0, 1, 0));
+    site.passes(Some(false), 9630, 9900);
+    site.passes(Some(true), 9930, 10_200);
+    site.check((1, 1, 0));
+}
+
+#[test]
+fn a_node_that_goes_first_went_away() {
+    let mut site = Site::new();
+    site.passes(Some(false), 0, 300);
+    site.passes(None, 330, 600);
+    site.check((0, 0, 1));
+    assert!(site.health.is_none());
+}
+
+#[test]
+fn who_is_killed_between_the_two_writes_counts_once() {
+    for end in [Some(true), None] {
+        let mut site = Site::new();
+        site.passes(Some(false), 0, 300);
+        site.writable = false;
+        site.passes(end, 330, 900);
+        assert_eq!(site.fleet.scored.len(), 1);
+        site.writable = true;
+        site.passes(end, 930, 1200);
+        let away = u32::from(end.is_none());
+        site.check((1 - away, 0, away));
+        assert!(site.fleet.scored.is_empty());
+    }
+}
+
+#[test]
+fn what_another_guard_holds_or_the_policy_acts_on_by_now_is_not_counted() {
+    let mut site = Site::new();
+    site.pauses = vec![Pause {
+        selector: crate::api::NodeSelector::default(),
+        policy: None,
+        until: None,
+    }];
+    site.passes(Some(false), 0, 300);
+    site.passes(Some(true), 330, 900);
+    site.check((0, 0, 0));
+    let mut site = Site::new();
+    site.passes(Some(false), 0, 300);
+    site.policies = vec![policy("p", Mode::Enforce, 0)];
+    site.passes(Some(true), 330, 900);
+    site.check((0, 0, 0));
+    // What was counted of a policy is forgotten with it.
+    let mut site = Site::new();
+    site.passes(Some(false), 0, 300);
+    site.passes(Some(true), 330, 900);
+    site.check((1, 0, 0));
+    site.policies.clear();
+    site.passes(Some(true), 930, 960);
+    site.check((0, 0, 0));
+}
+
+#[test]
+fn an_old_list_of_nodes_and_an_unknown_fault_end_nothing() {
+    let mut site = Site::new();
+    site.passes(Some(false), 0, 300);
+    let world = |site: &Site| {
+        let (rules, mut fleet) = (Rules::default(), site.fleet.clone());
+        let world = World {
+            evidence: &site.evidence,
+            rules: &rules,
+            policies: &site.policies,
+            limits: &site.limits,
+            repairs: &[],
+            fallen: &[],
+            starts: &[],
+            pauses: &[],
+        };
+        count(&mut fleet, site.health.as_slice(), &world, at(50_000));
+        fleet
+    };
+    assert!(world(&site).score.is_empty());
+}
+
+#[test]
+fn a_score_reads_what_it_wrote() {
+    let mut site = Site::new();
+    site.passes(Some(false), 0, 300);
+    site.passes(None, 330, 360);
+    let fleet = FleetState::new("fleet", site.fleet);
+    let text = serde_json::to_string(&fleet).unwrap();
+    assert!(text.contains(r#""wentAway":1"#), "{text}");
+    assert_eq!(
+        serde_json::from_str::<FleetState>(&text).unwrap().spec,
+        fleet.spec
+    );
+}
