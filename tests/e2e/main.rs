@@ -4,11 +4,13 @@
 
 mod audit;
 mod chaos;
+mod karpenter;
 mod outage;
 mod rights;
 mod secured;
 mod silence;
 mod site;
+mod timeline;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
