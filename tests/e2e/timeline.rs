@@ -13,7 +13,7 @@ const KUBELETS: &str = "kwok";
 const WRITES: [&str; 4] = ["create", "update", "patch", "delete"];
 /// Seconds after which a row is written, if anything changed since the row before.
 const ROWS: [i64; 20] = [
-    0, 1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 35, 40, 45, 50, 60, 75, 90, 120, 150,
+    1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50, 60, 75, 90, 120,
 ];
 
 /// One thing that happened.
@@ -147,7 +147,7 @@ impl Timeline {
             let to = self.zero + SignedDuration::from_secs(second);
             let until = self.happened.iter().filter(|(at, ..)| *at < to);
             let until: Vec<What> = until.map(|(_, what, _)| *what).collect();
-            if until.len() == shown && second != 0 {
+            if until.len() == shown {
                 continue;
             }
             shown = until.len();

@@ -13,7 +13,7 @@ use crate::site::{Site, on_free_ports};
 pub const USER: &str = "karpenter";
 
 /// One pool in one zone, which shrinks by nothing but node repair.
-const POOL: &str = r#"
+const POOL: &str = r"
 apiVersion: karpenter.kwok.sh/v1alpha1
 kind: KWOKNodeClass
 metadata: {name: lab}
@@ -32,7 +32,7 @@ spec:
       - {key: kubernetes.io/os, operator: In, values: [linux]}
       expireAfter: Never
   disruption: {consolidationPolicy: WhenEmpty, consolidateAfter: Never}
-"#;
+";
 
 /// Starts it with node repair on, and gives it a pool to grow.
 pub async fn start(site: &Site, admin: &Client) -> Result<()> {
