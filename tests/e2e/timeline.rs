@@ -293,15 +293,14 @@ fn ready(event: &AuditEvent) -> bool {
     conditions.any(|one| one["type"] == "Ready" && one["status"] == "True")
 }
 
-/// When the last of these nodes was first written to by this user.
+/// When this user first wrote to one of these nodes; each was written to.
 pub fn written(
     events: &[AuditEvent],
     user: &str,
     subresource: &str,
     nodes: &[String],
 ) -> Result<Timestamp> {
-    ensure!(!nodes.is_empty(), "no nodes");
-    let mut last = Timestamp::MIN;
+    let mut first = Timestamp::MAX;
     for node in nodes {
         let mut of_it = events.iter().filter(|event| {
             event.user == user
@@ -309,10 +308,12 @@ pub fn written(
                 && event.subresource.as_deref() == Some(subresource)
                 && event.name.as_ref() == Some(node)
         });
-        let first = of_it
+        let write = of_it
             .next()
             .with_context(|| format!("{node} was not written to"))?;
-        last = last.max(first.answered.parse()?);
+        // Before it was answered, others may have seen it.
+        first = first.min(write.received.parse()?);
     }
-    Ok(last)
+    ensure!(first < Timestamp::MAX, "no nodes");
+    Ok(first)
 }
