@@ -4,6 +4,7 @@
 
 mod audit;
 mod chaos;
+mod karpenter;
 mod outage;
 mod policies;
 mod reboot;
@@ -11,6 +12,7 @@ mod rights;
 mod secured;
 mod silence;
 mod site;
+mod timeline;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

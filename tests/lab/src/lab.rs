@@ -24,7 +24,7 @@ use crate::options::Options;
 use crate::site::Site;
 use crate::wait::wait_for;
 use crate::workloads::{self, Workload};
-use crate::{apply, http};
+use crate::{apply, http, karpenter};
 
 /// Written before the audit log is read: what came before it is in the log.
 const FENCE: &str = "nodemend-lab-audit-fence";
@@ -64,6 +64,9 @@ impl Lab {
         let admin = client_of(&plane.kubeconfig).await?;
         if let (Some(cloud), Some(wanted)) = (&cloud, &options.cloud) {
             cloud.join_nodes(&inside, wanted, kubeconfig);
+        }
+        if options.karpenter {
+            karpenter::start(&site, &admin).await?;
         }
         let keep =
             options.keep || std::env::var_os("NODEMEND_LAB_KEEP").is_some_and(|value| value != "0");

@@ -12,6 +12,7 @@ mod forwarder;
 mod http;
 mod inside;
 mod jaeger;
+mod karpenter;
 mod lab;
 mod monitoring;
 mod nodes;

@@ -17,6 +17,8 @@ pub struct Options {
     pub cloud: Option<CloudOptions>,
     /// Jaeger.
     pub tracing: bool,
+    /// Karpenter, with node repair on and a pool that grows by what pods ask for.
+    pub karpenter: bool,
     /// Where the lab lives; a temporary directory by default.
     pub directory: Option<PathBuf>,
     /// Stay up for a look when the lab is dropped, until the process is

@@ -12,6 +12,7 @@ use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 
+use crate::karpenter;
 use crate::ports::free_port;
 use crate::process::Recipe;
 use crate::site::{Site, on_free_ports};
@@ -20,11 +21,12 @@ use base64::base64;
 pub use kubeconfig::{client_of, kubeconfig_text};
 
 /// Who the lab's own parts are to the API server, each with its own name in the audit log.
-const USERS: [(&str, &str); 4] = [
+const USERS: [(&str, &str); 5] = [
     ("nodemend-lab", "admin"),
     ("kwok", "kwok"),
     ("system:kube-controller-manager", "controller-manager"),
     ("system:kube-scheduler", "scheduler"),
+    (karpenter::USER, karpenter::USER),
 ];
 
 /// What a test may want slower or faster.
