@@ -8,9 +8,9 @@ use std::pin::Pin;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use nodemend_core::api::{
-    AlertGroup, AlertGroupSpec, FINALIZER, FaultRecord, FleetState, FleetStateSpec, GuardRecord,
-    NodeHealth, NodeHealthSpec, NodeHealthStatus, NodeRepair, NodeRepairSpec, Plan, Reservation,
-    SourceDown, Step,
+    AlertGroup, AlertGroupSpec, BY_HAND, FINALIZER, FaultRecord, FleetState, FleetStateSpec,
+    GuardRecord, NodeHealth, NodeHealthSpec, NodeHealthStatus, NodeRepair, NodeRepairSpec, Plan,
+    RepairRequest, Reservation, SourceDown, Step,
 };
 use nodemend_core::config::{Limits, Policy, Rule, Rules};
 use nodemend_core::decide::{self, Admission, Fallen, Pause, Place, Scopes, Verdict, World};
@@ -269,12 +269,12 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         let (verdicts, starting, guards) = self
             .admit(judged, &scopes, &known, fleet.spec.epoch, now)
             .await;
-        fleet.spec.guards = guards;
+        fleet.spec.guards = guards.iter().take(MAX_GUARDS).cloned().collect();
         // What is under way must go on, also when a record cannot be written.
         let started = self.start(fleet, &starting, now).await;
         let recorded = match &started {
             Err(Error::Deposed) => return Err(Error::Deposed),
-            _ => self.record(&verdicts, &known, now).await,
+            _ => self.record(&verdicts, &guards, &known, now).await,
         };
         if !starting.is_empty() {
             known.repairs = self.cluster.repairs().await?;
@@ -358,16 +358,11 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 if let (VerdictKind::Due, Some((reason, _))) =
                     (verdict.kind, self.unplanned.get(&verdict.uid))
                 {
-                    verdict.kind = VerdictKind::Held;
-                    verdict.reasons = vec![*reason];
+                    decide::unplanned(verdict, *reason);
                 }
             }
             let world = self.world(known);
-            let Admission {
-                admitted,
-                mut guards,
-            } = decide::admit(&mut verdicts, scopes, &world, now);
-            guards.truncate(MAX_GUARDS);
+            let Admission { admitted, guards } = decide::admit(&mut verdicts, scopes, &world, now);
             let mut failed = false;
             for verdict in verdicts
                 .iter()
@@ -610,6 +605,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
     async fn record(
         &self,
         verdicts: &[Verdict],
+        guards: &[GuardRecord],
         known: &Known<'_>,
         now: Timestamp,
     ) -> Result<Vec<NodeHealth>, Error> {
@@ -623,9 +619,9 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         for verdict in verdicts {
             let before = healths.get(verdict.uid.as_str()).copied();
             // A node whose only trouble is a source that is down for all gets no record.
-            let watched = self.evidence.watched(&verdict.uid);
+            let watched = self.evidence.watched(&verdict.uid) || verdict.request().is_some();
             let plain = match verdict.kind {
-                VerdictKind::Ignored => true,
+                VerdictKind::Ignored => verdict.request().is_none(),
                 VerdictKind::Healthy => !watched,
                 VerdictKind::Unknown => !watched && verdict.since.is_none(),
                 _ => false,
@@ -636,12 +632,13 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             let status = self.health(
                 verdict,
                 before.and_then(|health| health.status.as_ref()),
+                guards,
                 now,
             );
             let well = verdict.sick_since.is_none()
                 && match verdict.kind {
                     VerdictKind::Healthy => !watched,
-                    kind => kind == VerdictKind::Ignored,
+                    kind => plain && kind == VerdictKind::Ignored,
                 };
             let past = |at: Timestamp| cooldown.after(at) <= now;
             if well && past(status.since) && status.fell_sick.is_none_or(past) {
@@ -698,6 +695,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         &self,
         verdict: &Verdict,
         before: Option<&NodeHealthStatus>,
+        guards: &[GuardRecord],
         now: Timestamp,
     ) -> NodeHealthStatus {
         let same = before.filter(|status| {
@@ -706,6 +704,14 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 && status.reasons == verdict.reasons
         });
         let since = same.map_or(now, |status| status.since);
+        let mut decisions = before.map_or_else(Vec::new, |status| status.decisions.clone());
+        let asked = |request: Option<&RepairRequest>| request.map(|request| request.at);
+        let known = decisions.last();
+        let known = asked(known.and_then(|known| known.inputs.request.as_ref()));
+        // Who asks is answered, also if nothing changes.
+        if same.is_none() || known != asked(verdict.request()) {
+            decide::remember(&mut decisions, decide::decision(verdict, guards, now));
+        }
         let faults = self
             .setup
             .policies
@@ -781,6 +787,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 ],
                 32,
             ),
+            decisions,
         }
     }
 
@@ -837,6 +844,11 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             }
             _ => (Truth::Unknown, None),
         };
+        // What a person asked for stays asked for.
+        let fault = match repair.spec.request {
+            Some(_) => Truth::True,
+            None => fault,
+        };
         let unsettled = node.zip(policy).is_some_and(|(node, policy)| {
             decide::unsettled(node, policy, &repair.spec.fault, &world, now)
         });
@@ -845,9 +857,10 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         } else {
             Truth::Unknown
         };
+        let by_hand = repair.spec.request.is_some();
         let configured = policy.is_some_and(|policy| {
             let mut faults = policy.faults.iter();
-            faults.any(|fault| fault.name == repair.spec.fault)
+            by_hand || faults.any(|fault| fault.name == repair.spec.fault)
         });
         Context {
             clock,
@@ -930,6 +943,10 @@ fn new_repair(
         fault: verdict.fault.clone(),
         fault_since: verdict.since.unwrap_or(now),
         evidence: verdict.signals.clone(),
+        request: verdict
+            .request()
+            .cloned()
+            .filter(|_| verdict.fault == BY_HAND),
         plan,
         epoch,
         quarantine: repair::intent(&name, Step::Quarantine, 1, node.name.clone(), epoch, now),

@@ -13,8 +13,8 @@ use super::window::Window;
 use super::yaml::{self, Places};
 use super::{Amount, Budget, Confirm, Document, Fault, Policy, Problem, sorted, window};
 use crate::api::{
-    Action, BudgetSpec, ConfirmSpec, FaultSpec, Leaf, Mode, NodeSelector, OnRecovered, OnTimeout,
-    OnUnreachable, Operator, Order, Per, RepairPolicy, RepairPolicySpec, Strategy, When,
+    Action, BY_HAND, BudgetSpec, ConfirmSpec, FaultSpec, Leaf, Mode, NodeSelector, OnRecovered,
+    OnTimeout, OnUnreachable, Operator, Order, Per, RepairPolicy, RepairPolicySpec, Strategy, When,
     WindowSpec,
 };
 use crate::model::Span;
@@ -339,6 +339,10 @@ fn check_faults(faults: &[FaultSpec], findings: &mut Findings<'_>) {
                 format!("a fault `{}` exists already", fault.name),
                 "",
             );
+        }
+        if fault.name == BY_HAND {
+            let hint = "repairs that people ask for have this name";
+            findings.add(&format!("{at}/name"), format!("`{BY_HAND}` is taken"), hint);
         }
         for (number, action) in fault.actions.iter().enumerate() {
             if *action != Action::Replace {
