@@ -1,5 +1,7 @@
 //! The command line.
 
+mod person;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -35,6 +37,8 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Log::Json)]
         log: Log,
     },
+    #[command(flatten)]
+    Person(person::Command),
     /// Write what is derived from the types.
     Generate {
         /// What to write.
@@ -116,6 +120,7 @@ pub fn main() -> ExitCode {
                 .map(|()| ExitCode::SUCCESS)
                 .map_err(std::io::Error::other)
         }
+        Command::Person(command) => person::run(command),
         Command::Generate {
             what: Generate::Crds,
         } => generate_crds(),

@@ -138,6 +138,8 @@ pub struct Report {
     pub unwritten: Option<Error>,
     /// When to look again at the latest.
     pub wake: Option<Timestamp>,
+    /// What people ask for in a way that does not count, and why; each told once.
+    pub unusable: Vec<(NodeView, String)>,
 }
 
 /// The leader.
@@ -152,6 +154,8 @@ pub struct Controller<C, K, P> {
     last_seen: Option<Timestamp>,
     /// Due nodes for which no plan could be made: why, and until when that stands.
     unplanned: BTreeMap<String, (Reason, Timestamp)>,
+    /// By node UID, why its request does not count, as it was told.
+    unusable: BTreeMap<String, String>,
 }
 
 /// `FleetState` holds so many guards.
@@ -185,6 +189,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             fleet: None,
             last_seen,
             unplanned: BTreeMap::new(),
+            unusable: BTreeMap::new(),
         }
     }
 
@@ -297,6 +302,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             stuck,
             unwritten: started.err().or(unrecorded),
             wake,
+            unusable: self.unusable(now),
         })
     }
 
@@ -310,6 +316,21 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 Err(_) => return,
             }
         }
+    }
+
+    /// Requests that do not count, but for those that are known not to.
+    fn unusable(&mut self, now: Timestamp) -> Vec<(NodeView, String)> {
+        let read = |node: &NodeView| decide::by_hand::read(node, now)?.err();
+        let nodes = self.evidence.nodes();
+        let all = nodes.filter_map(|node| Some((node.clone(), read(node)?.to_string())));
+        let all: Vec<(NodeView, String)> = all.collect();
+        let known = std::mem::take(&mut self.unusable);
+        self.unusable = all
+            .iter()
+            .map(|(node, why)| (node.uid.clone(), why.clone()))
+            .collect();
+        let new = |(node, why): &(NodeView, String)| known.get(&node.uid) != Some(why);
+        all.into_iter().filter(new).collect()
     }
 
     fn judge(&self, known: &Known<'_>, now: Timestamp) -> (Vec<Verdict>, Scopes) {

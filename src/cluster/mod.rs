@@ -5,6 +5,7 @@
 mod election;
 mod events;
 mod follow;
+mod person;
 mod views;
 
 pub use election::{Election, Lease, Term, elect};
@@ -282,7 +283,7 @@ impl From<Failure> for CallError {
 }
 
 /// The innermost cause says what is wrong; the layers above only repeat it.
-fn plain(error: &dyn std::error::Error) -> String {
+pub fn plain(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

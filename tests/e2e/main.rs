@@ -5,6 +5,7 @@
 mod audit;
 mod chaos;
 mod outage;
+mod person;
 mod rights;
 mod secured;
 mod silence;

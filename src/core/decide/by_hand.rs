@@ -12,9 +12,10 @@ pub const REQUESTED_FOR: Span = Span::minutes(24 * 60);
 const AHEAD: Span = Span::minutes(5);
 /// The longest text of a request, in bytes.
 const MAX_TEXT: usize = 2048;
-/// The longest name and reason, in characters.
+/// The longest name, in characters.
 const MAX_BY: usize = 256;
-const MAX_REASON: usize = 1024;
+/// The longest reason, in characters.
+pub const MAX_REASON: usize = 1024;
 
 /// Why a request does not count.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -92,7 +93,7 @@ fn parse(text: &str, uid: &str, now: Timestamp) -> Result<RepairRequest, Unusabl
     if text.len() > MAX_TEXT {
         return Err(Unusable::TooLong);
     }
-    let request: RepairRequest =
+    let mut request: RepairRequest =
         serde_json::from_str(text).map_err(|error| Unusable::Unreadable(error.to_string()))?;
     let within = |text: &str, most: usize| !text.is_empty() && text.chars().count() <= most;
     if request.uid != uid {
@@ -104,6 +105,8 @@ fn parse(text: &str, uid: &str, now: Timestamp) -> Result<RepairRequest, Unusabl
     if !within(&request.by, MAX_BY) || !within(&request.reason, MAX_REASON) {
         return Err(Unusable::Unsigned);
     }
+    request.overrides.sort();
+    request.overrides.dedup();
     let mut overrides = request.overrides.iter();
     match overrides.find(|reason| !overridable(**reason)) {
         Some(reason) => Err(Unusable::NotOverridable(*reason)),

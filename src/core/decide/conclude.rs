@@ -91,7 +91,7 @@ pub(super) fn conclude(inputs: &Inputs, now: Timestamp) -> Conclusion {
     let request = inputs.request.as_ref();
     let request = request.filter(|request| holds(request, now));
     if let Some(request) = request {
-        ask(&mut found, request);
+        ask(&mut found, request, now);
     }
     if found.kind == VerdictKind::Due {
         let leading = leading.filter(|_| request.is_none());
@@ -157,10 +157,11 @@ fn lead<'a>(
 
 /// A person's request leads. It is as urgent, and as old, as what is due anyway: it must not
 /// be in the way of that.
-fn ask(found: &mut Conclusion, request: &RepairRequest) {
+fn ask(found: &mut Conclusion, request: &RepairRequest, now: Timestamp) {
     let due = found.kind == VerdictKind::Due;
     let known = found.since.filter(|_| due).unwrap_or(request.at);
-    found.since = Some(known.min(request.at));
+    // The clock of who asks may be ahead.
+    found.since = Some(known.min(request.at).min(now));
     if !due {
         found.severity = Severity::Warning;
     }

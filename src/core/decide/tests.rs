@@ -360,6 +360,23 @@ fn one_request_makes_one_repair() {
 }
 
 #[test]
+fn nodes_that_people_had_replaced_were_not_sick() {
+    let mut fleet = Fleet::new(10, 0);
+    fleet.change = asked;
+    fleet.watch(10, 0, 30, 60);
+    let request = fleet.decide(60).0[5].request().cloned();
+    let gone = |number: usize| repair(&format!("gone{number}"), 30, Phase::Succeeded);
+    fleet.repairs = (0..3).map(gone).collect();
+    let open = |fleet: &Fleet| fleet.decide(60).2.cluster().breaker != BreakerState::Closed;
+    assert!(open(&fleet));
+    for repair in &mut fleet.repairs {
+        repair.spec.request.clone_from(&request);
+    }
+    assert!(!open(&fleet));
+    assert_eq!(fleet.decide(60).2.cluster().nodes, 13);
+}
+
+#[test]
 fn guards_that_count_hold_a_person_too_unless_told_to_be_ignored() {
     let check = |prepare: &dyn Fn(&mut Fleet), expect: &[Reason]| {
         let mut fleet = Fleet::new(20, 0);

@@ -24,6 +24,9 @@ fn what_of_a_request_cannot_be_used_is_told() {
         ("eve", "smells")
     );
     assert_eq!(request.overrides, [Reason::Budget]);
+    // The records hold few of them.
+    let again = asked(|it| it["override"] = json!(vec!["Budget"; 100])).unwrap();
+    assert_eq!(again.overrides, request.overrides);
     let check = |change: &dyn Fn(&mut Value), expect: &str| {
         let told = asked(change).unwrap_err().to_string();
         assert!(told.contains(expect), "{told}");
