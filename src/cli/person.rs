@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand, ValueEnum};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use nodemend_core::api::{
     NodeHealth, NodeRepair, NodeSelector, RepairPause, RepairPauseSpec, RepairRequest,
 };
@@ -176,7 +176,7 @@ pub(super) fn run(command: Command) -> io::Result<ExitCode> {
 }
 
 async fn perform(cluster: &Kubernetes, command: Command) -> Result<ExitCode, Error> {
-    let now = Timestamp::now();
+    let now = now(cluster).await;
     match command {
         Command::Explain { node, output } => {
             let object = match cluster.node(&node).await {
@@ -226,6 +226,17 @@ async fn perform(cluster: &Kubernetes, command: Command) -> Result<ExitCode, Err
         Command::Approve { node, for_, force } => approve(cluster, &node, for_, force, now).await,
         Command::Repair(options) => repair(cluster, options, now).await,
     }
+}
+
+/// The time as the API server has it, by which nodemend judges what is written.
+async fn now(cluster: &Kubernetes) -> Timestamp {
+    let mine = Timestamp::now();
+    let ahead = match cluster.time().await {
+        Ok(theirs) => theirs.duration_since(mine).as_secs(),
+        Err(_) => 0,
+    };
+    mine.checked_add(SignedDuration::from_secs(ahead))
+        .unwrap_or(mine)
 }
 
 impl Output {
@@ -392,7 +403,7 @@ async fn answer(
         }
         VerdictKind::Held => {
             let records = records(cluster).await?;
-            let told = report::explain(&node.name, Some(node), &records, Timestamp::now());
+            let told = report::explain(&node.name, Some(node), &records, now(cluster).await);
             let held = told.as_ref().map(report::hold_by_hand).unwrap_or_default();
             format!("held\n{held}")
         }
