@@ -6,10 +6,10 @@ use std::io;
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use nodemend_core::api::{NodeHealth, NodeSelector, RepairRequest};
+use nodemend_core::api::{NodeSelector, RepairRequest};
 use nodemend_core::config::scenario::{Expect, Group, Moment, Scenario, means};
 use nodemend_core::config::{self, Document};
-use nodemend_core::decide::{self, Pause, Verdict};
+use nodemend_core::decide::{Pause, Verdict};
 use nodemend_core::evidence::{Answer, Input, identity::Labels};
 use nodemend_core::model::{REQUEST_ANNOTATION, Reason, Span};
 
@@ -169,9 +169,6 @@ impl<'a, F: FnMut(Told<'_>) -> io::Result<()>> Stage<'a, F> {
                 if running > self.scenario.in_flight {
                     self.miss(&format!("{running} repairs run"));
                 }
-                for health in &report.healths {
-                    self.replay(health);
-                }
                 self.story.hear(&report, self.now)?;
                 self.last = Some(report);
             }
@@ -180,20 +177,6 @@ impl<'a, F: FnMut(Told<'_>) -> io::Result<()>> Stage<'a, F> {
         }
         self.seen = self.now;
         Ok(())
-    }
-
-    /// Each decision on record has to come to the same verdict again, as the API server
-    /// would give it back.
-    fn replay(&mut self, health: &NodeHealth) {
-        let status = health.status.as_ref();
-        for decision in status.into_iter().flat_map(|status| &status.decisions) {
-            let read = serde_json::to_string(decision);
-            let read = read.and_then(|text| serde_json::from_str(&text));
-            if !read.as_ref().is_ok_and(decide::replays) {
-                let node = &health.spec.node_name;
-                self.miss(&format!("{node}: the record does not replay: {decision:?}"));
-            }
-        }
     }
 
     fn inputs(&self) -> Vec<Input> {

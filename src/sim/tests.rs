@@ -48,14 +48,14 @@ fn silent_replaces() -> Policy {
 
 type Leader = Controller<World, World, World>;
 
-/// Six nodes, and who leads.
-fn six() -> (World, Leader) {
+/// Six nodes whose instances are of the cluster `sim`, and who leads this cluster.
+fn six(cluster: &str) -> (World, Leader) {
     let world = World::new(Timestamp::UNIX_EPOCH, &[]);
     for name in ["a", "b", "c", "d", "e", "f"] {
         world.add_node(name, "z", &[]);
     }
     let setup = Setup {
-        cluster_tag: "kubernetes.io/cluster/sim".into(),
+        cluster_tag: format!("kubernetes.io/cluster/{cluster}"),
         rules: Rules::default(),
         policies: vec![silent_replaces()],
         limits: Limits::default(),
@@ -75,7 +75,7 @@ fn pass(world: &World, leader: &mut Leader, pauses: &[Pause]) -> Report {
 
 #[test]
 fn a_decision_goes_on_record_when_the_verdict_changes_and_only_then() {
-    let (world, mut leader) = six();
+    let (world, mut leader) = six("sim");
     let pause = Pause {
         selector: NodeSelector::default(),
         policy: None,
@@ -112,8 +112,24 @@ fn a_decision_goes_on_record_when_the_verdict_changes_and_only_then() {
 }
 
 #[test]
+fn what_the_cloud_said_is_on_record() {
+    let (world, mut leader) = six("another");
+    world.break_machine("b", Fault::KubeletDown);
+    for _ in 0..60 {
+        pass(&world, &mut leader, &[]);
+    }
+    let healths = world.healths().now_or_never().expect("answers at once");
+    let healths = healths.expect("never fails");
+    let status = healths[0].status.as_ref().expect("it was judged");
+    let last = status.decisions.last().expect("it was decided on");
+    assert_eq!(last.reasons, [Reason::NotOurInstance]);
+    assert_eq!(last.inputs.unplanned, Some(Reason::NotOurInstance));
+    assert_eq!(world.invariants().1, Vec::<String>::new());
+}
+
+#[test]
 fn a_request_that_does_not_count_is_told_once() {
-    let (world, mut leader) = six();
+    let (world, mut leader) = six("sim");
     let mut told = |text: &str| {
         world.annotate("c", REQUEST_ANNOTATION, text);
         let mut all = Vec::new();
@@ -133,7 +149,7 @@ fn a_request_that_does_not_count_is_told_once() {
 
 #[test]
 fn h21_only_the_node_whose_lease_stands_still_is_replaced() {
-    let (world, mut leader) = six();
+    let (world, mut leader) = six("sim");
     world.lose_sight("a");
     world.break_machine("b", Fault::KubeletDown);
     let mut verdicts = Vec::new();
