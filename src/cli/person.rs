@@ -187,14 +187,14 @@ async fn perform(cluster: &Kubernetes, command: Command) -> Result<ExitCode, Err
             let records = records(cluster).await?;
             let told = report::explain(&node, object.as_ref(), &records, now);
             let told = told.ok_or(Error::NoNode(node))?;
-            output.write(&told, told.to_string())
+            output.write(&told, &told.to_string())
         }
         Command::Status { namespace, output } => {
             // Who may read the records may not be let to read the Lease.
             let leader = cluster.leader(&namespace).await.ok().flatten();
             let leader = leader.map(|(holder, renewed)| Leader { holder, renewed });
             let told = report::status(&records(cluster).await?, leader, now);
-            output.write(&told, told.to_string())
+            output.write(&told, &told.to_string())
         }
         Command::History {
             node,
@@ -203,7 +203,7 @@ async fn perform(cluster: &Kubernetes, command: Command) -> Result<ExitCode, Err
         } => {
             let repairs = cluster.repairs().await.to("listing repairs")?;
             let lines = report::history(&repairs, node.as_deref(), limit);
-            output.write(&lines, report::history_text(&lines, now))
+            output.write(&lines, &report::history_text(&lines, now))
         }
         Command::Pause {
             policy,
@@ -240,7 +240,7 @@ async fn now(cluster: &Kubernetes) -> Timestamp {
 }
 
 impl Output {
-    fn write(self, told: &impl Serialize, text: String) -> Result<ExitCode, Error> {
+    fn write(self, told: &impl Serialize, text: &str) -> Result<ExitCode, Error> {
         let mut out = io::stdout().lock();
         match self.output {
             Format::Json => writeln!(out, "{}", serde_json::to_string(told)?)?,

@@ -109,21 +109,19 @@ fn gather_fault(
     now: Timestamp,
 ) {
     let fault = told.fault;
-    let mut silenced = false;
-    if told.truth == Truth::True {
-        let silences = world
+    let holding = match told.truth {
+        Truth::True => world
             .evidence
-            .silences(node, policy, &fault.name, world.rules, now);
-        silenced = !silences.is_empty();
-        gathered.silences.push((fault.name.clone(), silences));
-    }
+            .silences(node, policy, &fault.name, world.rules, now),
+        _ => Vec::new(),
+    };
     gathered.inputs.faults.push(FaultInput {
         name: fault.name.clone(),
         truth: told.truth,
         since: told.since,
         for_: fault.for_,
         severity: fault.severity,
-        silenced,
+        silenced: !holding.is_empty(),
         suspended: told.truth == Truth::Unknown && only_suspended(node, told, world, now),
         unsettled: unsettled(node, policy, &fault.name, world, now),
         confirmed: fault
@@ -131,6 +129,7 @@ fn gather_fault(
             .as_ref()
             .map(|confirm| opinion(node, confirm, world, now)),
     });
+    gathered.silences.push((fault.name.clone(), holding));
 }
 
 fn opinion(node: &NodeView, confirm: &Confirm, world: &World<'_>, now: Timestamp) -> Truth {

@@ -310,8 +310,8 @@ fn asked(node: &mut NodeView) {
             "uid": node.uid, "at": at(30), "until": at(900), "by": "eve", "reason": "smells",
             "override": ["InFlight", "Budget", "ClusterBreaker"],
         });
-        let note = (REQUEST_ANNOTATION.to_owned(), request.to_string());
-        node.annotations = [note].into();
+        let asks = (REQUEST_ANNOTATION.to_owned(), request.to_string());
+        node.annotations = [asks].into();
     }
 }
 

@@ -61,7 +61,8 @@ fn what_of_a_request_cannot_be_used_is_told() {
 /// Each guard that looks at the node alone.
 #[test]
 fn guards_hold_what_a_person_asks_for_and_few_can_be_overridden() {
-    let guards: [(fn(&mut Standing), Reason); 14] = [
+    type Holds = fn(&mut Standing);
+    let guards: [(Holds, Reason); 14] = [
         (|it| it.conflict = true, Reason::PolicyConflict),
         (|it| it.paused = true, Reason::Paused),
         (|it| it.mode = Mode::Observe, Reason::ObserveMode),
