@@ -136,6 +136,8 @@ enum Error {
     Call(&'static str, CallError),
     #[error("there is no node `{0}`, and no record of one")]
     NoNode(String),
+    #[error("`{0}` is on no record, and you may not read whether there is such a node")]
+    NoRecord(String),
     #[error("there is no pause `{0}`")]
     NoPause(String),
     #[error("nodemend did not answer within {0}: does it run? The request stands until {1}")]
@@ -179,14 +181,14 @@ async fn perform(cluster: &Kubernetes, command: Command) -> Result<ExitCode, Err
     let now = now(cluster).await;
     match command {
         Command::Explain { node, output } => {
-            let object = match cluster.node(&node).await {
+            let (object, missing) = match cluster.node(&node).await {
                 // The records alone say much.
-                Err(CallError::Refused(_)) => None,
-                read => read.to("reading the node")?,
+                Err(CallError::Refused(_)) => (None, Error::NoRecord(node.clone())),
+                read => (read.to("reading the node")?, Error::NoNode(node.clone())),
             };
             let records = records(cluster).await?;
             let told = report::explain(&node, object.as_ref(), &records, now);
-            let told = told.ok_or(Error::NoNode(node))?;
+            let told = told.ok_or(missing)?;
             output.write(&told, &told.to_string())
         }
         Command::Status { namespace, output } => {

@@ -116,6 +116,9 @@ fn people_pause_explain_approve_and_ask() {
             "{told}"
         );
 
+        let holder = status["leader"]["holder"].as_str().unwrap_or_default();
+        ensure!(holder.starts_with("nodemend-0_"), "{told}");
+
         // A request is held by what holds all, and says so.
         let told = sre
             .run(&["repair", "node-3", "--reason", "smells"], 1)
