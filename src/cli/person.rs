@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
@@ -231,6 +231,10 @@ async fn perform(cluster: &Kubernetes, command: Command) -> Result<ExitCode, Err
 }
 
 /// The time as the API server has it, by which nodemend judges what is written.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a command is the whole of its process"
+)]
 async fn now(cluster: &Kubernetes) -> Timestamp {
     let mine = Timestamp::now();
     let ahead = match cluster.time().await {
@@ -353,17 +357,17 @@ async fn repair(cluster: &Kubernetes, options: Repair, now: Timestamp) -> Result
     let text = serde_json::to_string(&request)?;
     let written = cluster.annotate(&node.name, &node.uid, REQUEST_ANNOTATION, &text);
     written.await.to("asking")?;
-    let timeout = options.timeout.as_seconds().unsigned_abs();
-    let deadline = Instant::now() + Duration::from_secs(timeout);
-    loop {
-        if let Some(answer) = answer(cluster, &node, &request).await? {
-            return Ok(answer);
+    let answered = async {
+        loop {
+            if let Some(answer) = answer(cluster, &node, &request).await? {
+                return Ok(answer);
+            }
+            tokio::time::sleep(LOOK).await;
         }
-        if Instant::now() >= deadline {
-            return Err(Error::NoAnswer(options.timeout, request.until));
-        }
-        tokio::time::sleep(LOOK).await;
-    }
+    };
+    let timeout = Duration::from_secs(options.timeout.as_seconds().unsigned_abs());
+    let answered = tokio::time::timeout(timeout, answered).await;
+    answered.unwrap_or_else(|_| Err(Error::NoAnswer(options.timeout, request.until)))
 }
 
 /// What nodemend says to a request, once it did.

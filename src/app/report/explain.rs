@@ -446,7 +446,7 @@ impl Text {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = Text::default();
-        let (node, now) = (&self.node, self.now);
+        let (name, now) = (&self.node, self.now);
         match (self.verdict, self.since) {
             (Some(verdict), Some(at)) => {
                 let mut reasons: Vec<String> = self
@@ -459,7 +459,7 @@ impl fmt::Display for Explanation {
                     none if none.is_empty() => none,
                     some => format!(": {some}"),
                 };
-                text.line(format_args!("{node} is {verdict:?}{reasons}"));
+                text.line(format_args!("{name} is {verdict:?}{reasons}"));
                 let mut about = format!("  since {}", since(at, now));
                 if !self.fault.is_empty() {
                     let _ = write!(about, ", fault {}", self.fault);
@@ -476,7 +476,7 @@ impl fmt::Display for Explanation {
                 }
             }
             _ => text.line(format_args!(
-                "{node} is on no record: nothing is known against it, or no policy speaks for it"
+                "{name} is on no record: nothing is known against it, or no policy speaks for it"
             )),
         }
         if !self.holds.is_empty() {

@@ -257,5 +257,7 @@ fn remedy(reason: Reason) -> &'static str {
 /// The overrides that would ignore these holds, as the command line has them.
 fn overrides(reasons: &[Reason]) -> String {
     let can = reasons.iter().filter(|reason| overridable(**reason));
-    can.map(|reason| format!(" --override {reason}")).collect()
+    can.fold(String::new(), |flags, reason| {
+        flags + " --override " + &reason.to_string()
+    })
 }

@@ -11,6 +11,10 @@ fn now() -> Timestamp {
     NOW.parse().unwrap()
 }
 
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "every caller makes it for this"
+)]
 fn object<T: serde::de::DeserializeOwned>(kind: &str, name: &str, rest: Value) -> T {
     let mut value = json!({
         "apiVersion": "nodemend.dev/v1alpha1", "kind": kind, "metadata": {"name": name},
