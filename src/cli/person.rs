@@ -18,6 +18,7 @@ use nodemend_core::model::{
 use serde::Serialize;
 
 use crate::app::report::{self, Leader, Records};
+use crate::app::serve::wall;
 use crate::cluster::{Kubernetes, plain};
 use crate::controller::Records as _;
 use crate::exec::{CallError, Cluster as _};
@@ -231,12 +232,8 @@ async fn perform(cluster: &Kubernetes, command: Command) -> Result<ExitCode, Err
 }
 
 /// The time as the API server has it, by which nodemend judges what is written.
-#[allow(
-    clippy::disallowed_methods,
-    reason = "a command is the whole of its process"
-)]
 async fn now(cluster: &Kubernetes) -> Timestamp {
-    let mine = Timestamp::now();
+    let mine = wall();
     let ahead = match cluster.time().await {
         Ok(theirs) => theirs.duration_since(mine).as_secs(),
         Err(_) => 0,
