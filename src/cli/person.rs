@@ -364,7 +364,7 @@ async fn repair(cluster: &Kubernetes, options: Repair, now: Timestamp) -> Result
     };
     let timeout = Duration::from_secs(options.timeout.as_seconds().unsigned_abs());
     let answered = tokio::time::timeout(timeout, answered).await;
-    answered.unwrap_or_else(|_| Err(Error::NoAnswer(options.timeout, request.until)))
+    answered.unwrap_or(Err(Error::NoAnswer(options.timeout, request.until)))
 }
 
 /// What nodemend says to a request, once it did.
