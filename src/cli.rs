@@ -1,6 +1,7 @@
 //! The command line.
 
 mod check;
+mod person;
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -49,6 +50,8 @@ enum Command {
     /// Exit code: 0 fine (notes may be meant), 1 mistakes, 2 nothing to check.
     #[command(after_help = check::EXAMPLES)]
     Check(check::Check),
+    #[command(flatten)]
+    Person(person::Command),
     /// Write what is derived from the types.
     Generate {
         /// What to write.
@@ -156,6 +159,7 @@ pub fn main() -> ExitCode {
             Generate::Schema { of } => generate_schema(of),
             Generate::Completions { shell } => generate_completions(shell),
         },
+        Command::Person(command) => person::run(command),
     };
     outcome.unwrap_or_else(|error| {
         // A reader that went away, as `head` does, is no failure worth a message.

@@ -8,9 +8,9 @@ use std::pin::Pin;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use nodemend_core::api::{
-    AlertGroup, AlertGroupSpec, FINALIZER, FaultRecord, FleetState, FleetStateSpec, GuardRecord,
-    NodeHealth, NodeHealthSpec, NodeHealthStatus, NodeRepair, NodeRepairSpec, Plan, Reservation,
-    Score, SourceDown, Step,
+    AlertGroup, AlertGroupSpec, BY_HAND, FINALIZER, FaultRecord, FleetState, FleetStateSpec,
+    GuardRecord, NodeHealth, NodeHealthSpec, NodeHealthStatus, NodeRepair, NodeRepairSpec, Plan,
+    RepairRequest, Reservation, Score, SourceDown, Step,
 };
 use nodemend_core::config::{Limits, Policy, Rule, Rules};
 use nodemend_core::decide::{self, Admission, Fallen, Pause, Place, Scopes, Verdict, World};
@@ -138,6 +138,8 @@ pub struct Report {
     pub unwritten: Option<Error>,
     /// When to look again at the latest.
     pub wake: Option<Timestamp>,
+    /// What people ask for in a way that does not count, and why; each told once.
+    pub unusable: Vec<(NodeView, String)>,
 }
 
 /// The leader.
@@ -152,6 +154,8 @@ pub struct Controller<C, K, P> {
     last_seen: Option<Timestamp>,
     /// Due nodes for which no plan could be made: why, and until when that stands.
     unplanned: BTreeMap<String, (Reason, Timestamp)>,
+    /// By node UID, why its request does not count, as it was told.
+    unusable: BTreeMap<String, String>,
 }
 
 /// `FleetState` holds so many guards.
@@ -185,6 +189,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             fleet: None,
             last_seen,
             unplanned: BTreeMap::new(),
+            unusable: BTreeMap::new(),
         }
     }
 
@@ -280,12 +285,12 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         let (verdicts, starting, guards) = self
             .admit(judged, &scopes, &known, fleet.spec.epoch, now)
             .await;
-        fleet.spec.guards = guards;
+        fleet.spec.guards = guards.iter().take(MAX_GUARDS).cloned().collect();
         // What is under way must go on, also when a record cannot be written.
         let started = self.start(fleet, &starting, now).await;
         let recorded = match &started {
             Err(Error::Deposed) => return Err(Error::Deposed),
-            _ => self.record(&verdicts, &known, now).await,
+            _ => self.record(&verdicts, &guards, &known, now).await,
         };
         if !starting.is_empty() {
             known.repairs = self.cluster.repairs().await?;
@@ -308,6 +313,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             stuck,
             unwritten: started.err().or(unrecorded),
             wake,
+            unusable: self.unusable(now),
         })
     }
 
@@ -321,6 +327,21 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 Err(_) => return,
             }
         }
+    }
+
+    /// Requests that do not count, but for those that are known not to.
+    fn unusable(&mut self, now: Timestamp) -> Vec<(NodeView, String)> {
+        let read = |node: &NodeView| decide::by_hand::read(node, now)?.err();
+        let nodes = self.evidence.nodes();
+        let all = nodes.filter_map(|node| Some((node.clone(), read(node)?.to_string())));
+        let all: Vec<(NodeView, String)> = all.collect();
+        let known = std::mem::take(&mut self.unusable);
+        self.unusable = all
+            .iter()
+            .map(|(node, why)| (node.uid.clone(), why.clone()))
+            .collect();
+        let new = |(node, why): &(NodeView, String)| known.get(&node.uid) != Some(why);
+        all.into_iter().filter(new).collect()
     }
 
     fn judge(&self, known: &Known<'_>, now: Timestamp) -> (Vec<Verdict>, Scopes) {
@@ -368,16 +389,11 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 if let (VerdictKind::Due, Some((reason, _))) =
                     (verdict.kind, self.unplanned.get(&verdict.uid))
                 {
-                    verdict.kind = VerdictKind::Held;
-                    verdict.reasons = vec![*reason];
+                    decide::unplanned(verdict, *reason);
                 }
             }
             let world = self.world(known);
-            let Admission {
-                admitted,
-                mut guards,
-            } = decide::admit(&mut verdicts, scopes, &world, now);
-            guards.truncate(MAX_GUARDS);
+            let Admission { admitted, guards } = decide::admit(&mut verdicts, scopes, &world, now);
             let mut failed = false;
             for verdict in verdicts
                 .iter()
@@ -621,6 +637,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
     async fn record(
         &self,
         verdicts: &[Verdict],
+        guards: &[GuardRecord],
         known: &Known<'_>,
         now: Timestamp,
     ) -> Result<Vec<NodeHealth>, Error> {
@@ -634,9 +651,9 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         for verdict in verdicts {
             let before = healths.get(verdict.uid.as_str()).copied();
             // A node whose only trouble is a source that is down for all gets no record.
-            let watched = self.evidence.watched(&verdict.uid);
+            let watched = self.evidence.watched(&verdict.uid) || verdict.request().is_some();
             let plain = match verdict.kind {
-                VerdictKind::Ignored => true,
+                VerdictKind::Ignored => verdict.request().is_none(),
                 VerdictKind::Healthy => !watched,
                 VerdictKind::Unknown => !watched && verdict.since.is_none(),
                 _ => false,
@@ -650,12 +667,12 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 decide::score::follow(observed, verdict, self.scored(), &self.world(known), now);
             let status = NodeHealthStatus {
                 observed,
-                ..self.health(verdict, recorded, now)
+                ..self.health(verdict, recorded, guards, now)
             };
             let well = verdict.sick_since.is_none()
                 && match verdict.kind {
                     VerdictKind::Healthy => !watched,
-                    kind => kind == VerdictKind::Ignored,
+                    kind => plain && kind == VerdictKind::Ignored,
                 };
             let past = |at: Timestamp| cooldown.after(at) <= now;
             let well = well && status.observed.is_none();
@@ -717,6 +734,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         &self,
         verdict: &Verdict,
         before: Option<&NodeHealthStatus>,
+        guards: &[GuardRecord],
         now: Timestamp,
     ) -> NodeHealthStatus {
         let same = before.filter(|status| {
@@ -725,6 +743,14 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 && status.reasons == verdict.reasons
         });
         let since = same.map_or(now, |status| status.since);
+        let mut decisions = before.map_or_else(Vec::new, |status| status.decisions.clone());
+        let asked = |request: Option<&RepairRequest>| request.map(|request| request.at);
+        let known = decisions.last();
+        let known = asked(known.and_then(|known| known.inputs.request.as_ref()));
+        // Who asks is answered, also if nothing changes.
+        if same.is_none() || known != asked(verdict.request()) {
+            decide::remember(&mut decisions, decide::decision(verdict, guards, now));
+        }
         let faults = self
             .setup
             .policies
@@ -801,6 +827,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 ],
                 32,
             ),
+            decisions,
         }
     }
 
@@ -857,6 +884,11 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             }
             _ => (Truth::Unknown, None),
         };
+        // What a person asked for stays asked for.
+        let fault = match repair.spec.request {
+            Some(_) => Truth::True,
+            None => fault,
+        };
         let unsettled = node.zip(policy).is_some_and(|(node, policy)| {
             decide::unsettled(node, policy, &repair.spec.fault, &world, now)
         });
@@ -865,9 +897,10 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         } else {
             Truth::Unknown
         };
+        let by_hand = repair.spec.request.is_some();
         let configured = policy.is_some_and(|policy| {
             let mut faults = policy.faults.iter();
-            faults.any(|fault| fault.name == repair.spec.fault)
+            by_hand || faults.any(|fault| fault.name == repair.spec.fault)
         });
         Context {
             clock,
@@ -954,6 +987,10 @@ fn new_repair(
         fault: verdict.fault.clone(),
         fault_since: verdict.since.unwrap_or(now),
         evidence: verdict.signals.clone(),
+        request: verdict
+            .request()
+            .cloned()
+            .filter(|_| verdict.fault == BY_HAND),
         plan,
         epoch,
         quarantine: repair::intent(&name, Step::Quarantine, 1, node.name.clone(), epoch, now),

@@ -6,12 +6,12 @@ use std::io;
 
 use futures_util::FutureExt as _;
 use jiff::Timestamp;
-use nodemend_core::api::{NodeRepair, NodeSelector};
+use nodemend_core::api::{NodeRepair, NodeSelector, RepairRequest};
 use nodemend_core::config::scenario::{Expect, Group, Moment, Scenario, means};
 use nodemend_core::config::{self, Document};
 use nodemend_core::decide::{Pause, Verdict};
 use nodemend_core::evidence::{Answer, Input, identity::Labels};
-use nodemend_core::model::Span;
+use nodemend_core::model::{REQUEST_ANNOTATION, Reason, Span};
 
 use super::demo::Story;
 use super::demo::{Summary, Told, summarize};
@@ -307,6 +307,11 @@ impl<'a, F: FnMut(Told<'_>) -> io::Result<()>> Stage<'a, F> {
             }
         }
         self.curable.extend(moment.reboots_cure.iter().cloned());
+        for (pattern, overrides) in &moment.request {
+            for name in self.meant(std::slice::from_ref(pattern)) {
+                self.request(&name, overrides)?;
+            }
+        }
         self.paused = moment.pause.unwrap_or(self.paused);
         self.empty = moment.empty_list.unwrap_or(self.empty);
         if let Some(stalled) = moment.stalled {
@@ -317,6 +322,24 @@ impl<'a, F: FnMut(Told<'_>) -> io::Result<()>> Stage<'a, F> {
         }
         if let Some(signal) = &moment.replacements_fire {
             self.relapse = Some(signal.clone());
+        }
+        Ok(())
+    }
+
+    /// A person asks for the repair of a node, as `nodemend repair` does.
+    fn request(&self, name: &str, overrides: &[Reason]) -> io::Result<()> {
+        let nodes = self.world.list_nodes().into_iter();
+        for node in nodes.filter(|node| node.name == name) {
+            let request = RepairRequest {
+                uid: node.uid,
+                at: self.now,
+                until: Span::minutes(15).after(self.now),
+                by: "somebody".into(),
+                reason: "as the scenario says".into(),
+                overrides: overrides.to_vec(),
+            };
+            let text = serde_json::to_string(&request)?;
+            self.world.annotate(name, REQUEST_ANNOTATION, &text);
         }
         Ok(())
     }

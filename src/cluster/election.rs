@@ -18,7 +18,7 @@ const DURATION: Duration = Duration::from_secs(15);
 /// How often it is renewed, or looked at.
 const PERIOD: Duration = Duration::from_secs(2);
 /// The Lease's name; RBAC allows this one only.
-const NAME: &str = "nodemend";
+pub(super) const NAME: &str = "nodemend";
 
 /// How long we lead for certain. Every mutating call asks it first.
 #[derive(Clone, Debug, Default)]

@@ -5,6 +5,7 @@
 mod election;
 mod events;
 mod follow;
+mod person;
 mod stored;
 mod views;
 
@@ -284,7 +285,7 @@ impl From<Failure> for CallError {
 }
 
 /// The innermost cause says what is wrong; the layers above only repeat it.
-fn plain(error: &dyn std::error::Error) -> String {
+pub fn plain(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

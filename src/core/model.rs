@@ -18,6 +18,9 @@ pub const DO_NOT_REPAIR_ANNOTATION: &str = "nodemend.dev/do-not-repair";
 /// The annotation by which a person approves the repair of a node, where its policy waits
 /// for that: the RFC 3339 time until which it holds, a day ahead at most.
 pub const APPROVED_ANNOTATION: &str = "nodemend.dev/approved-until";
+/// The annotation by which a person asks for the repair of a node, as `nodemend repair`
+/// writes it.
+pub const REQUEST_ANNOTATION: &str = "nodemend.dev/repair-requested";
 /// Labels that mark a control plane node.
 pub const CONTROL_PLANE_LABELS: [&str; 2] = [
     "node-role.kubernetes.io/control-plane",

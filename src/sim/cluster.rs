@@ -261,6 +261,7 @@ impl Records for World {
             }
             let mut next = health.clone();
             next.metadata.resource_version = Some(version);
+            state.check_decision(&next);
             state.healths.insert(name.clone(), next.clone());
             Ok(next)
         })

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use nodemend_core::api::{Entry, NodeRepair, Phase, Step};
+use nodemend_core::api::{Entry, NodeHealth, NodeRepair, Phase, Step};
 use nodemend_core::model::QUARANTINE_ANNOTATION;
-use nodemend_core::repair;
+use nodemend_core::{decide, repair};
 
 use super::State;
 
@@ -143,6 +143,20 @@ impl State {
             .filter(|entry| entry.outcome.is_none())
             .count();
         self.claim(open <= 1, || format!("I1: {name} has {open} open intents"));
+    }
+
+    /// I8: the last decision on record comes to the same verdict again, as the API server
+    /// would give it back. Those before it were the last.
+    pub(super) fn check_decision(&mut self, health: &NodeHealth) {
+        let status = health.status.as_ref();
+        let Some(last) = status.and_then(|status| status.decisions.last()) else {
+            return;
+        };
+        let read = serde_json::to_string(last);
+        let read = read.and_then(|text| serde_json::from_str(&text));
+        let replays = read.as_ref().is_ok_and(decide::replays);
+        let node = &health.spec.node_name;
+        self.claim(replays, || format!("I8: {node} does not replay: {last:?}"));
     }
 
     /// I2, I5 and I8: one repair in flight per node, no more of them than may be, and no

@@ -1,4 +1,5 @@
-//! What only the whole shows: leases are read, and what they say counts.
+//! What only the whole shows: leases are read, and what they say counts; decisions go on
+//! record.
 
 use futures_util::FutureExt;
 use nodemend_core::api::{
@@ -6,12 +7,12 @@ use nodemend_core::api::{
     When,
 };
 use nodemend_core::config::{self, Limits, Policy, Rules};
-use nodemend_core::decide::Verdict;
+use nodemend_core::decide::{self, Pause, Verdict};
 use nodemend_core::evidence::Input;
-use nodemend_core::model::{Reason, VerdictKind};
+use nodemend_core::model::{REQUEST_ANNOTATION, Reason, VerdictKind};
 
 use super::*;
-use crate::controller::{Controller, Setup};
+use crate::controller::{Controller, Records as _, Report, Setup};
 
 /// Replaces a node of which nothing is heard for a minute.
 fn silent_replaces() -> Policy {
@@ -46,31 +47,115 @@ fn silent_replaces() -> Policy {
     }
 }
 
-#[test]
-fn h21_only_the_node_whose_lease_stands_still_is_replaced() {
+type Leader = Controller<World, World, World>;
+
+/// Six nodes whose instances are of the cluster `sim`, and who leads this cluster.
+fn six(cluster: &str) -> (World, Leader) {
     let world = World::new(Timestamp::UNIX_EPOCH, &[]);
     for name in ["a", "b", "c", "d", "e", "f"] {
         world.add_node(name, "z", &[]);
     }
     let setup = Setup {
-        cluster_tag: "kubernetes.io/cluster/sim".into(),
+        cluster_tag: format!("kubernetes.io/cluster/{cluster}"),
         rules: Rules::default(),
         policies: vec![silent_replaces()],
         limits: Limits::default(),
         cluster_jobs: vec![],
     };
-    let mut leader = Controller::new(world.clone(), world.clone(), world.clone(), setup, None);
+    let leader = Controller::new(world.clone(), world.clone(), world.clone(), setup, None);
+    (world, leader)
+}
+
+/// One pass, and five seconds.
+fn pass(world: &World, leader: &mut Leader, pauses: &[Pause]) -> Report {
+    let inputs = vec![Input::Nodes(world.list_nodes())];
+    let passed = leader.pass(inputs, pauses, world).now_or_never();
+    world.tick(Span::seconds(5));
+    passed.expect("needs no runtime").expect("nothing fails")
+}
+
+#[test]
+fn a_decision_goes_on_record_when_the_verdict_changes_and_only_then() {
+    let (world, mut leader) = six("sim");
+    let pause = Pause {
+        selector: NodeSelector::default(),
+        policy: None,
+        until: None,
+    };
+    world.break_machine("b", Fault::KubeletDown);
+    let mut passes = |count: usize| {
+        for _ in 0..count {
+            pass(&world, &mut leader, std::slice::from_ref(&pause));
+        }
+        let healths = world.healths().now_or_never().expect("answers at once");
+        let healths = healths.expect("never fails");
+        assert_eq!(healths.len(), 1);
+        healths[0].status.clone().expect("it was judged")
+    };
+    let status = passes(60);
+    let verdicts: Vec<_> = status
+        .decisions
+        .iter()
+        .map(|one| (one.verdict, one.reasons.clone()))
+        .collect();
+    assert!(verdicts.contains(&(VerdictKind::Pending, vec![])));
+    let held = (VerdictKind::Held, vec![Reason::Paused]);
+    assert_eq!(verdicts.last(), Some(&held));
+    assert!(verdicts.windows(2).all(|pair| pair[0] != pair[1]));
+    assert!(status.decisions.iter().all(decide::replays));
+    let written = |world: &World| {
+        let calls = world.calls().into_iter();
+        calls.filter(|call| call.starts_with("health")).count()
+    };
+    let before = written(&world);
+    assert_eq!(passes(60), status);
+    assert_eq!(written(&world), before, "nothing changed");
+}
+
+#[test]
+fn what_the_cloud_said_is_on_record() {
+    let (world, mut leader) = six("another");
+    world.break_machine("b", Fault::KubeletDown);
+    for _ in 0..60 {
+        pass(&world, &mut leader, &[]);
+    }
+    let healths = world.healths().now_or_never().expect("answers at once");
+    let healths = healths.expect("never fails");
+    let status = healths[0].status.as_ref().expect("it was judged");
+    let last = status.decisions.last().expect("it was decided on");
+    assert_eq!(last.reasons, [Reason::NotOurInstance]);
+    assert_eq!(last.inputs.unplanned, Some(Reason::NotOurInstance));
+    assert_eq!(world.invariants().1, Vec::<String>::new());
+}
+
+#[test]
+fn a_request_that_does_not_count_is_told_once() {
+    let (world, mut leader) = six("sim");
+    let mut told = |text: &str| {
+        world.annotate("c", REQUEST_ANNOTATION, text);
+        let mut all = Vec::new();
+        for _ in 0..3 {
+            all.extend(pass(&world, &mut leader, &[]).unusable);
+        }
+        let all = all.into_iter().map(|(node, why)| (node.name, why));
+        all.collect::<Vec<_>>()
+    };
+    let first = told("please");
+    assert_eq!(first.len(), 1, "{first:?}");
+    assert!(first[0].0 == "c" && first[0].1.contains("cannot be read"));
+    assert_eq!(told("please"), []);
+    assert_eq!(told(&"x".repeat(3000)).len(), 1);
+    assert!(world.list_repairs().is_empty());
+}
+
+#[test]
+fn h21_only_the_node_whose_lease_stands_still_is_replaced() {
+    let (world, mut leader) = six("sim");
     world.lose_sight("a");
     world.break_machine("b", Fault::KubeletDown);
     let mut verdicts = Vec::new();
     for _ in 0..120 {
-        let inputs = vec![Input::Nodes(world.list_nodes())];
-        let passed = leader.pass(inputs, &[], &world).now_or_never();
-        verdicts = passed
-            .expect("needs no runtime")
-            .expect("nothing fails")
-            .verdicts;
-        world.tick(Span::seconds(5));
+        verdicts = pass(&world, &mut leader, &[]).verdicts;
     }
     let ended: Vec<(String, Phase)> = world
         .list_repairs()

@@ -98,6 +98,7 @@ fn verdict(node: &str, kind: VerdictKind, reasons: &[Reason]) -> Verdict {
         since: Some(t(0)),
         signals: Vec::new(),
         silences: Vec::new(),
+        inputs: None,
     }
 }
 

@@ -6,6 +6,7 @@ mod audit;
 mod chaos;
 mod karpenter;
 mod outage;
+mod person;
 mod policies;
 mod reboot;
 mod rights;

@@ -19,7 +19,7 @@ pub(super) fn now() -> Timestamp {
     clippy::disallowed_methods,
     reason = "the one place that reads the wall clock"
 )]
-pub(super) fn wall() -> Timestamp {
+pub fn wall() -> Timestamp {
     Timestamp::now()
 }
 

@@ -17,6 +17,7 @@ use nodemend_core::config;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+pub use self::clock::wall;
 use self::clock::{Dial, now};
 use self::leased::Leased;
 use self::listen::{Service, listen};

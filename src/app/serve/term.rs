@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use nodemend_core::config::Policy;
+use nodemend_core::model::{NodeView, REQUEST_ANNOTATION};
 use tokio::sync::watch;
 
 use super::clock::{instant, now};
@@ -205,8 +206,14 @@ impl Leader {
             duration_seconds: Some(clock.began.elapsed().as_secs_f64()),
         });
         let heard = std::mem::take(&mut sources.notices);
+        let unusable: Vec<Notice> = report.unusable.into_iter().map(unusable).collect();
         // In a storm the log has the rest.
-        for notice in heard.iter().chain(&notices).take(MAX_NOTICES) {
+        for notice in heard
+            .iter()
+            .chain(&unusable)
+            .chain(&notices)
+            .take(MAX_NOTICES)
+        {
             if let Err(error) = self.cluster.publish(notice, now).await {
                 tracing::warn!(%error, "an Event could not be written");
                 break;
@@ -219,6 +226,24 @@ impl Leader {
 
     async fn policies(&self, sources: &Sources) -> Vec<Policy> {
         policies::accept_all(&self.cluster, &sources.objects, &sources.loaded.policies).await
+    }
+}
+
+/// A person asks for a repair in a way that does not count.
+fn unusable((node, why): (NodeView, String)) -> Notice {
+    tracing::warn!(
+        node = node.name,
+        why,
+        "the request for its repair does not count"
+    );
+    Notice {
+        about: About::Node {
+            name: node.name,
+            uid: node.uid,
+        },
+        reason: "RepairRequestRefused",
+        note: format!("{REQUEST_ANNOTATION}: {why}"),
+        warning: true,
     }
 }
 

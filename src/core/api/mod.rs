@@ -6,9 +6,11 @@
     reason = "each printer column repeats the keys of the one before"
 )]
 
+mod decision;
 mod policy;
 mod records;
 
+pub use decision::*;
 pub use policy::*;
 pub use records::*;
 

@@ -8,7 +8,7 @@ use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, LaunchTemplate, StatusCondition, Strategy};
+use super::{Action, Decision, LaunchTemplate, RepairRequest, StatusCondition, Strategy};
 use crate::model::{Reason, SignalState, Span, VerdictKind};
 
 /// The finalizer of an open repair.
@@ -172,6 +172,10 @@ pub struct Episode {
     /// Whether the fleet's score has what became of it.
     #[serde(default)]
     pub counted: bool,
+    /// The last changes of the verdict with what each rests on, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub decisions: Vec<Decision>,
 }
 
 /// A silence of Alertmanager as `NodeHealth` keeps it.
@@ -387,6 +391,9 @@ pub struct NodeRepairSpec {
     pub fault_since: Timestamp,
     /// The signals it rested on.
     pub evidence: Vec<SignalRecord>,
+    /// Who asked for it, if a person did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<RepairRequest>,
     /// All that is left to choose is chosen here.
     pub plan: Plan,
     /// The creator's epoch.

@@ -14,9 +14,9 @@ use super::window::Window;
 use super::yaml::{self, Parsed, Places};
 use super::{Amount, Budget, Confirm, Document, Fault, Policy, Problem, sorted, window};
 use crate::api::{
-    Action, BudgetSpec, ConfirmSpec, FaultSpec, Leaf, Mode, NodeSelector, OnRecovered, OnTimeout,
-    OnUnreachable, Operator, Order, Per, RepairPauseSpec, RepairPolicy, RepairPolicySpec, Strategy,
-    When, WindowSpec,
+    Action, BY_HAND, BudgetSpec, ConfirmSpec, FaultSpec, Leaf, Mode, NodeSelector, OnRecovered,
+    OnTimeout, OnUnreachable, Operator, Order, Per, RepairPauseSpec, RepairPolicy,
+    RepairPolicySpec, Strategy, When, WindowSpec,
 };
 use crate::model::Span;
 
@@ -403,6 +403,10 @@ fn check_faults(faults: &[FaultSpec], findings: &mut Findings<'_>) {
                 format!("a fault `{}` exists already", fault.name),
                 ANOTHER_NAME,
             );
+        }
+        if fault.name == BY_HAND {
+            let hint = "repairs that people ask for have this name";
+            findings.add(&format!("{at}/name"), format!("`{BY_HAND}` is taken"), hint);
         }
         check_actions(&fault.actions, &at, findings);
         if let Some(confirm) = &fault.confirm {

@@ -14,7 +14,7 @@ use super::shape::Shape;
 use super::yaml;
 use super::{Document, Limits, Policy, Problem, Rule, Rules, policy, sorted};
 use crate::api::{RepairPolicy, RepairPolicySpec};
-use crate::model::{Span, VerdictKind};
+use crate::model::{Reason, Span, VerdictKind};
 
 static SHAPE: LazyLock<Shape> = LazyLock::new(Shape::of::<Raw>);
 
@@ -150,6 +150,9 @@ pub struct Moment {
     /// Annotations that somebody puts on nodes.
     #[serde(default)]
     pub annotate: BTreeMap<String, BTreeMap<String, String>>,
+    /// Nodes whose repair a person asks for, for 15 minutes, and the guards to be ignored.
+    #[serde(default)]
+    pub request: BTreeMap<String, Vec<Reason>>,
     /// Whether a pause of all nodes begins or ends.
     #[serde(default)]
     pub pause: Option<bool>,
@@ -354,6 +357,7 @@ impl Moment {
                 "from now on replacements are sick",
             ),
             (!self.annotate.is_empty(), "somebody annotates nodes"),
+            (!self.request.is_empty(), "somebody asks for repairs"),
         ];
         let marks = marks.into_iter().filter(|(is, _)| *is);
         told.extend(marks.map(|(_, what)| (what.to_owned(), String::new())));

@@ -380,6 +380,8 @@ fn mistakes_of_meaning() {
         "{matchExpressions: [{key: a, operator: Exists, values: [b]}]}",
         &["6:72 Exists takes no values"],
     );
+    let by_hand = "  - {name: ByHand, when: {all: [{signal: B}]}}\n  - {name: D";
+    check_policy("  - {name: D", by_hand, &["9:12 `ByHand` is taken"]);
     let fault = "  - {name: DiskFailing, when: {all: [{signal: B}]}}\n  - {name: D";
     check_policy(
         "  - {name: D",

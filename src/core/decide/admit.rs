@@ -160,6 +160,7 @@ impl Running<'_> {
             held.extend(self.shut(policy, verdict));
         }
         held.extend(self.backed_off(verdict));
+        held.retain(|(reason, _)| !verdict.overrides(*reason));
         held
     }
 

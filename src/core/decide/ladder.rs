@@ -8,10 +8,9 @@
 
 use jiff::Timestamp;
 
-use super::Told;
 use crate::api::{Action, NodeRepair, Step};
 use crate::config::Fault;
-use crate::model::{Span, Truth};
+use crate::model::Span;
 
 /// A node that was well for this long begins at the first action again.
 const WELL: Span = Span::minutes(60);
@@ -46,17 +45,6 @@ pub(super) fn after(fault: &Fault, action: Action) -> Option<Action> {
     let mut actions = fault.actions.iter().copied();
     actions.find(|one| *one == action)?;
     actions.next()
-}
-
-impl Told<'_> {
-    /// Whether there is something to do about the fault, as far as it is known. Where a repair
-    /// rests, the node is cordoned already.
-    pub(super) fn is_open(&self, rests: bool) -> bool {
-        self.truth != Truth::True
-            || self
-                .rung
-                .is_some_and(|action| !(rests && action == Action::Cordon))
-    }
 }
 
 #[cfg(test)]

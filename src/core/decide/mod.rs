@@ -2,30 +2,36 @@
 //! count, `admit` lets the first of the due ones start. Pure.
 
 mod admit;
+pub mod by_hand;
+mod conclude;
 mod efficacy;
+mod gather;
 mod ladder;
 mod scope;
 pub mod score;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use crate::api::{
-    Action, Mode, NodeRepair, NodeSelector, Phase, Reservation, Severity, SignalRecord,
-    SilenceRecord,
+    Action, BY_HAND, Inputs, Mode, NodeRepair, NodeSelector, RepairRequest, Reservation, Severity,
+    SignalRecord, SilenceRecord,
 };
 use crate::config::{Confirm, Fault, Limits, Policy, Rules};
 use crate::evidence::Evidence;
 use crate::evidence::lease::{self, Word};
-use crate::evidence::probe::Opinion;
 use crate::model::{
-    APPROVED_ANNOTATION, DO_NOT_REPAIR_ANNOTATION, NodeView, QUARANTINE_ANNOTATION, Reason, Span,
-    Truth, VerdictKind,
+    DO_NOT_REPAIR_ANNOTATION, NodeView, REQUEST_ANNOTATION, Reason, Span, Truth, VerdictKind,
 };
 
+use gather::{Gathered, gather};
+
 pub use admit::{Admission, admit};
+pub use conclude::{Conclusion, replay, replays};
 pub use efficacy::Pool;
+pub use gather::{decision, remember, unplanned};
 pub use scope::{BreakerState, Census, Fallen, Place, Scope, Scopes, Tally, survey};
 
 /// How many nodes one pass asks for a second opinion.
@@ -104,6 +110,8 @@ pub struct Verdict {
     pub signals: Vec<SignalRecord>,
     /// The silences that hold the leading fault, be it due or not.
     pub silences: Vec<SilenceRecord>,
+    /// What it rests on; none of a node that is plainly healthy, or that no policy speaks for.
+    pub inputs: Option<Arc<Inputs>>,
 }
 
 /// Starts whose record a person deleted.
@@ -155,12 +163,16 @@ pub fn judge_all(world: &World<'_>, now: Timestamp) -> Vec<Verdict> {
     let groups: Vec<Vec<&Policy>> = groups
         .map(|group| highest(group.iter().filter_map(|index| world.policies.get(*index))))
         .collect();
+    let simple = |node: &NodeView, policies: &[&Policy]| {
+        let asked = node.annotations.contains_key(REQUEST_ANNOTATION);
+        let refused = policies.iter().any(|policy| !policy.accepted);
+        !asked && !refused && !open.contains(node.uid.as_str())
+    };
     let nodes = world.evidence.nodes_by_group();
     let verdicts = nodes.map(|(node, group)| match group {
-        Some(group) if !open.contains(node.uid.as_str()) => {
-            let policies = &groups[group];
-            let mut verdict = unjudged(node, policies, world, now);
-            if !left_alone(&mut verdict, policies) {
+        Some(group) if simple(node, &groups[group]) => {
+            let mut verdict = unjudged(node, &groups[group], world, now);
+            if !verdict.policy.is_empty() {
                 verdict.kind = VerdictKind::Healthy;
             }
             verdict
@@ -193,12 +205,30 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
         .collect();
     let mut verdict = unjudged(node, &policies, world, now);
     verdict.sick_since = sick_since(node, &told, world, now).filter(|_| verdict.counts);
-    if left_alone(&mut verdict, &policies) {
+    let speaks = !verdict.policy.is_empty();
+    let Some(policy) = policies.first().filter(|_| speaks) else {
+        // Who asks for a repair is told so.
+        let request = by_hand::request(node, world.repairs, now);
+        let asked = request.map(|request| Inputs {
+            request: Some(request),
+            ..Inputs::default()
+        });
+        verdict.inputs = asked.map(Arc::new);
+        return verdict;
+    };
+    let gathered = if policies.iter().any(|policy| !policy.accepted) {
+        Some(Gathered::refused(policy, node, world, now))
+    } else {
+        let told = told.iter().filter(|told| told.policy.name == policy.name);
+        gather(node, &policies, told, world, now)
+    };
+    match gathered {
+        Some(gathered) => verdict.rest_on(gathered, now),
+        None => verdict.kind = VerdictKind::Healthy,
+    }
+    if verdict.kind == VerdictKind::Ignored {
         return verdict;
     }
-    let policy = policies[0];
-    let told = || told.iter().filter(|told| told.policy.name == policy.name);
-    decide(&mut verdict, node, &policies, told(), world, now);
     // Most nodes are plainly healthy, and nobody asks what their signals say.
     if verdict.kind != VerdictKind::Healthy || world.evidence.watched(&node.uid) {
         verdict.signals = world.evidence.signals(node, policy, world.rules, now);
@@ -230,19 +260,8 @@ fn unjudged(node: &NodeView, policies: &[&Policy], world: &World<'_>, now: Times
         since: None,
         signals: Vec::new(),
         silences: Vec::new(),
+        inputs: None,
     }
-}
-
-/// Whether no policy may speak for the node, whatever its faults are.
-fn left_alone(verdict: &mut Verdict, policies: &[&Policy]) -> bool {
-    let refused = policies.iter().any(|policy| !policy.accepted);
-    if verdict.policy.is_empty() {
-        return true;
-    }
-    if refused {
-        verdict.reasons = vec![Reason::PolicyRefused];
-    }
-    refused
 }
 
 /// Suspended rules make nobody sick.
@@ -272,54 +291,27 @@ fn only_suspended(node: &NodeView, told: &Told<'_>, world: &World<'_>, now: Time
         .only_suspended(node, policy, fault, world.rules, now)
 }
 
-fn decide<'a>(
-    verdict: &mut Verdict,
-    node: &NodeView,
-    policies: &[&Policy],
-    told: impl Iterator<Item = &'a Told<'a>> + Clone,
-    world: &World<'_>,
-    now: Timestamp,
-) {
-    let policy = policies[0];
-    let open = world.repairs.iter();
-    let open = open.filter(|repair| repair.spec.node_uid == node.uid && repair.open());
-    let open = open.max_by_key(|repair| (repair.spec.ordinal, name_of(repair)));
-    let rests = open.is_some_and(NodeRepair::at_rest);
-    if open.is_none() || rests {
-        // What can be done goes before what has been tried in vain.
-        let left = told.clone().filter(|told| told.is_open(rests));
-        lead(verdict, node, policy, left, world, now);
+impl Verdict {
+    /// Comes to what was gathered.
+    fn rest_on(&mut self, mut gathered: Gathered, now: Timestamp) {
+        let found = conclude::conclude(&gathered.inputs, now);
+        (self.kind, self.reasons) = (found.kind, found.reasons);
+        (self.severity, self.since) = (found.severity, found.since);
+        self.action = found.action;
+        self.silences = gathered.silences(&found.fault);
+        self.fault = found.fault;
+        self.inputs = Some(Arc::new(gathered.inputs));
     }
-    if let Some(open) = open.filter(|_| verdict.kind != VerdictKind::Due) {
-        verdict.kind = VerdictKind::Repairing;
-        verdict.reasons.clear();
-        verdict.fault.clone_from(&open.spec.fault);
-        verdict.since = Some(open.spec.fault_since);
-        verdict.silences = silences(node, open, world, now);
-        return;
+
+    /// What a person asks for, if somebody does.
+    pub fn request(&self) -> Option<&RepairRequest> {
+        self.inputs.as_ref()?.request.as_ref()
     }
-    if verdict.kind != VerdictKind::Due && told.clone().any(|told| !told.is_open(false)) {
-        lead(verdict, node, policy, told.clone(), world, now);
-    }
-    if verdict.kind == VerdictKind::Due {
-        let mut told = told;
-        let leading = told.find(|told| told.fault.name == verdict.fault);
-        let rung = leading.and_then(|told| Some((told.fault, told.rung?)));
-        verdict.action = rung.map(|(fault, action)| (action, ladder::after(fault, action)));
-        verdict.reasons = standing(verdict, node, policies, world, now);
-        if !verdict.silences.is_empty() {
-            verdict.reasons.push(Reason::Silenced);
-        }
-        if unsettled(node, policy, &verdict.fault, world, now) {
-            verdict.reasons.push(Reason::Contradicted);
-        }
-        verdict.reasons.sort();
-        if verdict.reasons.is_empty() {
-            verdict.reasons.extend(doubt(verdict, world, now));
-        }
-        if !verdict.reasons.is_empty() {
-            verdict.kind = VerdictKind::Held;
-        }
+
+    /// Whether who asks for this repair tells a guard to be ignored.
+    fn overrides(&self, reason: Reason) -> bool {
+        let request = self.request().filter(|_| self.fault == BY_HAND);
+        request.is_some_and(|request| request.overrides.contains(&reason))
     }
 }
 
@@ -363,18 +355,6 @@ pub fn to_read(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Vec<N
     });
     wanted.truncate(LEASES_AT_ONCE);
     wanted.into_iter().map(|(.., node)| node.clone()).collect()
-}
-
-/// Why a fault that needs a second opinion is not confirmed.
-fn doubt(verdict: &Verdict, world: &World<'_>, now: Timestamp) -> Option<Reason> {
-    match world
-        .evidence
-        .opinion(&verdict.uid, question(verdict, world)?, now)
-    {
-        Some(Opinion::Confirmed) => None,
-        Some(Opinion::Refuted) => Some(Reason::Refuted),
-        Some(Opinion::Unknown) | None => Some(Reason::Unconfirmed),
-    }
 }
 
 fn question<'a>(verdict: &Verdict, world: &World<'a>) -> Option<&'a Confirm> {
@@ -423,140 +403,6 @@ pub fn to_probe(
         .collect()
 }
 
-/// Finds the leading fault: a due one before a pending one, one that no silence holds
-/// before one that is held, the severe and the old first.
-fn lead<'a>(
-    verdict: &mut Verdict,
-    node: &NodeView,
-    policy: &Policy,
-    told: impl Iterator<Item = &'a Told<'a>>,
-    world: &World<'_>,
-    now: Timestamp,
-) {
-    verdict.kind = VerdictKind::Healthy;
-    let mut best: Option<(_, &Fault, Vec<SilenceRecord>)> = None;
-    for told in told {
-        let (fault, since) = (told.fault, told.since);
-        match told.truth {
-            Truth::False => {}
-            Truth::Unknown => {
-                // A fault that was true, and is no longer known, holds: it is not healthy.
-                if verdict.kind == VerdictKind::Healthy {
-                    verdict.kind = VerdictKind::Unknown;
-                    verdict.reasons = vec![Reason::EvidenceUnknown];
-                    verdict.fault.clone_from(&fault.name);
-                }
-                if let Some(since) = since {
-                    verdict.fault.clone_from(&fault.name);
-                    verdict.since = Some(since);
-                }
-                if verdict.fault == fault.name {
-                    if since.is_some() && unsettled(node, policy, &fault.name, world, now) {
-                        verdict.reasons = vec![Reason::Contradicted];
-                    } else if only_suspended(node, told, world, now) {
-                        verdict.reasons = vec![Reason::RuleSuspended];
-                    }
-                }
-            }
-            Truth::True => {
-                let since = since.unwrap_or(now).min(now);
-                let due = fault.for_.after(since) <= now;
-                let silences = world
-                    .evidence
-                    .silences(node, policy, &fault.name, world.rules, now);
-                let rank = (
-                    !due,
-                    !silences.is_empty(),
-                    std::cmp::Reverse(fault.severity),
-                    since,
-                    fault.name.clone(),
-                );
-                if best.as_ref().is_none_or(|(known, ..)| rank < *known) {
-                    best = Some((rank, fault, silences));
-                }
-            }
-        }
-    }
-    if let Some(((pending, _, _, since, name), fault, silences)) = best {
-        verdict.kind = if pending {
-            VerdictKind::Pending
-        } else {
-            VerdictKind::Due
-        };
-        verdict.reasons.clear();
-        verdict.fault = name;
-        verdict.severity = fault.severity;
-        verdict.since = Some(since);
-        verdict.silences = silences;
-    }
-}
-
-/// The guards that look at the node alone.
-fn standing(
-    verdict: &Verdict,
-    node: &NodeView,
-    policies: &[&Policy],
-    world: &World<'_>,
-    now: Timestamp,
-) -> Vec<Reason> {
-    let policy = policies[0];
-    let mut reasons = BTreeSet::new();
-    let mut when = |holds: bool, reason: Reason| {
-        if holds {
-            reasons.insert(reason);
-        }
-    };
-    when(policies.len() > 1, Reason::PolicyConflict);
-    when(
-        world
-            .pauses
-            .iter()
-            .any(|pause| covers(pause, node, policy, now)),
-        Reason::Paused,
-    );
-    when(policy.mode == Mode::Observe, Reason::ObserveMode);
-    when(
-        policy.mode == Mode::Approve && !approved(node, now),
-        Reason::AwaitingApproval,
-    );
-    when(
-        world.limits.min_node_age.after(node.created) > now,
-        Reason::TooYoung,
-    );
-    when(node.taken_by_other(), Reason::OtherActor);
-    when(opted_out(node, now), Reason::OptedOut);
-    when(
-        world.evidence.silences_unknown(now),
-        Reason::SilencesUnknown,
-    );
-    when(!world.evidence.nodes_fresh(now), Reason::NodesStale);
-    when(node.deleting, Reason::NodeDeleting);
-    when(
-        node.unschedulable && !node.annotations.contains_key(QUARANTINE_ANNOTATION),
-        Reason::CordonedByOther,
-    );
-    let ended = |phase: Phase| {
-        world
-            .repairs
-            .iter()
-            .any(|repair| repair.spec.node_uid == node.uid && repair.phase() == phase)
-    };
-    when(
-        ended(Phase::NeedsHuman) || verdict.action.is_none(),
-        Reason::NeedsHuman,
-    );
-    when(
-        deleted(world).any(|start| start.node_uid == node.uid),
-        Reason::RepairDeleted,
-    );
-    let cordons = matches!(verdict.action, Some((Action::Cordon, _)));
-    when(
-        policy.mode != Mode::Observe && !cordons && node.instance_id().is_none(),
-        Reason::NoOwner,
-    );
-    reasons.into_iter().collect()
-}
-
 fn covers(pause: &Pause, node: &NodeView, policy: &Policy, now: Timestamp) -> bool {
     pause.until.is_none_or(|until| until > now)
         && pause
@@ -566,23 +412,18 @@ fn covers(pause: &Pause, node: &NodeView, policy: &Policy, now: Timestamp) -> bo
         && pause.selector.matches(&node.labels)
 }
 
-/// Whether the opt-out annotation holds. What cannot be read holds too.
+/// Whether the opt-out annotation holds.
 pub fn opted_out(node: &NodeView, now: Timestamp) -> bool {
-    match node
-        .annotations
-        .get(DO_NOT_REPAIR_ANNOTATION)
-        .map(String::as_str)
-    {
-        None | Some("false" | "") => false,
-        Some(text) => text.parse::<Timestamp>().map_or(true, |until| until > now),
-    }
+    opted_out_until(node).is_some_and(|until| until > now)
 }
 
-/// Whether a person approved a repair of the node. What cannot be read does not count.
-fn approved(node: &NodeView, now: Timestamp) -> bool {
-    let text = node.annotations.get(APPROVED_ANNOTATION);
-    let until = text.and_then(|text| text.parse::<Timestamp>().ok());
-    until.is_some_and(|until| until > now && until <= APPROVED_FOR.after(now))
+/// Until when the opt-out annotation holds; the end of time if it has none. What cannot be
+/// read holds too.
+fn opted_out_until(node: &NodeView) -> Option<Timestamp> {
+    match node.annotations.get(DO_NOT_REPAIR_ANNOTATION)?.as_str() {
+        "false" | "" => None,
+        text => Some(text.parse().unwrap_or(Timestamp::MAX)),
+    }
 }
 
 /// Whether a running repair of this node must pause before its next irreversible step.
@@ -595,8 +436,13 @@ pub fn pause_reason(
 ) -> Option<Reason> {
     let place = Place::of_repair(repair);
     let cooldown = world.limits.breaker.cooldown;
-    let young = |storm: &(Scope, Timestamp)| cooldown.after(repair.spec.fault_since) > storm.1;
-    if let Some((scope, _)) = scopes.storms(&place).find(young) {
+    let request = repair.spec.request.as_ref();
+    let ignored =
+        |scope: &Scope| request.is_some_and(|request| request.overrides.contains(&scope.breaker()));
+    let holds = |storm: &(Scope, Timestamp)| {
+        cooldown.after(repair.spec.fault_since) > storm.1 && !ignored(&storm.0)
+    };
+    if let Some((scope, _)) = scopes.storms(&place).find(holds) {
         return Some(scope.breaker());
     }
     // The policy may be gone by now, and the node: its name and a doubt are enough to pause.

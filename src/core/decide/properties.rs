@@ -4,9 +4,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use super::tests::{at, node, policy, repair};
+use super::tests::{assert_replays, at, node, policy, repair};
 use super::*;
-use crate::api::{Leaf, Per, When};
+use crate::api::{Leaf, Per, Phase, When};
 use crate::config::{Amount, Budget, Fault, Rule};
 use crate::evidence::{Answer, Input};
 use crate::model::ZONE_LABEL;
@@ -490,6 +490,13 @@ proptest! {
             let paused = fleet.pauses.iter().any(|pause| pause.selector.matches(&node.labels));
             prop_assert!(!paused);
         }
+    }
+
+    #[test]
+    fn every_verdict_comes_out_of_its_record_again(case in case()) {
+        let fleet = Fleet::new(&case, false, None);
+        let (verdicts, _, admission) = fleet.decide();
+        assert_replays(&verdicts, &admission.guards, at(NOW));
     }
 
     #[test]

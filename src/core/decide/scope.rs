@@ -262,7 +262,12 @@ pub fn survey(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Scopes
         let ended = repair.status.as_ref().and_then(|status| status.ended);
         let late = ended.is_none_or(|ended| ended >= horizon);
         let uid = repair.spec.node_uid.as_str();
-        (late && is_gone(uid)).then(|| (uid, Place::of_repair(repair), repair.spec.fault_since))
+        // What a person asks for says nothing of the others.
+        let since = match repair.spec.request {
+            Some(_) => Timestamp::MIN,
+            None => repair.spec.fault_since,
+        };
+        (late && is_gone(uid)).then(|| (uid, Place::of_repair(repair), since))
     });
     let lost = world.fallen.iter().filter(|fallen| {
         let lately = fallen.gone.is_some_and(|at| at >= horizon);

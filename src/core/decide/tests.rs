@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::api::{
-    ConditionLeaf, ConditionStatus, GaveUp, Intent, Leaf, NodeRepairSpec, NodeRepairStatus, Per,
-    Plan, Replacement, Step, Strategy, When,
+    ConditionLeaf, ConditionStatus, Decision, GaveUp, GuardRecord, Intent, Leaf, NodeRepairSpec,
+    NodeRepairStatus, Per, Phase, Plan, Replacement, Step, Strategy, When,
 };
 use crate::config::{Amount, Budget, Fault, Window};
 use crate::evidence::Input;
-use crate::model::{Condition, ZONE_LABEL};
+use crate::model::{APPROVED_ANNOTATION, Condition, REQUEST_ANNOTATION, ZONE_LABEL};
 
 pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + second).unwrap()
@@ -123,6 +123,7 @@ impl Fleet {
         assert_eq!(verdicts, each, "also of those that were not asked");
         let scopes = survey(&verdicts, &world, at(second));
         let admission = admit(&mut verdicts, &scopes, &world, at(second));
+        assert_replays(&verdicts, &admission.guards, at(second));
         (verdicts, admission.admitted, scopes)
     }
 
@@ -157,6 +158,7 @@ pub(super) fn repair(node: &str, started: i64, phase: Phase) -> NodeRepair {
         fault: "NotReady".into(),
         fault_since: at(started),
         evidence: Vec::new(),
+        request: None,
         plan,
         epoch: 1,
         quarantine: Intent {
@@ -176,6 +178,31 @@ pub(super) fn repair(node: &str, started: i64, phase: Phase) -> NodeRepair {
         ..NodeRepairStatus::default()
     });
     repair
+}
+
+/// Every verdict comes out of its record again, as the API server would give it back.
+pub(super) fn assert_replays(verdicts: &[Verdict], guards: &[GuardRecord], now: Timestamp) {
+    for verdict in verdicts {
+        let text = serde_json::to_string(&decision(verdict, guards, now)).unwrap();
+        let kept: Decision = serde_json::from_str(&text).unwrap();
+        let found = replay(&kept);
+        assert!(replays(&kept), "{text} came to {found:?}");
+        let (kind, since) = (verdict.kind, verdict.since);
+        assert_eq!((found.kind, found.since), (kind, since), "{text}");
+        assert_eq!(
+            (&found.fault, &found.reasons),
+            (&verdict.fault, &verdict.reasons)
+        );
+        let mut scopes: Vec<String> = kept
+            .inputs
+            .guards
+            .iter()
+            .map(|guard| guard.scope.clone())
+            .collect();
+        scopes.sort();
+        scopes.dedup();
+        assert_eq!(scopes, verdict.scopes, "{text}");
+    }
 }
 
 #[test]
@@ -270,6 +297,139 @@ fn each_standing_guard_holds_with_its_reason() {
         },
         &[Reason::OptedOut],
     );
+}
+
+/// A person asks for the repair of a node that is well.
+fn asked(node: &mut NodeView) {
+    if node.name == "n005" {
+        let request = serde_json::json!({
+            "uid": node.uid, "at": at(30), "until": at(900), "by": "eve", "reason": "smells",
+            "override": ["InFlight", "Budget", "ClusterBreaker"],
+        });
+        let asks = (REQUEST_ANNOTATION.to_owned(), request.to_string());
+        node.annotations = [asks].into();
+    }
+}
+
+#[test]
+fn what_a_person_asks_for_is_due_at_once_where_the_policy_acts() {
+    let check = |mode: Mode, second: i64, expect: (VerdictKind, &[Reason])| {
+        let mut fleet = Fleet::new(10, 0);
+        fleet.policies = vec![policy("p", mode, 0)];
+        fleet.change = asked;
+        fleet.watch(10, 0, 30, second);
+        let (verdicts, admitted, scopes) = fleet.decide(second);
+        let verdict = &verdicts[5];
+        assert_eq!(
+            (verdict.kind, verdict.reasons.as_slice()),
+            expect,
+            "{mode:?}"
+        );
+        assert_eq!(admitted.len(), usize::from(expect.0 == VerdictKind::Due));
+        // Nobody is sick for it.
+        assert_eq!((verdict.sick_since, scopes.cluster().sick), (None, 0));
+    };
+    check(Mode::Enforce, 30, (VerdictKind::Due, &[]));
+    check(Mode::Approve, 30, (VerdictKind::Due, &[]));
+    check(
+        Mode::Observe,
+        30,
+        (VerdictKind::Held, &[Reason::ObserveMode]),
+    );
+    check(Mode::Enforce, 870, (VerdictKind::Due, &[]));
+    check(Mode::Enforce, 900, (VerdictKind::Healthy, &[]));
+}
+
+#[test]
+fn one_request_makes_one_repair() {
+    let mut fleet = Fleet::new(10, 0);
+    fleet.change = asked;
+    fleet.watch(10, 0, 30, 60);
+    let mut made = repair("n005", 30, Phase::Aborted);
+    made.spec.request = fleet.decide(60).0[5].request().cloned();
+    fleet.repairs = vec![made];
+    assert_eq!(fleet.decide(60).0[5].kind, VerdictKind::Healthy);
+    if let Some(request) = &mut fleet.repairs[0].spec.request {
+        request.at = at(29);
+    }
+    assert_eq!(fleet.decide(60).1, ["n005"]);
+}
+
+#[test]
+fn nodes_that_people_had_replaced_were_not_sick() {
+    let mut fleet = Fleet::new(10, 0);
+    fleet.change = asked;
+    fleet.watch(10, 0, 30, 60);
+    let request = fleet.decide(60).0[5].request().cloned();
+    let gone = |number: usize| repair(&format!("gone{number}"), 30, Phase::Succeeded);
+    fleet.repairs = (0..3).map(gone).collect();
+    let open = |fleet: &Fleet| fleet.decide(60).2.cluster().breaker != BreakerState::Closed;
+    assert!(open(&fleet));
+    for repair in &mut fleet.repairs {
+        repair.spec.request.clone_from(&request);
+    }
+    assert!(!open(&fleet));
+    assert_eq!(fleet.decide(60).2.cluster().nodes, 13);
+}
+
+#[test]
+fn guards_that_count_hold_a_person_too_unless_told_to_be_ignored() {
+    let check = |prepare: &dyn Fn(&mut Fleet), expect: &[Reason]| {
+        let mut fleet = Fleet::new(20, 0);
+        prepare(&mut fleet);
+        fleet.change = asked;
+        fleet.watch(20, 5, 30, 120);
+        let (verdicts, admitted, _) = fleet.decide(120);
+        assert_eq!(verdicts[5].reasons, expect);
+        assert_eq!(admitted.contains(&"n005".to_owned()), expect.is_empty());
+    };
+    // All three are told to be ignored.
+    check(
+        &|fleet| {
+            fleet.limits.max_in_flight = 0;
+            fleet.limits.breaker.share = 10;
+            fleet.policies[0].budgets = vec![Budget {
+                name: "none".into(),
+                per: Per::Cluster,
+                max_repairs: None,
+                max_in_flight: Some(0),
+                max_unavailable: None,
+            }];
+        },
+        &[],
+    );
+    check(
+        &|fleet| fleet.limits.max_repairs = vec![(0, Span::minutes(60))],
+        &[Reason::RateLimit],
+    );
+    check(
+        &|fleet| {
+            let mut needs = [
+                repair("a", 0, Phase::NeedsHuman),
+                repair("b", 0, Phase::NeedsHuman),
+            ];
+            needs[0].spec.node_uid = "n001".into();
+            needs[1].spec.node_uid = "n002".into();
+            fleet.repairs = needs.to_vec();
+        },
+        &[Reason::PoolStopped],
+    );
+}
+
+#[test]
+fn a_running_repair_goes_on_through_a_storm_that_it_was_told_to_ignore() {
+    let mut fleet = Fleet::new(20, 0);
+    fleet.limits.breaker.share = 10;
+    fleet.change = asked;
+    fleet.watch(20, 5, 30, 120);
+    let (verdicts, _, scopes) = fleet.decide(120);
+    let mut running = repair("n005", 100, Phase::Draining);
+    let rules = Rules::default();
+    let paused =
+        |repair: &NodeRepair| pause_reason(None, repair, &fleet.world(&rules), &scopes, at(120));
+    assert_eq!(paused(&running), Some(Reason::ClusterBreaker));
+    running.spec.request = verdicts[5].request().cloned();
+    assert_eq!(paused(&running), None);
 }
 
 #[test]

@@ -65,6 +65,7 @@ pub(super) fn fresh() -> NodeRepair {
         fault: "f".into(),
         fault_since: at(0),
         evidence: Vec::new(),
+        request: None,
         plan,
         epoch: 1,
         quarantine: intent("r", Step::Quarantine, 1, "old".into(), 1, at(0)),

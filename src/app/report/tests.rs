@@ -1,0 +1,285 @@
+//! Reports by example: records as the API server gives them, and what a person reads.
+
+use nodemend_core::model::NodeView;
+use serde_json::{Value, json};
+
+use super::*;
+
+const NOW: &str = "2026-01-01T12:00:00Z";
+
+fn now() -> Timestamp {
+    NOW.parse().unwrap()
+}
+
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "every caller makes it for this"
+)]
+fn object<T: serde::de::DeserializeOwned>(kind: &str, name: &str, rest: Value) -> T {
+    let mut value = json!({
+        "apiVersion": "nodemend.dev/v1alpha1", "kind": kind, "metadata": {"name": name},
+    });
+    for (key, part) in rest.as_object().unwrap() {
+        value[key] = part.clone();
+    }
+    serde_json::from_value(value).unwrap()
+}
+
+fn node(name: &str) -> NodeView {
+    NodeView {
+        name: name.into(),
+        uid: format!("uid-{name}"),
+        ..NodeView::default()
+    }
+}
+
+fn repair(name: &str, phase: &str) -> NodeRepair {
+    let ended = matches!(phase, "Succeeded" | "Aborted").then_some("2026-01-01T11:10:00Z");
+    object(
+        "NodeRepair",
+        name,
+        json!({
+            "spec": {
+                "nodeName": "a-9", "nodeUid": "uid-a-9", "providerId": "", "ordinal": 1,
+                "policy": "general", "fault": "ByHand", "faultSince": "2026-01-01T11:00:00Z",
+                "evidence": [], "epoch": 3,
+                "request": {"uid": "uid-a-9", "at": "2026-01-01T11:00:00Z", "until": "2026-01-01T11:15:00Z",
+                    "by": "eve", "reason": "smells\u{1b}[31m"},
+                "plan": {"strategy": "EC2", "instanceId": "i-1", "readyTimeout": "15m", "maxAttempts": 2,
+                    "drainTimeout": "15m",
+                    "launch": {"template": {"id": "lt-1", "version": "1"}, "subnet": "s", "instanceType": "m",
+                        "clusterTag": "t"}},
+                "quarantine": {"step": "Quarantine", "attempt": 1, "at": "2026-01-01T11:00:01Z", "epoch": 3,
+                    "nonce": "n"},
+            },
+            "status": {"epoch": 3, "phase": phase, "ended": ended,
+                "replacement": {"instanceId": "i-2", "nodeName": "a-10"}},
+        }),
+    )
+}
+
+fn records() -> Records {
+    let held: NodeHealth = object(
+        "NodeHealth",
+        "node-1",
+        json!({
+            "spec": {"nodeName": "a-1", "nodeUid": "uid-a-1"},
+            "status": {
+                "verdict": "Held", "fault": "DiskFailing", "policy": "general",
+                "reasons": ["Paused", "Budget"], "scopes": ["budget/general/zone/zone/a"],
+                "since": "2026-01-01T11:56:00Z", "traceId": "t",
+                "signals": [
+                    {"name": "NodeDiskIOErrors", "state": "Firing", "since": "2026-01-01T11:41:00Z"},
+                    {"name": "NodeFilesystemReadOnly", "state": "Clear"},
+                    {"name": "NodeNetworkReceiveErrs", "state": "Unknown", "since": "2026-01-01T11:00:00Z",
+                        "paused": "2026-01-01T11:30:00Z"},
+                ],
+                "faults": [
+                    {"policy": "general", "fault": "DiskFailing", "since": "2026-01-01T11:41:00Z"},
+                    {"policy": "general", "fault": "NicFailing", "since": "2026-01-01T11:00:00Z",
+                        "paused": "2026-01-01T11:30:00Z"},
+                ],
+                "decisions": [
+                    {"at": "2026-01-01T11:41:00Z", "verdict": "Pending", "fault": "DiskFailing",
+                        "since": "2026-01-01T11:41:00Z",
+                        "inputs": {"policy": "general", "faults": [
+                            {"name": "DiskFailing", "truth": "True", "since": "2026-01-01T11:41:00Z", "for": "10m",
+                                "severity": "Critical"}]}},
+                    {"at": "2026-01-01T11:56:00Z", "verdict": "Held", "fault": "DiskFailing",
+                        "since": "2026-01-01T11:41:00Z", "reasons": ["Paused", "Budget"],
+                        "inputs": {"policy": "general", "faults": [
+                            {"name": "DiskFailing", "truth": "True", "since": "2026-01-01T11:41:00Z", "for": "10m",
+                                "severity": "Critical"},
+                            {"name": "NotReady", "truth": "Unknown", "for": "5m"}],
+                            "guards": [{"scope": "budget/general/zone/zone/a", "reason": "Budget", "limit": 1,
+                                "current": 1}]}},
+                ],
+            },
+        }),
+    );
+    let fleet = object(
+        "FleetState",
+        "fleet",
+        json!({"spec": {
+            "epoch": 4,
+            "sourcesDown": [{"source": "rule/R", "since": "2026-01-01T11:59:00Z", "message": "no\nanswer"}],
+            "guards": [
+                {"scope": "budget/general/zone/zone/a", "reason": "Budget", "limit": 1, "current": 2,
+                    "until": "2026-01-01T12:30:00Z"},
+                {"scope": "window/general", "reason": "OutsideWindow", "limit": 0, "current": 0,
+                    "until": "2026-01-02T02:00:00Z"},
+            ],
+        }}),
+    );
+    let pause = |name: &str, rest: Value| object("RepairPause", name, json!({"spec": rest}));
+    let policy = object(
+        "RepairPolicy",
+        "general",
+        json!({"spec": {
+            "faults": [{"name": "NicFailing", "when": {"all": [{"signal": "S"}]}, "for": "20m"}],
+        }}),
+    );
+    Records {
+        healths: vec![held],
+        fleet: Some(fleet),
+        repairs: vec![repair("a-9-1", "Succeeded"), repair("a-9-2", "Draining")],
+        policies: vec![policy],
+        pauses: vec![
+            pause(
+                "pause-1",
+                json!({"reason": "upgrade", "until": "2026-01-01T14:00:00Z"}),
+            ),
+            pause(
+                "pause-2",
+                json!({"reason": "over", "until": "2026-01-01T11:00:00Z"}),
+            ),
+            pause(
+                "pause-3",
+                json!({"reason": "other", "policy": "other",
+                "nodeSelector": {"matchLabels": {"zone": "b"}}}),
+            ),
+        ],
+    }
+}
+
+#[test]
+fn a_held_node_is_explained_with_its_numbers() {
+    let told = explain("a-1", Some(&node("a-1")), &records(), now()).unwrap();
+    let expect = "\
+a-1 is Held: Paused, Budget
+  since 2026-01-01T11:56:00Z (4m), fault DiskFailing, policy general
+
+held
+  Paused (pause-1: upgrade)
+    until the pause ends, or `nodemend resume`; by time 2026-01-01T14:00:00Z (in 2h)
+  Budget budget/general/zone/zone/a: 2, 1 allowed
+    until the policy's budget has room again; by time 2026-01-01T12:30:00Z (in 30m)
+
+faults
+  DiskFailing  true     for 19m of 10m, since 2026-01-01T11:41:00Z  Critical
+  NicFailing   unknown  for 30m of 20m, since 2026-01-01T11:00:00Z  Warning
+  NotReady     unknown  of 5m                                       Warning
+
+signals
+  NodeDiskIOErrors        firing   since 2026-01-01T11:41:00Z (19m)
+  NodeFilesystemReadOnly  clear
+  NodeNetworkReceiveErrs  unknown  fired since 2026-01-01T11:00:00Z, not known since 2026-01-01T11:30:00Z (30m)
+
+sources that do not answer, for all nodes
+  rule/R  2026-01-01T11:59:00Z (1m)  no\u{fffd}answer
+
+decisions
+  2026-01-01T11:56:00Z  Held     DiskFailing  Paused, Budget; budget/general/zone/zone/a 1 of 1
+  2026-01-01T11:41:00Z  Pending  DiskFailing
+";
+    assert_eq!(told.to_string(), expect);
+    let json = serde_json::to_value(&told).unwrap();
+    assert_eq!(json["verdict"], "Held");
+    assert_eq!(json["holds"][1]["scope"], "budget/general/zone/zone/a");
+    assert_eq!(json["holds"][1]["current"], 2);
+    assert_eq!(json["holds"][0]["overridable"], false);
+    assert_eq!(json["faults"][0]["lasted"], "19m");
+    assert_eq!(json["decisions"][1]["inputs"]["guards"][0]["current"], 1);
+}
+
+#[test]
+fn who_asked_is_told_what_could_be_ignored() {
+    let told = explain("a-1", Some(&node("a-1")), &records(), now()).unwrap();
+    let text = hold_by_hand(&told);
+    assert!(
+        text.contains("  Budget budget/general/zone/zone/a: 2, 1 allowed\n"),
+        "{text}"
+    );
+    assert!(
+        text.ends_with("ignored with --override Budget, but for Paused\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_node_without_record_is_told_from_one_that_is_not_there() {
+    let records = records();
+    let well = explain("a-2", Some(&node("a-2")), &records, now()).unwrap();
+    assert_eq!(well.verdict, None);
+    let text = well.to_string();
+    assert!(
+        text.starts_with("a-2 is on no record: nothing is known against it"),
+        "{text}"
+    );
+    assert!(text.contains("rule/R"), "{text}");
+    assert_eq!(explain("a-2", None, &records, now()), None);
+    // Its repairs tell of one that was replaced.
+    let gone = explain("a-9", None, &records, now()).unwrap();
+    assert_eq!(gone.repairs.len(), 2);
+    // A reborn node is another: the record of the old one says nothing of it.
+    let mut reborn = node("a-1");
+    reborn.uid = "other".into();
+    assert_eq!(
+        explain("a-1", Some(&reborn), &records, now())
+            .unwrap()
+            .verdict,
+        None
+    );
+}
+
+#[test]
+fn the_fleet_is_told_in_one_look() {
+    let leader = Leader {
+        holder: "nodemend-0".into(),
+        renewed: Some("2026-01-01T11:59:58Z".parse().unwrap()),
+    };
+    let told = status(&records(), Some(leader), now());
+    let expect = "\
+leader  nodemend-0, epoch 4, renewed 2026-01-01T11:59:58Z (2s)
+nodes   1 Held
+
+paused
+  pause-1  all nodes             until 2026-01-01T14:00:00Z  upgrade
+  pause-3  zone=b, policy other  until it is resumed         other
+
+sources that do not answer
+  rule/R  2026-01-01T11:59:00Z (1m)  no\u{fffd}answer
+
+guards that hold nodes, and breakers that are not closed
+  Budget         budget/general/zone/zone/a  2, 1 allowed until 2026-01-01T12:30:00Z
+  OutsideWindow  window/general              until 2026-01-02T02:00:00Z
+
+open repairs
+  2026-01-01T11:00:01Z (59m59s)  a-9  ByHand  a-9-2  Draining, replaced by a-10, asked for by eve: smells\u{fffd}[31m
+
+last repairs
+  2026-01-01T11:00:01Z (took 9m59s)  a-9  ByHand  a-9-1  Succeeded, replaced by a-10, asked for by eve: smells\u{fffd}[31m
+";
+    assert_eq!(told.to_string(), expect);
+    let json = serde_json::to_value(&told).unwrap();
+    assert_eq!(json["verdicts"], json!({"Held": 1}));
+    assert_eq!(json["open"][0]["name"], "a-9-2");
+    let none = status(&Records::default(), None, now());
+    assert_eq!(
+        none.to_string(),
+        "leader  not known, no leader yet\nnodes   none on record\n"
+    );
+}
+
+#[test]
+fn history_is_newest_first_and_of_one_node_if_that_is_named() {
+    let mut repairs = records().repairs;
+    repairs[0].spec.quarantine.at = "2026-01-01T11:30:00Z".parse().unwrap();
+    let names = |node, most| -> Vec<String> {
+        let lines = history(&repairs, node, most);
+        lines.into_iter().map(|line| line.name).collect()
+    };
+    assert_eq!(names(None, 9), ["a-9-1", "a-9-2"]);
+    assert_eq!(names(Some("a-9"), 1), ["a-9-1"]);
+    assert!(names(Some("a-1"), 9).is_empty());
+    assert_eq!(history_text(&[], now()), "no repair is on record\n");
+}
+
+#[test]
+fn every_reason_has_a_remedy_and_those_that_may_be_ignored_a_flag() {
+    for reason in Reason::ALL {
+        assert!(!remedy(reason).is_empty());
+        let flag = format!(" --override {reason}");
+        assert_eq!(overrides(&[reason]) == flag, overridable(reason));
+    }
+}

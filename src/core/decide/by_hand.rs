@@ -1,0 +1,137 @@
+//! A repair that a person asks for, by an annotation of the node. It passes every guard but
+//! a fault's `for`; some of them it may tell to be ignored.
+
+use jiff::Timestamp;
+
+use crate::api::{NodeRepair, RepairRequest};
+use crate::model::{NodeView, REQUEST_ANNOTATION, Reason, Span};
+
+/// The longest time that a request holds.
+pub const REQUESTED_FOR: Span = Span::minutes(24 * 60);
+/// How far the clock of who asks may be ahead of ours.
+const AHEAD: Span = Span::minutes(5);
+/// The longest text of a request, in bytes.
+const MAX_TEXT: usize = 2048;
+/// The longest name, in characters.
+const MAX_BY: usize = 256;
+/// The longest reason, in characters.
+pub const MAX_REASON: usize = 1024;
+
+/// Why a request does not count.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unusable {
+    /// Too long.
+    #[error("it is longer than {MAX_TEXT} bytes")]
+    TooLong,
+    /// Not what `nodemend repair` writes.
+    #[error("it cannot be read: {0}")]
+    Unreadable(String),
+    /// For another node object.
+    #[error("it is for another node object")]
+    OtherNode,
+    /// Its times make no sense.
+    #[error("it holds for longer than a day, or is from a time to come")]
+    Times,
+    /// Without who or why.
+    #[error("it does not say who asks and why, in {MAX_BY} and {MAX_REASON} characters")]
+    Unsigned,
+    /// Tells a guard to be ignored that cannot be.
+    #[error("{0} cannot be overridden")]
+    NotOverridable(Reason),
+}
+
+/// Whether a person may tell a guard to be ignored, for one repair. What keeps the pace and
+/// what waits for a better time, yes; not what other people said, nor what makes sure that
+/// the right machine is ended, and by one repairer.
+pub const fn overridable(reason: Reason) -> bool {
+    match reason {
+        Reason::Budget
+        | Reason::RateLimit
+        | Reason::InFlight
+        | Reason::OutsideWindow
+        | Reason::ClusterBreaker
+        | Reason::ZoneBreaker
+        | Reason::PoolBreaker
+        | Reason::PoolBackoff
+        | Reason::PoolStopped
+        | Reason::TooYoung
+        // Who cordons a node by hand often wants it replaced; what was found is kept.
+        | Reason::CordonedByOther
+        | Reason::SilencesUnknown
+        // A person took the last one away; a person asks for this one.
+        | Reason::RepairDeleted => true,
+        Reason::Paused
+        | Reason::ObserveMode
+        | Reason::OptedOut
+        | Reason::Silenced
+        | Reason::PolicyConflict
+        | Reason::PolicyRefused
+        | Reason::AwaitingApproval
+        | Reason::EvidenceUnknown
+        | Reason::Contradicted
+        | Reason::Unconfirmed
+        | Reason::Refuted
+        | Reason::RuleSuspended
+        | Reason::NodesStale
+        | Reason::NodeDeleting
+        | Reason::OtherActor
+        | Reason::NeedsHuman
+        | Reason::NoOwner
+        | Reason::NotOurInstance
+        | Reason::OwnedByOther
+        | Reason::CloudUnavailable => false,
+    }
+}
+
+/// What the node's annotation asks for, if it has one: be it over by now.
+pub fn read(node: &NodeView, now: Timestamp) -> Option<Result<RepairRequest, Unusable>> {
+    let text = node.annotations.get(REQUEST_ANNOTATION)?;
+    Some(parse(text, &node.uid, now))
+}
+
+fn parse(text: &str, uid: &str, now: Timestamp) -> Result<RepairRequest, Unusable> {
+    if text.len() > MAX_TEXT {
+        return Err(Unusable::TooLong);
+    }
+    let mut request: RepairRequest =
+        serde_json::from_str(text).map_err(|error| Unusable::Unreadable(error.to_string()))?;
+    let within = |text: &str, most: usize| !text.is_empty() && text.chars().count() <= most;
+    if request.uid != uid {
+        return Err(Unusable::OtherNode);
+    }
+    if request.at > AHEAD.after(now) || request.until > REQUESTED_FOR.after(request.at) {
+        return Err(Unusable::Times);
+    }
+    if !within(&request.by, MAX_BY) || !within(&request.reason, MAX_REASON) {
+        return Err(Unusable::Unsigned);
+    }
+    request.overrides.sort();
+    request.overrides.dedup();
+    let mut overrides = request.overrides.iter();
+    match overrides.find(|reason| !overridable(**reason)) {
+        Some(reason) => Err(Unusable::NotOverridable(*reason)),
+        None => Ok(request),
+    }
+}
+
+/// Whether a request still holds.
+pub(super) fn holds(request: &RepairRequest, now: Timestamp) -> bool {
+    request.until > now
+}
+
+/// What is asked for now. One request makes one repair, whatever comes of that.
+pub(super) fn request(
+    node: &NodeView,
+    repairs: &[NodeRepair],
+    now: Timestamp,
+) -> Option<RepairRequest> {
+    let request = read(node, now)?.ok().filter(|one| holds(one, now))?;
+    let used = |repair: &NodeRepair| {
+        let made = repair.spec.request.as_ref();
+        repair.spec.node_uid == node.uid && made.is_some_and(|made| made.at == request.at)
+    };
+    (!repairs.iter().any(used)).then_some(request)
+}
+
+#[cfg(test)]
+mod tests;
