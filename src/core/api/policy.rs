@@ -14,7 +14,7 @@ use crate::model::Span;
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[x_kube(
     crates(kube_core = "::kube_core"),
-    validation = Rule::new("!has(self.mode) || self.mode == 'Observe' || (has(self.replacement) && has(self.replacement.strategy))").message("to act, name a replacement.strategy"),
+    validation = Rule::new("!has(self.mode) || self.mode == 'Observe' || (has(self.replacement) && has(self.replacement.strategy)) || !self.faults.exists(f, has(f.actions) && f.actions.exists(a, a != 'Cordon'))").message("to act, name a replacement.strategy"),
     validation = Rule::new("self.faults.exists(f, has(f.actions) && size(f.actions) > 0)").message("give a fault an action"),
     validation = Rule::new("self.faults.all(f, (!has(f.when.all) || f.when.all.all(l, !has(l.fault) || self.faults.exists(o, o.name == l.fault))) && (!has(f.when.any) || f.when.any.all(l, !has(l.fault) || self.faults.exists(o, o.name == l.fault))) && (!has(f.when.none) || f.when.none.all(l, !has(l.fault) || self.faults.exists(o, o.name == l.fault))) && (!has(f.when.atLeast) || f.when.atLeast.of.all(l, !has(l.fault) || self.faults.exists(o, o.name == l.fault))))").message("there is no fault of this name")
 )]
