@@ -157,6 +157,10 @@ pub struct NodeHealthStatus {
     /// What a policy that only observes would have acted on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Episode>,
+    /// The last changes of the verdict with what each rests on, the newest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    pub decisions: Vec<Decision>,
 }
 
 /// A fault that a policy in mode Observe would have acted on.
@@ -172,10 +176,6 @@ pub struct Episode {
     /// Whether the fleet's score has what became of it.
     #[serde(default)]
     pub counted: bool,
-    /// The last changes of the verdict with what each rests on, the newest last.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 20))]
-    pub decisions: Vec<Decision>,
 }
 
 /// A silence of Alertmanager as `NodeHealth` keeps it.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::{BY_HAND, FaultInput, Inputs, Mode, Severity, Standing};
+use crate::api::{Action, BY_HAND, FaultInput, Inputs, Mode, Severity, Standing};
 use crate::decide::conclude::conclude;
 use crate::decide::tests::at;
 use crate::model::{Truth, VerdictKind};
@@ -121,6 +121,8 @@ fn a_request_is_as_urgent_and_as_old_as_what_is_due_anyway() {
         silenced: false,
         suspended: false,
         unsettled: false,
+        action: Some(Action::Replace),
+        then: None,
         confirmed: Some(Truth::Unknown),
     };
     for (fault, expect) in [
