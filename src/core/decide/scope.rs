@@ -201,7 +201,7 @@ struct Ward {
 impl Ward {
     fn census(mut self, whole: bool, breaker: &config::Breaker, horizon: Timestamp) -> Census {
         let share = self.nodes * breaker.share as usize / 100;
-        let limit = share
+        let mut limit = share
             .min(breaker.nodes as usize)
             .max(breaker.min_nodes.saturating_sub(1) as usize);
         self.recent.sort();
@@ -214,6 +214,8 @@ impl Ward {
                 (BreakerState::Open { storm_since }, Some(until))
             }
             None if whole => {
+                // However many may be sick, all of them may not.
+                limit = limit.min(self.sick.saturating_sub(1));
                 let storm_since = first.unwrap_or(horizon);
                 (BreakerState::Open { storm_since }, None)
             }

@@ -471,6 +471,27 @@ fn h58_a_storm_opens_the_breaker_and_nothing_starts() {
     }
 }
 
+/// However many may be sick, all of them may not; the numbers say so.
+#[test]
+fn h58_a_cluster_that_is_sick_as_a_whole_is_held_by_numbers_that_show_it() {
+    let mut fleet = Fleet::new(2, 0);
+    (fleet.limits.breaker.share, fleet.limits.breaker.min_nodes) = (100, 1);
+    fleet.watch(2, 0, 30, 400);
+    fleet.watch(2, 2, 430, 900);
+    // Two more that were repaired away of late count among those of which all may be sick.
+    for name in ["gone1", "gone2"] {
+        let mut gone = repair(name, 100, Phase::Succeeded);
+        if let Some(status) = &mut gone.status {
+            status.ended = Some(at(800));
+        }
+        fleet.repairs.push(gone);
+    }
+    let (verdicts, _, scopes) = fleet.decide(900);
+    assert_eq!(verdicts[0].reasons, [Reason::ClusterBreaker]);
+    let census = scopes.cluster();
+    assert_eq!((census.nodes, census.sick, census.limit), (4, 2, 1));
+}
+
 #[test]
 fn h83_after_the_storm_the_dead_are_repaired_one_at_a_time() {
     let mut fleet = Fleet::new(20, 0);
