@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use jiff::Timestamp;
-use nodemend_core::api::{GuardRecord, NodeRepair, RepairPause, SourceDown};
-use nodemend_core::model::VerdictKind;
+use nodemend_core::api::{GuardRecord, NodeRepair, RepairPause, Score, SourceDown};
+use nodemend_core::model::{Span, VerdictKind};
 use serde::Serialize;
 
 use super::{Records, RepairLine, Text, history, line, since, time};
@@ -34,6 +34,8 @@ pub struct Status {
     pub open: Vec<RepairLine>,
     /// The last ones that ended.
     pub last: Vec<RepairLine>,
+    /// What became of the faults that were only observed.
+    pub score: Vec<Score>,
     #[serde(skip)]
     now: Timestamp,
 }
@@ -89,6 +91,7 @@ pub fn status(records: &Records, leader: Option<Leader>, now: Timestamp) -> Stat
         pauses: records.pauses.iter().filter(in_force).map(pause).collect(),
         open: history(&open, None, usize::MAX),
         last,
+        score: fleet.map_or_else(Vec::new, |fleet| fleet.score.clone()),
         now,
     }
 }
@@ -145,6 +148,29 @@ impl Text {
                     guard.scope.clone(),
                     numbers.trim_start().to_owned(),
                 ]
+            })
+            .collect();
+        self.table(&rows);
+    }
+
+    fn score(&mut self, scores: &[Score]) {
+        let span = |seconds: u64| Span::seconds(u32::try_from(seconds).unwrap_or(u32::MAX));
+        let rows: Vec<Vec<String>> = scores
+            .iter()
+            .map(|score| {
+                let recovered = match score.recovery_seconds.checked_div(score.recovered.into()) {
+                    None => "0 recovered".into(),
+                    Some(mean) => format!(
+                        "{} recovered (after {}, at most {})",
+                        score.recovered,
+                        span(mean),
+                        span(score.longest_recovery_seconds)
+                    ),
+                };
+                let rest = format!("{} went on, {} went away", score.went_on, score.went_away);
+                let since = format!("since {}", time(score.since));
+                let (policy, fault) = (score.policy.clone(), score.fault.clone());
+                vec![policy, fault, format!("{recovered}, {rest}"), since]
             })
             .collect();
         self.table(&rows);
@@ -215,6 +241,10 @@ impl fmt::Display for Status {
         if !self.last.is_empty() {
             text.heading("last repairs");
             text.repairs(&self.last, now);
+        }
+        if !self.score.is_empty() {
+            text.heading("only observed: what became of it without a repair");
+            text.score(&self.score);
         }
         f.write_str(&text.0)
     }

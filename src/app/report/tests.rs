@@ -109,6 +109,12 @@ fn records() -> Records {
                 {"scope": "window/general", "reason": "OutsideWindow", "limit": 0, "current": 0,
                     "until": "2026-01-02T02:00:00Z"},
             ],
+            "score": [
+                {"policy": "batch", "fault": "NotReady", "since": "2026-01-01T02:00:00Z", "recovered": 3,
+                    "recoverySeconds": 540, "longestRecoverySeconds": 420, "wentOn": 1, "wentAway": 0},
+                {"policy": "batch", "fault": "Slow", "since": "2026-01-01T03:00:00Z", "recovered": 0,
+                    "recoverySeconds": 0, "longestRecoverySeconds": 0, "wentOn": 0, "wentAway": 2},
+            ],
         }}),
     );
     let pause = |name: &str, rest: Value| object("RepairPause", name, json!({"spec": rest}));
@@ -249,6 +255,10 @@ open repairs
 
 last repairs
   2026-01-01T11:00:01Z (took 9m59s)  a-9  ByHand  a-9-1  Succeeded, replaced by a-10, asked for by eve: smells\u{fffd}[31m
+
+only observed: what became of it without a repair
+  batch  NotReady  3 recovered (after 3m, at most 7m), 1 went on, 0 went away  since 2026-01-01T02:00:00Z
+  batch  Slow      0 recovered, 0 went on, 2 went away                         since 2026-01-01T03:00:00Z
 ";
     assert_eq!(told.to_string(), expect);
     let json = serde_json::to_value(&told).unwrap();
