@@ -467,7 +467,8 @@ mod tests {
         assert_eq!(ec2.reboot("i-1").await, Ok(()));
         let body = &double.sent()[0].body;
         assert!(
-            body.contains("Action=RebootInstances") && body.contains("InstanceId.1=i-1"),
+            body.contains("Action=RebootInstances")
+                && body.split('&').any(|it| it == "InstanceId.1=i-1"),
             "{body}"
         );
         let (double, ec2) = answering(500, failure("InternalError")).await;

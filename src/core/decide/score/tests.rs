@@ -193,10 +193,10 @@ fn what_another_guard_holds_or_the_policy_acts_on_by_now_is_not_counted() {
 }
 
 #[test]
-fn an_old_list_of_nodes_and_an_unknown_fault_end_nothing() {
+fn an_empty_or_an_old_list_of_nodes_ends_nothing() {
     let mut site = Site::new();
     site.passes(Some(false), 0, 300);
-    let world = |site: &Site| {
+    let counted = |site: &Site, second: i64| {
         let (rules, mut fleet) = (Rules::default(), site.fleet.clone());
         let world = World {
             evidence: &site.evidence,
@@ -208,10 +208,15 @@ fn an_old_list_of_nodes_and_an_unknown_fault_end_nothing() {
             starts: &[],
             pauses: &[],
         };
-        count(&mut fleet, site.health.as_slice(), &world, at(50_000));
-        fleet
+        count(&mut fleet, site.health.as_slice(), &world, at(second));
+        fleet.score.len()
     };
-    assert!(world(&site).score.is_empty());
+    assert_eq!(counted(&site, 50_000), 0);
+    site.evidence.fold(Input::Nodes(Vec::new()), at(330));
+    assert_eq!(counted(&site, 330), 0);
+    let other = vec![node("other", true)];
+    site.evidence.fold(Input::Nodes(other), at(360));
+    assert_eq!(counted(&site, 360), 1);
 }
 
 #[test]
