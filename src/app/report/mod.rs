@@ -236,7 +236,9 @@ fn remedy(reason: Reason) -> &'static str {
         }
         Reason::ZoneBreaker => "fewer nodes of the zone are sick, or did not fall sick lately",
         Reason::PoolBreaker => "fewer nodes of the pool are sick, or did not fall sick lately",
-        Reason::NeedsHuman => "a person mends what the last repair asks for",
+        Reason::NeedsHuman => {
+            "a person mends it: the last repair asks for that, or all actions were tried"
+        }
         Reason::NoOwner => "the node has a providerID of an instance that can be replaced",
         Reason::NotOurInstance => "the instance carries the cluster's tag",
         Reason::OwnedByOther => "nothing else replaces the instance when it ends",

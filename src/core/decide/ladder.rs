@@ -51,8 +51,7 @@ pub(super) fn after(fault: &Fault, action: Action) -> Option<Action> {
 mod tests {
     use super::super::tests::{at, policy, repair};
     use super::*;
-    use crate::api::{GaveUp, Mode, Phase};
-    use crate::repair::{Change, apply};
+    use crate::api::{Entry, GaveUp, Intent, Mode, Outcome, Phase};
 
     const LADDER: [Action; 2] = [Action::Reboot, Action::Replace];
 
@@ -68,11 +67,19 @@ mod tests {
         let mut record = repair("n", 0, phase);
         record.spec.plan.action = Action::Reboot;
         record.spec.plan.then = Some(Action::Replace);
-        record.status.as_mut().unwrap().phase = Phase::Draining;
-        if asked {
-            apply(&mut record, Change::IntendReboot(1, "b".into()), 1, at(500));
-        }
         let status = record.status.as_mut().unwrap();
+        if asked {
+            status.journal.push(Entry {
+                intent: Intent {
+                    step: Step::Reboot,
+                    at: at(500),
+                    ..record.spec.quarantine.clone()
+                },
+                failures: 0,
+                last_failure: None,
+                outcome: None,
+            });
+        }
         (status.phase, status.ended) = (phase, phase.terminal().then(|| at(1000)));
         record
     }
@@ -112,8 +119,13 @@ mod tests {
         // One that still rests was tried, however long ago.
         let mut rests = rebooted(Phase::Rebooting, true);
         check(&LADDER, &[rests.clone()], 100_000, Some(Action::Replace));
-        let gave_up = Change::GiveUp(GaveUp::NotVerified, String::new());
-        apply(&mut rests, gave_up, 1, at(1500));
+        let status = rests.status.as_mut().unwrap();
+        status.reason = Some(GaveUp::NotVerified);
+        status.journal.last_mut().unwrap().outcome = Some(Outcome {
+            at: at(1500),
+            done: false,
+            detail: String::new(),
+        });
         assert!(rests.at_rest());
         check(&LADDER, &[rests], 100_000, Some(Action::Replace));
     }
