@@ -333,7 +333,10 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
     fn unusable(&mut self, now: Timestamp) -> Vec<(NodeView, String)> {
         let read = |node: &NodeView| decide::by_hand::read(node, now)?.err();
         let nodes = self.evidence.nodes();
-        let all = nodes.filter_map(|node| Some((node.clone(), read(node)?.to_string())));
+        let all = nodes.filter_map(|node| {
+            let why = read(node)?.to_string();
+            Some((node.clone(), why))
+        });
         let all: Vec<(NodeView, String)> = all.collect();
         let known = std::mem::take(&mut self.unusable);
         self.unusable = all
@@ -839,36 +842,31 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         clock: &T,
         now: Timestamp,
     ) -> (Option<Timestamp>, Vec<(String, CallError)>) {
-        let nodes: BTreeMap<String, NodeView> = self
-            .evidence
-            .nodes()
-            .map(|node| (node.name.clone(), node.clone()))
-            .collect();
         let (mut wake, mut stuck): (Option<Timestamp>, _) = (None, Vec::new());
         for repair in repairs
             .iter_mut()
             .filter(|repair| repair.open() || has_finalizer(repair))
         {
-            let context = self.context(repair, known, scopes, &nodes, clock, now);
+            let context = self.context(repair, known, scopes, clock, now);
             match exec::advance(&self.cluster, &self.cloud, repair, &context).await {
                 Ok(next) => wake = [wake, next].into_iter().flatten().min(),
                 // One repair that cannot go on now does not stop the others.
-                Err(error) => stuck.push((name(repair), error)),
+                Err(error) => stuck.push((repair.name().to_owned(), error)),
             }
         }
         (wake, stuck)
     }
 
     fn context<'a, T>(
-        &self,
+        &'a self,
         repair: &NodeRepair,
         known: &Known<'_>,
         scopes: &Scopes,
-        nodes: &'a BTreeMap<String, NodeView>,
         clock: &'a T,
         now: Timestamp,
     ) -> Context<'a, T> {
         let world = self.world(known);
+        let nodes = self.evidence.by_name();
         let node = nodes
             .get(&repair.spec.node_name)
             .filter(|node| node.uid == repair.spec.node_uid);
@@ -946,7 +944,7 @@ fn has_finalizer(repair: &NodeRepair) -> bool {
 
 fn reserved(repair: &NodeRepair, at: Timestamp) -> Reservation {
     Reservation {
-        repair: name(repair),
+        repair: repair.name().to_owned(),
         node_uid: repair.spec.node_uid.clone(),
         at,
     }
@@ -955,10 +953,6 @@ fn reserved(repair: &NodeRepair, at: Timestamp) -> Reservation {
 fn epoch_of(repair: &NodeRepair) -> u64 {
     let acting = repair.status.as_ref().map_or(0, |status| status.epoch);
     acting.max(repair.spec.epoch)
-}
-
-fn name(repair: &NodeRepair) -> String {
-    repair.metadata.name.clone().unwrap_or_default()
 }
 
 fn new_repair(

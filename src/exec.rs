@@ -322,7 +322,7 @@ async fn cordon<C: Cluster>(cluster: &C, repair: &NodeRepair, observed: &Observe
         Ok(node) => node,
         Err(effect) => return effect,
     };
-    let name = repair.metadata.name.clone().unwrap_or_default();
+    let name = repair.name();
     let found = match node
         .annotations
         .get(QUARANTINE_ANNOTATION)
@@ -363,7 +363,7 @@ async fn uncordon<C: Cluster>(cluster: &C, repair: &NodeRepair, observed: &Obser
     let Ok(node) = same_node(repair, observed) else {
         return Effect::Done("the node is gone".into());
     };
-    let name = repair.metadata.name.clone().unwrap_or_default();
+    let name = repair.name();
     let Some((owner, found)) = node
         .annotations
         .get(QUARANTINE_ANNOTATION)

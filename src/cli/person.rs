@@ -346,7 +346,7 @@ async fn repair(cluster: &Kubernetes, options: Repair, now: Timestamp) -> Result
         by: by
             .unwrap_or_else(|| "somebody".into())
             .chars()
-            .take(256)
+            .take(by_hand::MAX_BY)
             .collect(),
         reason: options.reason,
         overrides: options.overrides,
@@ -378,9 +378,8 @@ async fn answer(
         let made = repair.spec.request.as_ref();
         repair.spec.node_uid == node.uid && made.is_some_and(|made| made.at == request.at)
     };
-    let name = |repair: &NodeRepair| repair.metadata.name.clone().unwrap_or_default();
     if let Some(repair) = repairs.iter().find(mine) {
-        writeln!(io::stdout().lock(), "{}", name(repair))?;
+        writeln!(io::stdout().lock(), "{}", repair.name())?;
         return Ok(Some(ExitCode::SUCCESS));
     }
     let Some(health) = health(cluster, node).await? else {

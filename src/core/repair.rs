@@ -305,7 +305,7 @@ fn disturbed(repair: &NodeRepair, observed: &Observed) -> Option<Next> {
         ));
     }
     let node = observed.node.as_ref()?;
-    let name = repair.metadata.name.as_deref().unwrap_or_default();
+    let name = repair.name();
     let ours = node
         .annotations
         .get(QUARANTINE_ANNOTATION)
@@ -605,7 +605,7 @@ fn backoff(failures: u32) -> Span {
 
 /// Writes a change into the status. Phases never go back.
 pub fn apply(repair: &mut NodeRepair, change: Change, epoch: u64, now: Timestamp) {
-    let name = repair.metadata.name.clone().unwrap_or_default();
+    let name = repair.name().to_owned();
     let first = open_entry(repair);
     let trace_id = digest(&["trace", uid(repair)], 32);
     let status = repair.status.get_or_insert_with(NodeRepairStatus::default);

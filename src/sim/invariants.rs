@@ -114,7 +114,7 @@ impl State {
 
     /// I7: phase and epoch never go back, the journal only grows, terminal stays terminal.
     pub(super) fn check_journal(&mut self, next: &NodeRepair) {
-        let name = next.metadata.name.clone().unwrap_or_default();
+        let name = next.name().to_owned();
         let Some(before) = self.repairs.get(&name).cloned() else {
             return;
         };

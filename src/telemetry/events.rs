@@ -53,7 +53,7 @@ pub(super) fn repair_started(repair: &NodeRepair, metrics: &Metrics) -> Notice {
         .get_or_create(&kind_of(repair))
         .inc();
     info!(
-        repair = name(repair),
+        repair = repair.name(),
         node = spec.node_name,
         uid = spec.node_uid,
         fault = spec.fault,
@@ -70,7 +70,7 @@ pub(super) fn repair_started(repair: &NodeRepair, metrics: &Metrics) -> Notice {
         reason: "RepairStarted",
         note: format!(
             "{} for {} of policy {}: {:?}",
-            name(repair),
+            repair.name(),
             spec.fault,
             spec.policy,
             spec.plan.action
@@ -86,7 +86,7 @@ pub(super) fn stage_ended(repair: &NodeRepair, stage: &Stage<'_>, metrics: &Metr
         .get_or_create(&vec![("step", stage.part.to_string())])
         .observe(stage.seconds());
     info!(
-        repair = name(repair),
+        repair = repair.name(),
         node = repair.spec.node_name,
         trace_id = trace_id(repair),
         step = %stage.part,
@@ -123,7 +123,7 @@ pub(super) fn repair_ended(
         );
     }
     info!(
-        repair = name(repair),
+        repair = repair.name(),
         node = repair.spec.node_name,
         trace_id = status.trace_id,
         phase = ?status.phase,
@@ -134,7 +134,7 @@ pub(super) fn repair_ended(
     );
     Notice {
         about: About::Repair {
-            name: name(repair).to_owned(),
+            name: repair.name().to_owned(),
             uid: repair.metadata.uid.clone().unwrap_or_default(),
         },
         reason: match status.phase {
@@ -158,11 +158,6 @@ fn kind_of(repair: &NodeRepair) -> Labels {
 pub(super) fn strategy(repair: &NodeRepair) -> String {
     let strategy = repair.spec.plan.strategy;
     strategy.map_or_else(|| "None".into(), |strategy| format!("{strategy:?}"))
-}
-
-/// A repair's name.
-pub(super) fn name(repair: &NodeRepair) -> &str {
-    repair.metadata.name.as_deref().unwrap_or_default()
 }
 
 /// A repair's trace, empty before its first status.

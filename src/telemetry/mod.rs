@@ -23,7 +23,6 @@ use nodemend_core::evidence::identity::Unresolved;
 use nodemend_core::model::{Reason, Span, VerdictKind};
 use opentelemetry_sdk::trace::SpanData;
 
-use events::name;
 use export::Exporter;
 use metrics::{Labels, Metrics, call_labels, label, text_label};
 use spans::Part;
@@ -402,16 +401,16 @@ impl State {
     /// Finds the repairs and stages that are new or over.
     fn follow(&mut self, repairs: &[NodeRepair], metrics: &Metrics, notices: &mut Vec<Notice>) {
         for repair in repairs {
-            if !self.repairs.contains_key(name(repair)) {
+            if !self.repairs.contains_key(repair.name()) {
                 if self.primed {
                     notices.push(events::repair_started(repair, metrics));
                 }
                 self.repairs
-                    .insert(name(repair).to_owned(), Progress::default());
+                    .insert(repair.name().to_owned(), Progress::default());
             }
             let Some(known) = self
                 .repairs
-                .get_mut(name(repair))
+                .get_mut(repair.name())
                 .filter(|known| !known.ended)
             else {
                 continue;
@@ -430,7 +429,7 @@ impl State {
             }
         }
         if self.repairs.len() > repairs.len() {
-            let kept: BTreeSet<&str> = repairs.iter().map(name).collect();
+            let kept: BTreeSet<&str> = repairs.iter().map(NodeRepair::name).collect();
             self.repairs.retain(|name, _| kept.contains(name.as_str()));
         }
     }
@@ -438,7 +437,7 @@ impl State {
     /// Shows the newest repairs, and takes away what was shown of others and of earlier phases.
     fn show(&mut self, repairs: &[NodeRepair], metrics: &Metrics) {
         let mut newest: Vec<&NodeRepair> = repairs.iter().collect();
-        newest.sort_by_key(|repair| (std::cmp::Reverse(repair.spec.quarantine.at), name(repair)));
+        newest.sort_by_key(|repair| (std::cmp::Reverse(repair.spec.quarantine.at), repair.name()));
         newest.truncate(SHOWN);
         let rows: BTreeMap<Labels, i64> = newest
             .into_iter()
@@ -557,7 +556,7 @@ fn row(repair: &NodeRepair) -> Labels {
     let time = |at: Timestamp| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
     let ended = repair.status.as_ref().and_then(|status| status.ended);
     vec![
-        ("repair", name(repair).to_owned()),
+        ("repair", repair.name().to_owned()),
         ("node", spec.node_name.clone()),
         ("policy", spec.policy.clone()),
         ("fault", spec.fault.clone()),

@@ -180,10 +180,7 @@ fn root_attributes(repair: &NodeRepair) -> Vec<KeyValue> {
         text("k8s.node.name", &spec.node_name),
         text("k8s.node.uid", &spec.node_uid),
         text("cloud.resource_id", &spec.plan.instance_id),
-        text(
-            "nodemend.repair",
-            repair.metadata.name.as_deref().unwrap_or_default(),
-        ),
+        text("nodemend.repair", repair.name()),
         text("nodemend.fault", &spec.fault),
         text("nodemend.policy", &spec.policy),
         text("nodemend.phase", &format!("{:?}", repair.phase())),

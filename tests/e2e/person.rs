@@ -4,30 +4,13 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
-use nodemend_core::api::NodeHealthStatus;
 use nodemend_core::decide;
-use nodemend_core::model::{Reason, VerdictKind};
+use nodemend_core::model::Reason;
 use serde_json::Value;
 
 use crate::audit::every_write_was_intended;
-use crate::lab;
 use crate::site::{NO_RULES, Setup, Site};
-
-const APPROVED_ONLY: &str = r#"
-apiVersion: nodemend.dev/v1alpha1
-kind: RepairPolicy
-metadata: {name: ready}
-spec:
-  mode: Approve
-  nodeSelector: {}
-  faults:
-  - name: NotReady
-    when: {all: [{condition: {type: Ready, statuses: ["False", Unknown]}}]}
-    for: 1s
-    actions: [Replace]
-  replacement: {strategy: EC2, readyTimeout: 2m}
-  budgets: [{name: two, maxRepairs: 2, within: 1h}]
-"#;
+use crate::{NOT_READY_REPLACES, lab};
 
 /// Somebody with the role that is shipped for those who run the cluster's nodes.
 const OPERATOR: &str = r"
@@ -62,22 +45,13 @@ impl Person {
     }
 }
 
-async fn held(site: &Site, node: &str, reasons: &[Reason]) -> Result<NodeHealthStatus> {
-    site.wait_for(&format!("{node} to be held by {reasons:?}"), || async {
-        let status = site.health(node).await?.and_then(|health| health.status);
-        Ok(
-            status
-                .filter(|status| status.verdict == VerdictKind::Held && status.reasons == reasons),
-        )
-    })
-    .await
-}
-
 #[test]
 fn people_pause_explain_approve_and_ask() {
     lab(async {
+        let budget = "  budgets: [{name: two, maxRepairs: 2, within: 1h}]\n";
+        let approved_only = NOT_READY_REPLACES.replace("mode: Enforce", "mode: Approve") + budget;
         let site = Site::start(&Setup {
-            policy: APPROVED_ONLY,
+            policy: &approved_only,
             polled: NO_RULES,
             alerting: NO_RULES,
             nodes: 5,
@@ -94,7 +68,8 @@ fn people_pause_explain_approve_and_ask() {
         sre.run(&["pause", "--reason", "maintenance", "--for", "1h"], 0)
             .await?;
         site.lab.set_node_ready("node-1", false).await?;
-        held(&site, "node-1", &[Reason::Paused, Reason::AwaitingApproval]).await?;
+        site.held("node-1", &[Reason::Paused, Reason::AwaitingApproval])
+            .await?;
         let told = sre.run(&["explain", "node-1"], 0).await?;
         ensure!(
             told.starts_with("node-1 is Held: Paused, AwaitingApproval\n"),
@@ -136,7 +111,7 @@ fn people_pause_explain_approve_and_ask() {
 
         let told = sre.run(&["approve", "node-2"], 1).await?;
         ensure!(told.contains("does not wait for approval"), "{told}");
-        let status = held(&site, "node-1", &[Reason::AwaitingApproval]).await?;
+        let status = site.held("node-1", &[Reason::AwaitingApproval]).await?;
         let decisions = status.decisions;
         ensure!(decisions.len() > 1 && decisions.iter().all(decide::replays));
         sre.run(&["approve", "node-1"], 0).await?;

@@ -11,22 +11,7 @@ use serde_json::json;
 
 use super::audit::every_write_was_intended;
 use super::site::{NO_RULES, Setup, Site};
-use super::{lab, node};
-
-const NOT_READY_RESTARTS: &str = r#"
-apiVersion: nodemend.dev/v1alpha1
-kind: RepairPolicy
-metadata: {name: ready}
-spec:
-  mode: Enforce
-  nodeSelector: {}
-  faults:
-  - name: NotReady
-    when: {all: [{condition: {type: Ready, statuses: ["False", Unknown]}}]}
-    for: 1s
-    actions: [Reboot, Replace]
-  replacement: {strategy: EC2, readyTimeout: 2m}
-"#;
+use super::{NOT_READY_REPLACES, lab, node};
 
 /// The machine of a node boots.
 async fn boot(site: &Site, name: &str, boot_id: &str) -> Result<()> {
@@ -42,8 +27,9 @@ async fn boot(site: &Site, name: &str, boot_id: &str) -> Result<()> {
 #[test]
 fn a_restart_whose_answer_is_lost_is_proven_by_the_boot_id_and_asked_for_once() {
     lab(async {
+        let restarts = NOT_READY_REPLACES.replace("[Replace]", "[Reboot, Replace]");
         let site = Site::start(&Setup {
-            policy: NOT_READY_RESTARTS,
+            policy: &restarts,
             polled: NO_RULES,
             alerting: NO_RULES,
             nodes: 3,

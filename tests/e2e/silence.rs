@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use jiff::Timestamp;
 use nodemend_core::api::NodeHealthStatus;
-use nodemend_core::model::{Reason, VerdictKind};
+use nodemend_core::model::Reason;
 use nodemend_lab::Metric;
 
 use super::audit::every_write_was_intended;
@@ -44,8 +44,8 @@ fn h84_silences_of_an_alert_and_of_a_polled_rules_node_hold_until_they_end() {
         let exporter = site.lab.exporter();
         exporter.set("node-0", Metric::FilesystemReadonly, 1.0);
         exporter.set("node-1", Metric::ReceiveErrors, 50.0);
-        let disk = since(&held(&site, "node-0", &[Reason::ObserveMode]).await?)?;
-        let nic = since(&held(&site, "node-1", &[Reason::ObserveMode]).await?)?;
+        let disk = since(&site.held("node-0", &[Reason::ObserveMode]).await?)?;
+        let nic = since(&site.held("node-1", &[Reason::ObserveMode]).await?)?;
 
         let of_node = silence(&site, &["node=node-0"])?;
         let of_alert = silence(
@@ -54,7 +54,7 @@ fn h84_silences_of_an_alert_and_of_a_polled_rules_node_hold_until_they_end() {
         )?;
         let silenced = [Reason::ObserveMode, Reason::Silenced];
         for (node, id) in [("node-0", &of_node), ("node-1", &of_alert)] {
-            let status = held(&site, node, &silenced).await?;
+            let status = site.held(node, &silenced).await?;
             let named: Vec<(&str, &str)> = status
                 .silences
                 .iter()
@@ -67,7 +67,7 @@ fn h84_silences_of_an_alert_and_of_a_polled_rules_node_hold_until_they_end() {
             amtool(&site, &["silence", "expire", id])?;
         }
         for (node, before) in [("node-0", disk), ("node-1", nic)] {
-            let status = held(&site, node, &[Reason::ObserveMode]).await?;
+            let status = site.held(node, &[Reason::ObserveMode]).await?;
             ensure!(status.silences.is_empty(), "{status:?}");
             let after = since(&status)?;
             ensure!(after == before, "{node}: since {after}, not {before}");
@@ -76,18 +76,6 @@ fn h84_silences_of_an_alert_and_of_a_polled_rules_node_hold_until_they_end() {
         ensure!(every_write_was_intended(&site).await?.is_empty());
         Ok(())
     });
-}
-
-/// Waits until the node is held for exactly these reasons.
-async fn held(site: &Site, node: &str, reasons: &[Reason]) -> Result<NodeHealthStatus> {
-    site.wait_for(&format!("{node} to be held by {reasons:?}"), || async {
-        let status = site.health(node).await?.and_then(|health| health.status);
-        Ok(
-            status
-                .filter(|status| status.verdict == VerdictKind::Held && status.reasons == reasons),
-        )
-    })
-    .await
 }
 
 /// Since when the leading fault is true.

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use kube::api::{Api, ListParams};
-use nodemend_core::api::{FleetState, NodeHealth, NodeRepair};
+use nodemend_core::api::{FleetState, NodeHealth, NodeHealthStatus, NodeRepair};
+use nodemend_core::model::{Reason, VerdictKind};
 use nodemend_lab::{
     CloudOptions, Forwarded, Forwarder, Lab, MonitoringOptions, Options, free_port, webhook_config,
 };
@@ -255,6 +256,18 @@ impl Site {
         Ok(healths
             .into_iter()
             .find(|health| health.spec.node_name == node))
+    }
+
+    /// Waits until the node is held for exactly these reasons.
+    pub async fn held(&self, node: &str, reasons: &[Reason]) -> Result<NodeHealthStatus> {
+        self.wait_for(&format!("{node} to be held by {reasons:?}"), || async {
+            let status = self.health(node).await?.and_then(|health| health.status);
+            let held = |status: &NodeHealthStatus| {
+                status.verdict == VerdictKind::Held && status.reasons == reasons
+            };
+            Ok(status.filter(held))
+        })
+        .await
     }
 
     /// The leader's object.

@@ -184,7 +184,7 @@ impl<F: FnMut(Told<'_>) -> io::Result<()>> Story<F> {
     }
 
     fn hear_repair(&mut self, repair: &NodeRepair, at: Timestamp) -> io::Result<()> {
-        let name = repair.metadata.name.clone().unwrap_or_default();
+        let name = repair.name().to_owned();
         let (node, phase) = (&repair.spec.node_name, repair.phase());
         let before = self.phases.insert(name, phase);
         if before.is_none() {

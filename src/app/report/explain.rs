@@ -7,7 +7,7 @@ use nodemend_core::api::{
     BY_HAND, Decision, FaultRecord, FleetStateSpec, Inputs, NodeHealth, NodeHealthStatus,
     RepairPause, RepairPolicy, Severity, SignalRecord, SilenceRecord, SourceDown,
 };
-use nodemend_core::decide::by_hand::overridable;
+use nodemend_core::decide::{Pause, by_hand::overridable};
 use nodemend_core::model::{NodeView, Reason, SignalState, Span, Truth, VerdictKind};
 use serde::Serialize;
 
@@ -288,15 +288,8 @@ fn paused_by(
     pauses: &[RepairPause],
     now: Timestamp,
 ) -> (Option<Timestamp>, Option<String>) {
-    let covers = |pause: &&RepairPause| {
-        let spec = &pause.spec;
-        spec.until.is_none_or(|until| until > now)
-            && spec
-                .policy
-                .as_ref()
-                .is_none_or(|name| *name == status.policy)
-            && node.is_none_or(|node| spec.node_selector.matches(&node.labels))
-    };
+    let covers =
+        |pause: &&RepairPause| Pause::from(pause.spec.clone()).covers(node, &status.policy, now);
     let covering: Vec<&RepairPause> = pauses.iter().filter(covers).collect();
     let ends: Option<Vec<Timestamp>> = covering.iter().map(|pause| pause.spec.until).collect();
     let told: Vec<String> = covering

@@ -94,7 +94,7 @@ fn line(repair: &NodeRepair) -> RepairLine {
         reason: request.reason.clone(),
     });
     RepairLine {
-        name: repair.metadata.name.clone().unwrap_or_default(),
+        name: repair.name().to_owned(),
         node: repair.spec.node_name.clone(),
         policy: repair.spec.policy.clone(),
         fault: repair.spec.fault.clone(),

@@ -285,15 +285,6 @@ fn followed_node(node: &k8s_openapi::api::core::v1::Node) -> NodeView {
     }
 }
 
-/// A pause as decisions know it.
-pub(super) fn pause(object: RepairPause) -> Pause {
-    Pause {
-        selector: object.spec.node_selector,
-        policy: object.spec.policy,
-        until: object.spec.until,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

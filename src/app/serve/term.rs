@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use super::clock::{instant, now};
 use super::leased::Leased;
 use super::policies;
-use super::sources::{Sources, pause};
+use super::sources::Sources;
 use super::{Ec2, RETRY, stopped};
 use crate::alertmanager::ask;
 use crate::app::load::Loaded;
@@ -170,7 +170,10 @@ impl Leader {
             controller.adopt(self.policies(sources).await);
         }
         if let Some(pauses) = sources.pauses.news() {
-            sources.paused = pauses.into_values().map(pause).collect();
+            sources.paused = pauses
+                .into_values()
+                .map(|pause| pause.spec.into())
+                .collect();
         }
         let inputs = sources.inputs();
         let pauses = sources.pauses();

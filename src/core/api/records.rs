@@ -692,6 +692,10 @@ pub struct Replacement {
 }
 
 impl NodeRepair {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        self.metadata.name.as_deref().unwrap_or_default()
+    }
     /// The journal, empty before the first status write.
     pub fn journal(&self) -> &[Entry] {
         self.status.as_ref().map_or(&[], |status| &status.journal)

@@ -13,7 +13,7 @@ const AHEAD: Span = Span::minutes(5);
 /// The longest text of a request, in bytes.
 const MAX_TEXT: usize = 2048;
 /// The longest name, in characters.
-const MAX_BY: usize = 256;
+pub const MAX_BY: usize = 256;
 /// The longest reason, in characters.
 pub const MAX_REASON: usize = 1024;
 

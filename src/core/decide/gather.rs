@@ -5,8 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
-    Told, Verdict, World, by_hand, deleted, ladder, name_of, only_suspended, opted_out_until,
-    unsettled,
+    Told, Verdict, World, by_hand, deleted, ladder, only_suspended, opted_out_until, unsettled,
 };
 use crate::api::{
     BY_HAND, Decision, FaultInput, GuardRecord, Inputs, MAX_DECISIONS, Mode, NodeRepair,
@@ -62,10 +61,10 @@ pub(super) fn gather<'a>(
     let open = world.repairs.iter();
     let open = open.filter(|repair| repair.spec.node_uid == node.uid && repair.open());
     let mut gathered = Gathered::default();
-    let open = open.max_by_key(|repair| (repair.spec.ordinal, name_of(repair)));
+    let open = open.max_by_key(|repair| (repair.spec.ordinal, repair.name()));
     if let Some(open) = open {
         gathered.inputs.repair = Some(OpenRepair {
-            name: name_of(open),
+            name: open.name().to_owned(),
             fault: open.spec.fault.clone(),
             since: open.spec.fault_since,
             at_rest: open.at_rest(),
@@ -160,7 +159,7 @@ fn standing(node: &NodeView, policies: &[&Policy], world: &World<'_>, now: Times
     Standing {
         mode: policy.mode,
         conflict: policies.len() > 1,
-        paused: pauses.any(|pause| super::covers(pause, node, policy, now)),
+        paused: pauses.any(|pause| pause.covers(Some(node), &policy.name, now)),
         mature_at: (mature_at > now).then_some(mature_at),
         approved_until: approved.filter(in_force),
         opted_out_until: opted_out_until(node),

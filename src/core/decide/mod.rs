@@ -16,8 +16,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::api::{
-    Action, BY_HAND, Inputs, Mode, NodeRepair, NodeSelector, RepairRequest, Reservation, Severity,
-    SignalRecord, SilenceRecord,
+    Action, BY_HAND, Inputs, Mode, NodeRepair, NodeSelector, RepairPauseSpec, RepairRequest,
+    Reservation, Severity, SignalRecord, SilenceRecord,
 };
 use crate::config::{Confirm, Fault, Limits, Policy, Rules};
 use crate::evidence::Evidence;
@@ -51,6 +51,26 @@ pub struct Pause {
     pub policy: Option<String>,
     /// When it ends by itself.
     pub until: Option<Timestamp>,
+}
+
+impl From<RepairPauseSpec> for Pause {
+    fn from(spec: RepairPauseSpec) -> Self {
+        Self {
+            selector: spec.node_selector,
+            policy: spec.policy,
+            until: spec.until,
+        }
+    }
+}
+
+impl Pause {
+    /// Whether it holds the repair of a node that this policy speaks for. Where nothing is
+    /// known of the node, it may.
+    pub fn covers(&self, node: Option<&NodeView>, policy: &str, now: Timestamp) -> bool {
+        self.until.is_none_or(|until| until > now)
+            && self.policy.as_ref().is_none_or(|name| *name == policy)
+            && node.is_none_or(|node| self.selector.matches(&node.labels))
+    }
 }
 
 /// All that a decision rests on, but for the node.
@@ -116,15 +136,11 @@ pub struct Verdict {
 
 /// Starts whose record a person deleted.
 fn deleted<'a>(world: &World<'a>) -> impl Iterator<Item = &'a Reservation> {
-    let known: BTreeSet<String> = world.repairs.iter().map(name_of).collect();
+    let known: BTreeSet<&str> = world.repairs.iter().map(NodeRepair::name).collect();
     world
         .starts
         .iter()
-        .filter(move |start| !known.contains(&start.repair))
-}
-
-fn name_of(repair: &NodeRepair) -> String {
-    repair.metadata.name.clone().unwrap_or_default()
+        .filter(move |start| !known.contains(start.repair.as_str()))
 }
 
 /// The policies of the highest priority that select the node: one, unless they conflict.
@@ -403,15 +419,6 @@ pub fn to_probe(
         .collect()
 }
 
-fn covers(pause: &Pause, node: &NodeView, policy: &Policy, now: Timestamp) -> bool {
-    pause.until.is_none_or(|until| until > now)
-        && pause
-            .policy
-            .as_ref()
-            .is_none_or(|name| *name == policy.name)
-        && pause.selector.matches(&node.labels)
-}
-
 /// Whether the opt-out annotation holds.
 pub fn opted_out(node: &NodeView, now: Timestamp) -> bool {
     opted_out_until(node).is_some_and(|until| until > now)
@@ -446,13 +453,8 @@ pub fn pause_reason(
         return Some(scope.breaker());
     }
     // The policy may be gone by now, and the node: its name and a doubt are enough to pause.
-    let covers = |pause: &Pause| {
-        let policy = pause.policy.as_ref();
-        pause.until.is_none_or(|until| until > now)
-            && policy.is_none_or(|name| *name == repair.spec.policy)
-            && node.is_none_or(|node| pause.selector.matches(&node.labels))
-    };
-    if world.pauses.iter().any(covers) {
+    let mut pauses = world.pauses.iter();
+    if pauses.any(|pause| pause.covers(node, &repair.spec.policy, now)) {
         return Some(Reason::Paused);
     }
     (!silences(node?, repair, world, now).is_empty()).then_some(Reason::Silenced)

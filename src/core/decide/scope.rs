@@ -6,7 +6,7 @@ use std::fmt;
 use jiff::Timestamp;
 
 use super::efficacy::{self, Pool};
-use super::{Verdict, World, deleted, name_of};
+use super::{Verdict, World, deleted};
 use crate::api::{NodeRepair, Per};
 use crate::config::{self, Limits};
 use crate::model::{NodeView, Reason, Span, ZONE_LABEL};
@@ -241,10 +241,9 @@ pub fn survey(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Scopes
     let mut wards = by_scope(verdicts, horizon);
     let all = wards[&Scope::Cluster].nodes;
     let fallen: BTreeSet<&str> = world.fallen.iter().map(|one| one.uid.as_str()).collect();
-    let asked = |verdict: &&Verdict| !fallen.is_empty() && fallen.contains(verdict.uid.as_str());
     let present: BTreeMap<&str, &Verdict> = verdicts
         .iter()
-        .filter(asked)
+        .filter(|verdict| fallen.contains(verdict.uid.as_str()))
         .map(|verdict| (verdict.uid.as_str(), verdict))
         .collect();
     let is_gone = |uid: &str| !world.evidence.has(uid);
@@ -335,7 +334,7 @@ fn by_scope(verdicts: &[Verdict], horizon: Timestamp) -> BTreeMap<Scope, Ward> {
 /// By name, whatever the order of the list.
 fn in_order<'a>(world: &World<'a>) -> Vec<&'a NodeRepair> {
     let mut repairs: Vec<&NodeRepair> = world.repairs.iter().collect();
-    repairs.sort_by_key(|repair| name_of(repair));
+    repairs.sort_by_key(|repair| repair.name());
     repairs
 }
 
@@ -409,9 +408,9 @@ fn tallies(
                     tally.unavailable += 1;
                 }
             }
-            let known: BTreeSet<String> = ours.iter().map(|repair| name_of(repair)).collect();
+            let known: BTreeSet<&str> = ours.iter().map(|repair| repair.name()).collect();
             // Starts whose record was deleted count where their node is, or everywhere.
-            let unknown = deleted(world).filter(|start| !known.contains(&start.repair));
+            let unknown = deleted(world).filter(|start| !known.contains(start.repair.as_str()));
             for start in unknown {
                 let within = budget
                     .max_repairs

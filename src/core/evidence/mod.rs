@@ -457,7 +457,7 @@ impl Evidence {
             if self.plain.group(slot).is_some() {
                 continue;
             }
-            let look = self.look_at(slot, node, rules, now);
+            let look = self.look_at(Some(slot), node, rules, now);
             for policy in policies {
                 if !policy.selector.matches(&node.labels) {
                     continue;
@@ -489,6 +489,11 @@ impl Evidence {
     /// Every node of the last list.
     pub fn nodes(&self) -> impl Iterator<Item = &NodeView> {
         self.nodes.values()
+    }
+
+    /// Every node of the last list, by name.
+    pub const fn by_name(&self) -> &BTreeMap<String, NodeView> {
+        &self.nodes
     }
 
     /// The node of this name.
@@ -598,25 +603,19 @@ impl Evidence {
     }
 
     fn look<'a>(&'a self, node: &'a NodeView, rules: &'a Rules, now: Timestamp) -> Look<'a> {
-        Look {
-            node,
-            slot: self.slots.get(&node.uid).copied(),
-            clocks: self.clocks.get(&node.uid),
-            rules,
-            now,
-        }
+        self.look_at(self.slots.get(&node.uid).copied(), node, rules, now)
     }
 
     fn look_at<'a>(
         &'a self,
-        slot: usize,
+        slot: Option<usize>,
         node: &'a NodeView,
         rules: &'a Rules,
         now: Timestamp,
     ) -> Look<'a> {
         Look {
             node,
-            slot: Some(slot),
+            slot,
             clocks: self.clocks.get(&node.uid),
             rules,
             now,

@@ -103,7 +103,7 @@ impl Evidence {
             }
             let well = &mut group.well[usize::from(kind)];
             let well = *well.get_or_insert_with(|| {
-                let look = self.look_at(slot, node, rules, now);
+                let look = self.look_at(Some(slot), node, rules, now);
                 let mut asked = matching.iter().map(|index| &policies[*index]);
                 asked.all(|policy| {
                     let mut faults = policy.faults.iter();
@@ -132,7 +132,7 @@ impl Evidence {
         policies: &[Policy],
         now: Timestamp,
     ) -> Option<Vec<&rules::RuleEvidence>> {
-        let look = self.look_at(slot, node, rules, now);
+        let look = self.look_at(Some(slot), node, rules, now);
         let mut polled = Vec::new();
         let asked = matching.iter().map(|index| &policies[*index]);
         for name in asked.flat_map(signal_names) {
