@@ -75,21 +75,29 @@ struct Demo {
     #[arg(long, value_name = "ADDR", conflicts_with = "headless", value_parser = loopback)]
     listen: Option<SocketAddr>,
     /// A scenario instead: a file, or a name in tests/scenarios. Says what was not as expected.
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["seed", "listen", "speed"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["seed", "listen"])]
     scenario: Option<String>,
-    /// Virtual seconds per real second, where it takes its time.
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    speed: u32,
+    /// Virtual seconds per real second, where it takes its time: by default 60, and for a
+    /// scenario as many as let it last a minute.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    speed: Option<u32>,
 }
 
+/// Virtual seconds per real second of a demo on a terminal.
+const SPEED: u32 = 60;
+
 impl Demo {
+    /// Whether somebody looks on.
+    fn watched(&self) -> bool {
+        !self.headless && std::io::stderr().is_terminal()
+    }
+
     /// How it is paced; none runs at once.
     fn live(&self) -> Option<Live> {
-        let watched = !self.headless && std::io::stderr().is_terminal();
-        let listen = self.listen.or(watched.then_some(LISTEN))?;
+        let listen = self.listen.or(self.watched().then_some(LISTEN))?;
         Some(Live {
             listen,
-            speed: self.speed,
+            speed: self.speed.unwrap_or(SPEED),
         })
     }
 }
@@ -191,7 +199,12 @@ fn scenario(name: &str, options: &Demo) -> std::io::Result<ExitCode> {
         terminal: std::io::stderr().is_terminal(),
     };
     teller.tell(Told::Line(&scenario.about))?;
-    let played = app::scenario::play(&scenario, false, |told| teller.tell(told))?;
+    let tell = |told: Told<'_>| teller.tell(told);
+    let played = if options.watched() {
+        app::scenario::live(&scenario, options.speed, tell)?
+    } else {
+        app::scenario::play(&scenario, false, tell)?
+    };
     teller.end()?;
     let mut out = std::io::stdout().lock();
     match options.format {

@@ -14,7 +14,7 @@ use nodemend_core::evidence::{Answer, Input, identity::Labels};
 use nodemend_core::model::{REQUEST_ANNOTATION, Reason, Span};
 
 use super::demo::Story;
-use super::demo::{Summary, Told, summarize};
+use super::demo::{Summary, Told, pace, summarize};
 use crate::controller::{Controller, Report, Setup};
 use crate::exec::Clock as _;
 use crate::sim::World;
@@ -50,12 +50,27 @@ pub fn play(
     while stage.now <= stage.end {
         stage.step()?;
     }
-    let (_, violated) = stage.world.invariants();
-    stage.unmet.extend(violated);
-    Ok(Played {
-        summary: summarize(0, &stage.world, stage.last.as_ref()),
-        unmet: stage.unmet,
-    })
+    Ok(stage.played())
+}
+
+/// Plays it at a pace that can be followed, `speed` virtual seconds per real one; none
+/// takes a minute for all of it. What an interruption leaves out is not expected.
+pub fn live(
+    scenario: &Scenario,
+    speed: Option<u32>,
+    tell: impl FnMut(Told<'_>) -> io::Result<()>,
+) -> io::Result<Played> {
+    let mut stage = Stage::new(scenario, tell);
+    let minute = u32::try_from(scenario.length.as_seconds() / 60).unwrap_or(u32::MAX);
+    let paced = pace(scenario.step, speed.unwrap_or(minute), || {
+        stage.step()?;
+        Ok(stage.now <= stage.end)
+    });
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(paced)?;
+    Ok(stage.played())
 }
 
 struct Stage<'a, F> {
@@ -129,6 +144,15 @@ impl<'a, F: FnMut(Told<'_>) -> io::Result<()>> Stage<'a, F> {
             stage.add(group);
         }
         stage
+    }
+
+    fn played(mut self) -> Played {
+        let (_, violated) = self.world.invariants();
+        self.unmet.extend(violated);
+        Played {
+            summary: summarize(0, &self.world, self.last.as_ref()),
+            unmet: self.unmet,
+        }
     }
 
     fn step(&mut self) -> io::Result<()> {

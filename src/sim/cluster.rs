@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use nodemend_core::api::{AlertGroupSpec, FleetState, NodeHealth, NodeRepair, Step};
 use nodemend_core::model::{NodeView, PodView, QUARANTINE_ANNOTATION};
 
-use super::{Kill, State, World};
+use super::{State, Strike, World};
 use crate::controller::Records;
 use crate::exec::{CallError, Cluster, NodePatch};
 
@@ -12,26 +12,28 @@ use crate::exec::{CallError, Cluster, NodePatch};
 const MAX_DISRUPTED: usize = 1;
 
 impl World {
-    /// Performs a mutating call, unless the leader is killed at it.
+    /// Performs a mutating call, unless a strike says otherwise.
     pub(super) async fn mutate<T>(
         &self,
         what: String,
         effect: impl FnOnce(&mut State) -> Result<T, CallError>,
     ) -> Result<T, CallError> {
-        let index = self.0.borrow().calls.len();
-        let kill = self.0.borrow().kill;
-        if kill == Some(Kill::Before(index)) {
-            std::future::pending::<()>().await;
+        let strike = self.0.borrow_mut().struck();
+        match strike {
+            Some(Strike::KillBefore(_)) => std::future::pending().await,
+            Some(Strike::Conflict(_)) => return Err(conflict("somebody was faster")),
+            Some(Strike::KillAfter(_) | Strike::NoAnswer(_)) | None => {}
         }
         let result = {
             let mut state = self.0.borrow_mut();
             state.calls.push(what);
             effect(&mut state)
         };
-        if kill == Some(Kill::After(index)) {
-            std::future::pending::<()>().await;
+        match strike {
+            Some(Strike::KillAfter(_)) => std::future::pending().await,
+            Some(Strike::NoAnswer(_)) => Err(CallError::NoAnswer("the answer is lost".into())),
+            _ => result,
         }
-        result
     }
 
     #[allow(
@@ -41,6 +43,19 @@ impl World {
     fn read<T>(&self, read: impl FnOnce(&State) -> T) -> Result<T, CallError> {
         self.0.borrow_mut().reads += 1;
         Ok(read(&self.0.borrow()))
+    }
+}
+
+impl State {
+    /// Takes the strike that is meant for the call about to be made.
+    fn struck(&mut self) -> Option<Strike> {
+        let next = self.calls.len();
+        self.strike.take_if(|strike| match *strike {
+            Strike::KillBefore(index)
+            | Strike::KillAfter(index)
+            | Strike::Conflict(index)
+            | Strike::NoAnswer(index) => index == next,
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! A deterministic world in virtual time: nodes, pods, instances and records that
-//! behave as the real ones do. It answers calls at once and can stop the leader
-//! before or after any of them, as a kill would.
+//! behave as the real ones do. It answers calls at once. At any of them it can stop the
+//! leader before or after, as a kill would, answer with a conflict or lose the answer.
 
 mod alertmanager;
 mod alerts;
@@ -27,13 +27,17 @@ use nodemend_core::model::{
     Condition, InstanceState, InstanceView, NodeView, PodView, Span, ZONE_LABEL,
 };
 
-/// Where a kill strikes: at the n-th mutating call, from 0.
+/// What goes wrong once, at the n-th mutating call, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kill {
-    /// The call never reaches the world.
-    Before(usize),
-    /// The call has its effect, the leader never learns of it.
-    After(usize),
+pub enum Strike {
+    /// The leader is killed; the call never reaches the world.
+    KillBefore(usize),
+    /// The call has its effect; the leader is killed and never learns of it.
+    KillAfter(usize),
+    /// The call is answered with a conflict and has no effect.
+    Conflict(usize),
+    /// The call has its effect, and its answer is lost.
+    NoAnswer(usize),
 }
 
 /// What is wrong with a machine. What shows it is up to monitoring, what it means to
@@ -79,7 +83,7 @@ pub struct State {
     alerts: Alerts,
     version: u64,
     calls: Vec<String>,
-    kill: Option<Kill>,
+    strike: Option<Strike>,
     reads: u64,
     checked: u64,
     violated: Vec<String>,
@@ -119,9 +123,9 @@ impl World {
         self.0.borrow().alerts.clone()
     }
 
-    /// Stops the leader at a call; none lets it live.
-    pub fn kill_at(&self, kill: Option<Kill>) {
-        self.0.borrow_mut().kill = kill;
+    /// Strikes at a call, once; none lets all of them be.
+    pub fn strike_at(&self, strike: Option<Strike>) {
+        self.0.borrow_mut().strike = strike;
     }
 
     /// Every mutating call so far: what, and on which object.

@@ -4,7 +4,6 @@
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use nodemend_core::model::Span;
 use tokio::net::TcpListener;
@@ -44,22 +43,35 @@ async fn paced<F: FnMut(Told<'_>) -> io::Result<()>>(
     let listener = listen(&mut demo, how.listen).await?;
     let router = demo.webhook.router.clone();
     let server = tokio::spawn(serve(listener, router, Bounds::default(), pending()));
-    let mut ticks = interval(period(STEP, how.speed));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
-    while !demo.over() {
-        tokio::select! {
-            biased;
-            interrupted = &mut interrupt => { interrupted?; break }
-            _ = ticks.tick() => demo.step()?,
+    pace(STEP, how.speed, || {
+        let over = demo.over();
+        if !over {
+            demo.step()?;
         }
-    }
+        Ok(!over)
+    })
+    .await?;
     server.abort();
     Ok(demo.summary())
 }
 
-fn period(step: Span, speed: u32) -> Duration {
-    step.signed().unsigned_abs() / speed.max(1)
+/// Takes steps of this much virtual time at this many virtual seconds per real one, until
+/// one says that there are no more, or until the process is interrupted.
+pub(in crate::app) async fn pace(
+    step: Span,
+    speed: u32,
+    mut take: impl FnMut() -> io::Result<bool>,
+) -> io::Result<()> {
+    let mut ticks = interval(step.signed().unsigned_abs() / speed.max(1));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut interrupt = std::pin::pin!(tokio::signal::ctrl_c());
+    loop {
+        tokio::select! {
+            biased;
+            interrupted = &mut interrupt => return interrupted,
+            _ = ticks.tick() => if !take()? { return Ok(()) },
+        }
+    }
 }
 
 async fn listen<F: FnMut(Told<'_>) -> io::Result<()>>(

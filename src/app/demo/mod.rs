@@ -9,6 +9,7 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
+pub(super) use live::pace;
 pub use live::{Live, live};
 pub(super) use story::Story;
 pub use story::{Progress, Told};
@@ -241,7 +242,6 @@ impl<F: FnMut(Told<'_>) -> io::Result<()>> Demo<F> {
             Some(Err(_)) => {}
             // The leader was killed: another one starts from the records alone.
             None => {
-                self.world.kill_at(None);
                 self.leader = Leader::new(&self.world, &self.setup, Some(self.now));
             }
         }

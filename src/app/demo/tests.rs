@@ -1,13 +1,14 @@
-//! Whole histories: many seeds, and one killed at every call.
+//! Whole histories: many seeds, and one struck at every call: killed, contradicted, unanswered.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
 
 use nodemend_core::api::{Action, OnUnreachable, Phase};
 use nodemend_core::config::Confirm;
 use nodemend_core::model::Reason;
 
 use super::*;
-use crate::sim::{Fault, Kill};
+use crate::sim::{Fault, Strike};
 
 /// Coarser than what people see: hundreds of whole histories are run.
 const COARSE: Span = Span::seconds(30);
@@ -19,10 +20,8 @@ fn finish<F: FnMut(Told<'_>) -> io::Result<()>>(mut demo: Demo<F>) -> (Summary, 
     (demo.summary(), demo.world)
 }
 
-fn history(seed: u64, step: Span, kill: Option<Kill>) -> (Summary, World) {
-    let demo = Demo::new(seed, step, |_| Ok(()));
-    demo.world.kill_at(kill);
-    finish(demo)
+fn history(seed: u64, step: Span) -> (Summary, World) {
+    finish(Demo::new(seed, step, |_| Ok(())))
 }
 
 type End = (
@@ -62,7 +61,7 @@ fn end(summary: &Summary) -> End {
 #[test]
 fn every_seed_repairs_holds_and_observes() {
     for seed in 1..=20 {
-        let (summary, _) = history(seed, STEP, None);
+        let (summary, _) = history(seed, STEP);
         assert!(
             summary
                 .repairs
@@ -87,12 +86,12 @@ fn every_seed_repairs_holds_and_observes() {
 
 #[test]
 fn one_seed_gives_one_history() {
-    let document = || serde_json::to_string(&history(7, STEP, None).0).unwrap();
+    let document = || serde_json::to_string(&history(7, STEP).0).unwrap();
     assert_eq!(document(), document());
 }
 
 /// A history in which every fault of the enforcing policy has this ladder.
-fn climbed(actions: &[Action], kill: Option<Kill>) -> (Summary, World) {
+fn climbed(actions: &[Action], strike: Option<Strike>) -> (Summary, World) {
     let mut demo = Demo::new(1, COARSE, |_| Ok(()));
     for fault in &mut demo.setup.policies[0].faults {
         if !fault.actions.is_empty() {
@@ -100,55 +99,85 @@ fn climbed(actions: &[Action], kill: Option<Kill>) -> (Summary, World) {
         }
     }
     demo.leader = Leader::new(&demo.world, &demo.setup, None);
-    demo.world.kill_at(kill);
+    demo.world.strike_at(strike);
     finish(demo)
 }
 
-/// Kills at every call of a history, so at every step of its plans.
-fn h48(actions: &[Action], needed: &[&str]) {
+/// What may strike at the n-th call, which is this one.
+type StrikeAt = fn(usize, &str) -> Option<Strike>;
+
+const KILLS: [StrikeAt; 2] = [
+    |index, _| Some(Strike::KillBefore(index)),
+    |index, _| Some(Strike::KillAfter(index)),
+];
+
+/// A cloud knows no conflicts.
+const CONTRADICTIONS: [StrikeAt; 2] = [
+    |index, what| {
+        let cloud = ["launch", "reboot", "terminate"];
+        let kubernetes = !cloud.iter().any(|kind| what.starts_with(kind));
+        kubernetes.then_some(Strike::Conflict(index))
+    },
+    |index, _| Some(Strike::NoAnswer(index)),
+];
+
+/// Strikes at every call of a history, so at every step of its plans.
+fn struck(actions: &[Action], needed: &[&str], strikes: &[StrikeAt]) {
     let (reference, world) = climbed(actions, None);
     let (calls, expected) = (world.calls(), effects(&world));
     for part in needed {
         let made = calls.iter().any(|call| call.contains(part));
         assert!(made, "no {part} in {calls:#?}");
     }
-    let check = |kill: Kill, what: &str| {
-        let (summary, after) = climbed(actions, Some(kill));
+    let check = |strike: Strike, what: &str| {
+        let (summary, after) = climbed(actions, Some(strike));
         let violated = &summary.invariants.violated;
-        assert_eq!(*violated, Vec::<String>::new(), "{kill:?} at {what}");
-        assert_eq!(end(&summary), end(&reference), "{kill:?} at {what}");
-        assert_eq!(effects(&after), expected, "{kill:?} at {what}");
+        assert_eq!(*violated, Vec::<String>::new(), "{strike:?} at {what}");
+        assert_eq!(end(&summary), end(&reference), "{strike:?} at {what}");
+        assert_eq!(effects(&after), expected, "{strike:?} at {what}");
     };
-    // The worlds of a history stay on one thread; both kinds of kill have their own.
+    let cases = AtomicUsize::new(0);
+    // The worlds of a history stay on one thread; each kind of strike has its own.
     std::thread::scope(|scope| {
-        for kill in [Kill::Before, Kill::After] {
-            let (calls, check) = (&calls, &check);
+        for strike in strikes {
+            let (calls, check, cases) = (&calls, &check, &cases);
             scope.spawn(move || {
                 for (index, what) in calls.iter().enumerate() {
-                    check(kill(index), what);
+                    if let Some(strike) = strike(index, what) {
+                        check(strike, what);
+                        cases.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
             });
         }
     });
-    let (calls, cases) = (calls.len(), calls.len() * 2);
-    println!("killed before and after each of {calls} calls: {cases} cases");
+    let (calls, cases) = (calls.len(), cases.into_inner());
+    println!("struck at each of {calls} calls: {cases} cases");
     assert!(cases > 50);
 }
 
+const LADDER: [Action; 2] = [Action::Reboot, Action::Replace];
+const CLIMBED: [&str; 5] = ["reboot", "Reboot outcome", "Release", "launch", "terminate"];
+
 #[test]
 fn h48_killed_before_and_after_every_call_ends_the_same() {
-    h48(&[Action::Replace], &["launch", "terminate", "evict"]);
+    let needed = ["launch", "terminate", "evict"];
+    struck(&[Action::Replace], &needed, &KILLS);
 }
 
 #[test]
 fn h48_killed_at_every_call_a_ladder_ends_the_same() {
-    let steps = ["reboot", "Reboot outcome", "Release", "launch", "terminate"];
-    h48(&[Action::Reboot, Action::Replace], &steps);
+    struck(&LADDER, &CLIMBED, &KILLS);
 }
 
 #[test]
 fn h48_killed_at_every_call_a_cordon_ends_the_same() {
-    h48(&[Action::Cordon], &["patch node"]);
+    struck(&[Action::Cordon], &["patch node"], &KILLS);
+}
+
+#[test]
+fn h25_h81_contradicted_or_unanswered_at_every_call_ends_the_same() {
+    struck(&LADDER, &CLIMBED, &CONTRADICTIONS);
 }
 
 #[test]
@@ -163,7 +192,7 @@ fn rules_that_are_read_again_unchanged_change_no_history() {
         demo.step().unwrap();
     }
     let document = |summary: &Summary| serde_json::to_string(summary).unwrap();
-    let untouched = history(3, STEP, None).0;
+    let untouched = history(3, STEP).0;
     assert_eq!(document(&demo.summary()), document(&untouched));
 }
 
