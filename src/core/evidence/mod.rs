@@ -246,12 +246,13 @@ impl Evidence {
                 let clocks = self.clocks.entry(uid).or_default();
                 for record in signals {
                     if let Some(since) = record.since {
-                        let clock = Clock::restored(since, stood(record.paused));
+                        let clear = record.state == SignalState::Clear;
+                        let clock = Clock::restored(since, stood(record.paused), clear);
                         clocks.signals.entry(record.name).or_insert(clock);
                     }
                 }
                 for record in faults {
-                    let clock = Clock::restored(record.since, stood(record.paused));
+                    let clock = Clock::restored(record.since, stood(record.paused), true);
                     let faults = clocks.faults.entry(record.policy).or_default();
                     faults.entry(record.fault).or_insert(clock);
                 }
@@ -664,13 +665,19 @@ impl Evidence {
             let since = None;
             return Signal { state: raw, since };
         }
-        let since = look.signal(name).and_then(|clock| clock.since);
+        let clock = look.signal(name);
+        let since = clock.and_then(|clock| clock.since);
         let wait = look
             .rules
             .get(name)
             .map_or(Span::default(), |rule| rule.for_);
         let over = since.is_some_and(|since| wait.after(since) <= look.now);
         if raw == SignalState::Firing && !over && wait != Span::default() {
+            if clock.is_some_and(|clock| clock.restarted) {
+                // It may have fired all along.
+                let state = SignalState::Unknown;
+                return Signal { state, since };
+            }
             let (state, since) = (SignalState::Clear, None);
             return Signal { state, since };
         }

@@ -206,14 +206,177 @@ fn a_gap_pauses_the_clock() {
         (40, answer(&["a"], Some(&["a"])), SignalState::Clear),
         (50, fails(), SignalState::Unknown),
         (1000, fails(), SignalState::Unknown),
-        // Longer than the rule's `for`: from the start.
-        (1005, answer(&["a"], Some(&["a"])), SignalState::Clear),
-        (1064, answer(&["a"], Some(&["a"])), SignalState::Clear),
+        // Longer than the rule's `for`: from the start, and until then it may fire all along.
+        (1005, answer(&["a"], Some(&["a"])), SignalState::Unknown),
+        (1064, answer(&["a"], Some(&["a"])), SignalState::Unknown),
         (1065, answer(&["a"], Some(&["a"])), SignalState::Firing),
     ] {
         evidence.fold(input, at(now));
         assert_eq!(state(&mut evidence, 60, now), expect, "at {now}");
     }
+}
+
+/// What the fault of R, and one of the absence of R, come to.
+fn faults(evidence: &mut Evidence, wait: u32, now: i64) -> (Truth, Truth, Option<Timestamp>) {
+    let rules = Rules::from_iter([rule(wait)]);
+    let mut policy = policy();
+    let mut absent = policy.faults[0].clone();
+    absent.name = "absent".into();
+    absent.when = When {
+        none: std::mem::take(&mut absent.when.any),
+        ..When::default()
+    };
+    policy.faults.push(absent);
+    evidence.fold(
+        Input::Nodes(vec![node("a", "True"), node("b", "True")]),
+        at(now),
+    );
+    evidence.settle(&rules, std::slice::from_ref(&policy), at(now));
+    let node = evidence.node("a").expect("folded");
+    let of = |fault| evidence.fault(node, &policy, fault, &rules, at(now));
+    let (truth, since) = of("f");
+    (truth, of("absent").0, since)
+}
+
+fn failed() -> Input {
+    Input::Rule {
+        asked: Timestamp::MAX,
+        name: "R".into(),
+        answer: Answer::Failed("503".into()),
+    }
+}
+
+/// Folds this every half minute, from and to these times; the faults at the end.
+fn during(
+    evidence: &mut Evidence,
+    input: impl Fn() -> Input,
+    wait: u32,
+    (from, to): (i64, i64),
+) -> (Truth, Truth, Option<Timestamp>) {
+    let mut found = None;
+    for now in (from..=to).step_by(30) {
+        evidence.fold(input(), at(now));
+        let truths = faults(evidence, wait, now);
+        let recovered = truths.0 == Truth::False && truths.2.is_none();
+        assert!(!recovered, "at {now}");
+        found = Some(truths);
+    }
+    found.expect("some time")
+}
+
+#[test]
+fn h19_an_outage_longer_than_a_rules_own_for_is_no_recovery() {
+    use Truth::{False, True, Unknown};
+    let fires = || answer(&["a"], Some(&["a", "b"]));
+    let clear = || answer(&[], Some(&["a", "b"]));
+    let mut evidence = with_nodes("True");
+    for now in [0, 30] {
+        evidence.fold(fires(), at(now));
+        assert_eq!(faults(&mut evidence, 60, now), (False, True, None));
+    }
+    let (truth, absent, _) = during(&mut evidence, fires, 60, (60, 300));
+    assert_eq!((truth, absent), (True, False));
+    let (truth, absent, _) = during(&mut evidence, failed, 60, (330, 900));
+    assert_eq!((truth, absent), (Unknown, Unknown));
+    let mut over = evidence.clone();
+    let mut again = evidence.clone();
+    // It fires on, and its `for` is not over.
+    let (truth, absent, _) = during(&mut evidence, fires, 60, (930, 960));
+    assert_eq!((truth, absent), (Unknown, Unknown));
+    let (truth, absent, _) = during(&mut evidence, fires, 60, (990, 1020));
+    assert_eq!((truth, absent), (True, False));
+    // A second outage meanwhile.
+    during(&mut again, fires, 60, (930, 960));
+    during(&mut again, failed, 60, (990, 1200));
+    let (truth, absent, _) = during(&mut again, fires, 60, (1230, 1260));
+    assert_eq!((truth, absent), (Unknown, Unknown));
+    // What is clear is over, and what fires after that is new.
+    over.fold(clear(), at(930));
+    assert_eq!(faults(&mut over, 60, 930).0, False);
+    over.fold(clear(), at(960));
+    assert_eq!(faults(&mut over, 60, 960).0, False);
+    over.fold(fires(), at(990));
+    assert_eq!(faults(&mut over, 60, 990).0, False);
+}
+
+#[test]
+fn a_signal_that_began_anew_ends_once_it_is_clear() {
+    let fires = || answer(&["a"], Some(&["a", "b"]));
+    let clear = || answer(&[], Some(&["a", "b"]));
+    let mut evidence = with_nodes("True");
+    evidence.fold(fires(), at(0));
+    faults(&mut evidence, 60, 0);
+    during(&mut evidence, failed, 60, (30, 300));
+    evidence.fold(fires(), at(330));
+    assert_eq!(faults(&mut evidence, 60, 330).0, Truth::Unknown);
+    for now in (360..=480).step_by(30) {
+        evidence.fold(clear(), at(now));
+        assert_eq!(faults(&mut evidence, 60, now).0, Truth::False, "at {now}");
+    }
+    evidence.fold(fires(), at(510));
+    assert_eq!(faults(&mut evidence, 60, 510).0, Truth::False, "it is new");
+}
+
+#[test]
+fn h19_what_fired_before_all_replicas_were_down_is_not_clear_while_its_for_runs_anew() {
+    for (state_then, gap, expect) in [
+        (SignalState::Firing, 61, SignalState::Unknown),
+        (SignalState::Unknown, 61, SignalState::Unknown),
+        // A leader that ended while the signal was not known, be the gap short.
+        (SignalState::Unknown, 30, SignalState::Unknown),
+        // It was not over then, and nobody was blind for long.
+        (SignalState::Clear, 30, SignalState::Clear),
+        (SignalState::Clear, 61, SignalState::Unknown),
+    ] {
+        let records = [record(state_then, 40, None)];
+        let mut evidence = restored(&records, 60, "True", 60 + gap);
+        evidence.fold(answer(&["a"], Some(&["a", "b"])), at(60 + gap));
+        let found = state(&mut evidence, 60, 60 + gap);
+        assert_eq!(found, expect, "{state_then:?} {gap}");
+        let records = evidence.signals(
+            evidence.node("a").expect("folded"),
+            &policy(),
+            &Rules::from_iter([rule(60)]),
+            at(60 + gap),
+        );
+        assert_eq!(records[0].state, expect);
+        assert!(records[0].since.is_some());
+    }
+}
+
+#[test]
+fn a_rule_that_asks_anew_does_not_read_as_recovery_while_its_for_runs() {
+    use Truth::{False, True, Unknown};
+    let fires = || answer(&["a"], Some(&["a", "b"]));
+    let mut evidence = with_nodes("True");
+    for now in [0, 30] {
+        evidence.fold(fires(), at(now));
+        faults(&mut evidence, 60, now);
+    }
+    during(&mut evidence, fires, 60, (60, 300));
+    evidence.forget_rule("R");
+    assert_eq!(faults(&mut evidence, 60, 300).0, Unknown, "not asked yet");
+    evidence.forget_fault("p", "f");
+    for (now, expect) in [(305, Unknown), (335, Unknown), (364, Unknown), (366, True)] {
+        evidence.fold(fires(), at(now));
+        let (truth, absent, _) = faults(&mut evidence, 60, now);
+        assert_eq!((truth, absent), (expect, !expect), "at {now}");
+    }
+    evidence.forget_rule("R");
+    evidence.fold(answer(&[], Some(&["a", "b"])), at(370));
+    assert_eq!(faults(&mut evidence, 60, 370).0, False, "it is clear");
+}
+
+#[test]
+fn h55_a_wall_clock_that_went_back_is_no_recovery() {
+    let mut evidence = with_nodes("True");
+    for now in (3000..=3120).step_by(30) {
+        evidence.fold(answer(&["a"], Some(&["a", "b"])), at(now));
+        faults(&mut evidence, 60, now);
+    }
+    assert_eq!(faults(&mut evidence, 60, 3120).0, Truth::True);
+    evidence.fold(answer(&["a"], Some(&["a", "b"])), at(100));
+    assert_eq!(faults(&mut evidence, 60, 100).0, Truth::Unknown);
 }
 
 fn ticked(ticks: &[(Truth, i64)]) -> Clock {
