@@ -10,6 +10,10 @@ use super::{ALERT_TTL, CLOCK_SKEW, FORGET_AFTER};
 use crate::api::{AlertGroupSpec, StoredAlert};
 use crate::model::{NodeView, SignalState, Span};
 
+/// A resolve that is received this long after the end that it tells of is late: Alertmanager
+/// flushes a group every minute, or as often as its receiver says.
+pub const LATE: Span = Span::seconds(90);
+
 /// Which alerts speak of which node: keys of alerts by alert and node name.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct About<K>(BTreeMap<String, BTreeMap<String, BTreeSet<K>>>);
@@ -143,12 +147,23 @@ pub(super) fn alert_state(
 
 /// What the deliveries say together, whatever their order. Its end is Alertmanager's
 /// word by its clock, the rest is when we received it; where the two disagree on
-/// which came last, a delayed delivery or the clocks are to blame.
+/// which came last, a delayed delivery or the clocks are to blame, and until Alertmanager is
+/// asked, nothing is known.
 pub fn last_word(alert: &StoredAlert) -> SignalState {
     match (alert.last_firing, alert.ends_at) {
         (Some(_), None) => SignalState::Firing,
         (None, Some(_)) => SignalState::Clear,
-        (Some(firing), Some(end)) if CLOCK_SKEW.after(firing) < end => SignalState::Clear,
+        (Some(firing), Some(end)) if CLOCK_SKEW.after(firing) < end => {
+            // A late end may be overtaken by a firing too soon after that one to be written.
+            let written = ALERT_TTL.signed() / 3 + CLOCK_SKEW.signed();
+            let unwritten = end.duration_since(firing) < written;
+            let late = |resolved| LATE.after(end) < resolved;
+            if unwritten && alert.last_resolved.is_some_and(late) {
+                SignalState::Unknown
+            } else {
+                SignalState::Clear
+            }
+        }
         (Some(firing), Some(end))
             if CLOCK_SKEW.after(end) < firing && alert.last_resolved <= alert.last_firing =>
         {

@@ -675,6 +675,62 @@ fn h1_any_order_and_repetition_of_deliveries_gives_the_same() {
     assert!(!merge(&mut merged(&[3]), &deliveries[2]));
 }
 
+/// What is stored once these were received, each written only if it is news.
+fn taken(deliveries: &[&AlertGroupSpec]) -> (StoredAlert, StoredAlert) {
+    let (mut stored, mut all) = (AlertGroupSpec::default(), AlertGroupSpec::default());
+    for delivered in deliveries {
+        let mut merged = stored.clone();
+        if merge(&mut merged, delivered) {
+            stored = merged;
+        }
+        merge(&mut all, delivered);
+    }
+    (stored.alerts["f"].clone(), all.alerts["f"].clone())
+}
+
+#[test]
+fn h1_a_late_end_does_not_hide_a_firing_that_was_too_soon_to_be_written() {
+    let group = |alert: StoredAlert| AlertGroupSpec {
+        alerts: BTreeMap::from([("f".into(), alert)]),
+        ..AlertGroupSpec::default()
+    };
+    let fires = |now| group(alert(0, Some(now), None));
+    let ends = |end, now| {
+        group(StoredAlert {
+            last_resolved: Some(at(now)),
+            ..alert(0, None, Some(end))
+        })
+    };
+    let (first, again, late) = (fires(10), fires(200), ends(100, 210));
+    for order in [
+        [&first, &again, &late],
+        [&first, &late, &again],
+        [&again, &first, &late],
+        [&again, &late, &first],
+        [&late, &first, &again],
+        [&late, &again, &first],
+    ] {
+        let (stored, all) = taken(&order);
+        assert_eq!(last_word(&all), SignalState::Unknown);
+        assert_eq!(last_word(&stored), SignalState::Unknown, "{order:?}");
+    }
+    // The next word counts, and is written.
+    let next = fires(220);
+    let (stored, _) = taken(&[&first, &late, &next]);
+    assert_eq!(last_word(&stored), SignalState::Firing);
+    for (end, now, expect) in [
+        // As it comes usually: with the next flush of its group.
+        (100, 190, SignalState::Clear),
+        (100, 191, SignalState::Unknown),
+        // What was received after the last word was long ago enough to be written.
+        (314, 500, SignalState::Unknown),
+        (315, 500, SignalState::Clear),
+    ] {
+        let (stored, _) = taken(&[&first, &ends(end, now)]);
+        assert_eq!(last_word(&stored), expect, "{end} {now}");
+    }
+}
+
 #[test]
 fn h4_what_a_delivery_left_out_is_not_clear() {
     let node = node("a", "True");
