@@ -68,11 +68,24 @@ pub(super) struct Delivered {
     groups: BTreeMap<String, AlertGroupSpec>,
     /// Object and fingerprint.
     about: About<(String, String)>,
+    /// The objects that were told of alerts that were left out.
+    truncated: BTreeSet<String>,
+}
+
+/// An alert, and where it was said.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Said<'a> {
+    pub fingerprint: &'a String,
+    pub alert: &'a StoredAlert,
+    pub group: &'a AlertGroupSpec,
 }
 
 impl Delivered {
     pub fn put(&mut self, object: String, group: AlertGroupSpec, index: &Index) {
         self.remove(&object, index);
+        if group.truncated_at.is_some() {
+            self.truncated.insert(object.clone());
+        }
         for (fingerprint, alert) in &group.alerts {
             let key = (object.clone(), fingerprint.clone());
             self.about.note(alert, index, key);
@@ -82,6 +95,7 @@ impl Delivered {
 
     /// `index` is the one that the alerts were joined by.
     pub fn remove(&mut self, object: &str, index: &Index) {
+        self.truncated.remove(object);
         for (fingerprint, alert) in self.groups.remove(object).unwrap_or_default().alerts {
             let key = (object.to_owned(), fingerprint);
             self.about.forget(&alert, index, &key);
@@ -99,16 +113,29 @@ impl Delivered {
         }
     }
 
-    /// The alerts of a name about a node, by fingerprint.
-    pub fn of<'a>(
-        &'a self,
-        name: &str,
-        node: &str,
-    ) -> impl Iterator<Item = (&'a String, &'a StoredAlert)> {
+    /// The alerts of a name about a node.
+    pub fn of<'a>(&'a self, name: &str, node: &str) -> impl Iterator<Item = Said<'a>> {
         self.about.of(name, node).filter_map(|(object, key)| {
             let group = self.groups.get(object)?;
-            group.alerts.get_key_value(key)
+            let (fingerprint, alert) = group.alerts.get_key_value(key)?;
+            Some(Said {
+                fingerprint,
+                alert,
+                group,
+            })
         })
+    }
+
+    /// When alerts were last left out of what this one's sender told this one's receiver, in
+    /// whichever part of a group.
+    pub fn truncated(&self, said: Said<'_>) -> Option<Timestamp> {
+        let groups = self.truncated.iter().filter_map(|of| self.groups.get(of));
+        let with = said.group;
+        let same = |group: &&AlertGroupSpec| {
+            group.sender == with.sender && group.receiver == with.receiver
+        };
+        let times = groups.filter(same).filter_map(|group| group.truncated_at);
+        times.max()
     }
 
     /// The names of the nodes that alerts of this name speak of.

@@ -703,10 +703,7 @@ impl Evidence {
         if look.slot.is_none() || (self.deaf && !self.alertmanager.whole(look.now)) {
             return SignalState::Unknown;
         }
-        let delivered = self.alerts.of(name, &look.node.name);
-        let state = self
-            .alertmanager
-            .state(name, delivered, look.node, look.now);
+        let state = self.alertmanager.state(name, &self.alerts, look);
         // Alerts also end because Prometheus is dead, or its targets are cut off.
         let dark = || self.dark.is_some_and(|at| ALERT_TTL.after(at) >= look.now);
         let blind = || !self.prometheus_sees(look.rules, look.now);

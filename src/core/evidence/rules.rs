@@ -257,7 +257,7 @@ impl Evidence {
         match (self.polled(look, rule), alerted) {
             (SignalState::Firing, SignalState::Clear) => {
                 let resolved =
-                    about.filter_map(|(_, alert)| alert.ends_at.max(alert.last_resolved));
+                    about.filter_map(|said| said.alert.ends_at.max(said.alert.last_resolved));
                 let since = look.signal(&rule.name).and_then(|clock| clock.since);
                 resolved.max() > since && since.is_some()
             }

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use regex::Regex;
 
-use super::alerts::{About, alert_state};
+use super::alerts::{About, Delivered, Said, alert_state, last_word};
 use super::identity::{self, Index, Labels};
-use super::{Evidence, Look, MAX_STALENESS, evaluate, leaves, part};
+use super::{ALERT_TTL, Evidence, Look, MAX_STALENESS, evaluate, leaves, part};
 use crate::api::{Leaf, SilenceRecord, StoredAlert, When};
 use crate::config::{Policy, Rules};
 use crate::model::{NodeView, SignalState, Span, Truth};
@@ -354,38 +354,61 @@ impl Alertmanager {
         })
     }
 
-    /// What is said of a node by the alerts of one name that were delivered about it, by
-    /// fingerprint, and by those that are listed: of each the later word counts.
-    pub(super) fn state<'a>(
+    /// What is said of a node by the alerts of one name that were delivered about it, and by
+    /// those that are listed: of each the later word counts.
+    pub(super) fn state(
         &self,
         name: &str,
-        delivered: impl Iterator<Item = (&'a String, &'a StoredAlert)>,
-        node: &NodeView,
-        now: Timestamp,
+        delivered: &Delivered,
+        Look { node, now, .. }: &Look<'_>,
     ) -> SignalState {
+        let (node, now) = (*node, *now);
         let whole = self.whole(now);
         let listed = self.listed.get(name);
         let (mut states, mut later) = (Vec::new(), BTreeSet::new());
-        for (fingerprint, alert) in delivered {
-            let Some(state) = alert_state(alert, node, now) else {
-                continue;
-            };
+        // Where alerts were left out, the end of one proves nothing of the others, until
+        // Alertmanager lists them all.
+        let left_out = |one: Said<'_>| {
+            let at = delivered.truncated(one);
+            let at = at.filter(|at| ALERT_TTL.after(*at) >= now);
+            at.is_some() && !(whole && self.at > at)
+        };
+        let mut said = Vec::new();
+        for one in delivered.of(name, &node.name) {
+            let state = alert_state(one.alert, node, now);
+            said.extend(state.map(|state| (one, state)));
+        }
+        for (one, state) in &said {
+            let (fingerprint, alert) = (one.fingerprint, one.alert);
             let listed = listed.and_then(|all| all.get(fingerprint));
             // A resolve that came late ends nothing that Alertmanager was told of after its end.
-            let past = state == SignalState::Clear
+            let past = *state == SignalState::Clear
                 && listed.is_some_and(|listed| alert.ends_at < listed.last_firing);
             let received = alert.last_firing.max(alert.last_resolved);
             if past {
                 continue;
             }
             if self.at.is_none() || received > self.at {
-                later.insert(fingerprint);
-                states.push(state);
+                // What one sender ends may go on by another's word, be that older than the list.
+                let denied = *state != SignalState::Firing
+                    && said.iter().any(|(other, _)| {
+                        other.fingerprint == fingerprint
+                            && other.group.sender != one.group.sender
+                            && last_word(other.alert) != SignalState::Clear
+                    });
+                if !denied {
+                    later.insert(fingerprint);
+                }
+                states.push(if *state == SignalState::Clear && left_out(*one) {
+                    SignalState::Unknown
+                } else {
+                    *state
+                });
             } else if !whole && listed.is_none() {
                 // Delivered, then not listed, by a list that is old or from a new member.
                 states.push(match state {
-                    SignalState::Firing => SignalState::Unknown,
-                    other => other,
+                    SignalState::Clear if !left_out(*one) => SignalState::Clear,
+                    _ => SignalState::Unknown,
                 });
             }
         }
@@ -530,8 +553,8 @@ impl Evidence {
             || self
                 .alerts
                 .of(name, &look.node.name)
-                .filter(|(fingerprint, alert)| !is_listed(*fingerprint) && fires(alert))
-                .any(|(_, alert)| silence.may_match(alert))
+                .filter(|said| !is_listed(said.fingerprint) && fires(said.alert))
+                .any(|said| silence.may_match(said.alert))
     }
 }
 

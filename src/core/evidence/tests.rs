@@ -732,6 +732,70 @@ fn h1_a_late_end_does_not_hide_a_firing_that_was_too_soon_to_be_written() {
 }
 
 #[test]
+fn h4_an_end_in_a_group_of_which_alerts_were_left_out_is_not_clear() {
+    use SignalState::{Clear, Firing, Unknown};
+    let ended = StoredAlert {
+        last_resolved: Some(at(60)),
+        ..alert(0, Some(0), Some(60))
+    };
+    let of = |receiver: &str, truncated: Option<i64>, alert: Option<&StoredAlert>| AlertGroupSpec {
+        sender: "s".into(),
+        receiver: receiver.into(),
+        truncated_at: truncated.map(at),
+        alerts: alert
+            .map(|it| ("f".into(), it.clone()))
+            .into_iter()
+            .collect(),
+        ..AlertGroupSpec::default()
+    };
+    let whole = |now| {
+        Input::Asked(silence::Asked {
+            at: at(now),
+            running_since: at(-1000),
+            missing: None,
+            alerts: vec![],
+            silences: vec![],
+        })
+    };
+    for (what, truncated, elsewhere, asked, now, expect) in [
+        ("a whole group", None, None, None, 60, Clear),
+        ("its own part", Some(60), None, None, 60, Unknown),
+        ("long ago", Some(60), None, None, 60 + 901, Clear),
+        ("another part", None, Some(("r", 60)), None, 60, Unknown),
+        ("another receiver", None, Some(("q", 60)), None, 60, Clear),
+        ("asked before", Some(60), None, Some(50), 60, Unknown),
+        ("asked since", Some(60), None, Some(61), 61, Clear),
+        ("asked long ago", Some(60), None, Some(61), 182, Unknown),
+    ] {
+        let mut evidence = with_nodes("True");
+        let mut put = |object: &str, group| {
+            let object = object.to_owned();
+            evidence.fold(Input::Alerts { object, group }, at(now));
+        };
+        put("o", of("r", truncated, Some(&ended)));
+        if let Some((receiver, at)) = elsewhere {
+            put("p", of(receiver, Some(at), None));
+        }
+        evidence.fold(answer(&[], Some(&["a"])), at(now));
+        if let Some(at) = asked {
+            evidence.fold(whole(at), Timestamp::MAX);
+        }
+        let rules = Rules::from_iter([rule(0)]);
+        let says = |evidence: &Evidence| {
+            let node = evidence.node("a").expect("folded");
+            evidence.signal(node, "A", &rules, at(now)).state
+        };
+        assert_eq!(says(&evidence), expect, "{what}");
+        let fires = alert(0, Some(now), None);
+        let (object, group) = ("o".into(), of("r", truncated, Some(&fires)));
+        evidence.fold(Input::Alerts { object, group }, at(now));
+        if asked.is_none() {
+            assert_eq!(says(&evidence), Firing, "{what}");
+        }
+    }
+}
+
+#[test]
 fn h4_what_a_delivery_left_out_is_not_clear() {
     let node = node("a", "True");
     let mut evidence = with_nodes("True");

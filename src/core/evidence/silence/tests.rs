@@ -400,6 +400,97 @@ fn what_is_listed_fires_and_what_is_not_is_clear() {
 }
 
 #[test]
+fn h71_one_senders_end_does_not_hide_a_listed_alert_that_another_says_fires() {
+    use SignalState::{Clear, Firing};
+    let says = |sender: &str, receiver: &str, alert: StoredAlert| Input::Alerts {
+        object: format!("{sender}-{receiver}"),
+        group: AlertGroupSpec {
+            sender: sender.into(),
+            receiver: receiver.into(),
+            alerts: BTreeMap::from([("f".into(), alert)]),
+            ..AlertGroupSpec::default()
+        },
+    };
+    let fires = |now| alert(0, Some(now), None);
+    let ends = |now| StoredAlert {
+        last_resolved: Some(at(now)),
+        ..alert(0, None, Some(now))
+    };
+    let list = |now| {
+        let about_a = listed(&[("alertname", "A"), ("node", "a")], now);
+        asked(now, vec![about_a], vec![])
+    };
+    for (what, inputs, expect) in [
+        (
+            "another said so before the list",
+            vec![
+                says("am", "r", fires(90)),
+                list(100),
+                says("x", "r", ends(110)),
+            ],
+            Firing,
+        ),
+        (
+            "another says so since",
+            vec![
+                list(100),
+                says("am", "r", fires(105)),
+                says("x", "r", ends(110)),
+            ],
+            Firing,
+        ),
+        (
+            "another said so so long ago that it counts no more alone",
+            vec![
+                says("am", "r", fires(-900)),
+                list(100),
+                says("x", "r", ends(110)),
+            ],
+            Firing,
+        ),
+        (
+            "the sender itself says that it ended",
+            vec![
+                list(100),
+                says(
+                    "am",
+                    "r",
+                    StoredAlert {
+                        last_firing: Some(at(90)),
+                        ..ends(110)
+                    },
+                ),
+                says("x", "r", ends(110)),
+            ],
+            Clear,
+        ),
+        (
+            "the sender itself, of another of its receivers",
+            vec![
+                says("am", "q", fires(90)),
+                list(100),
+                says("am", "r", ends(110)),
+            ],
+            Clear,
+        ),
+        (
+            "Alertmanager, asked since, does not list it",
+            vec![
+                says("am", "r", fires(90)),
+                says("x", "r", ends(110)),
+                asked(120, vec![], vec![]),
+            ],
+            Clear,
+        ),
+    ] {
+        let evidence = evidence(inputs, 120);
+        let node = evidence.node("a").expect("folded");
+        let found = evidence.signal(node, "A", &Rules::default(), at(120)).state;
+        assert_eq!(found, expect, "{what}");
+    }
+}
+
+#[test]
 fn what_is_listed_is_joined_to_nodes_that_come_later() {
     let alerts = vec![listed(&[("alertname", "A"), ("node", "c")], 0)];
     let mut evidence = evidence(vec![asked(0, alerts, vec![])], 0);
