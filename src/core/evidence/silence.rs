@@ -462,9 +462,11 @@ impl Evidence {
         found
     }
 
-    /// Whether Alertmanager is asked and did not answer lately: there may be any silence.
+    /// Whether Alertmanager is asked and did not answer lately, be it that it fails or that the
+    /// answer is long in coming: there may be any silence.
     pub fn silences_unknown(&self, now: Timestamp) -> bool {
-        self.alertmanager.failed.is_some() && !self.alertmanager.fresh(now)
+        let asked = self.alertmanager.was_asked() || self.alertmanager.failed.is_some();
+        asked && !self.alertmanager.fresh(now)
     }
 
     /// Since when Alertmanager does not answer, and what was said.

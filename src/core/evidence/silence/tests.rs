@@ -491,6 +491,15 @@ fn h71_one_senders_end_does_not_hide_a_listed_alert_that_another_says_fires() {
 }
 
 #[test]
+fn silences_are_not_known_while_an_answer_is_long_in_coming() {
+    let known = |inputs: Vec<Input>, now| evidence(inputs, now).silences_unknown(at(now));
+    let answered = || vec![asked(0, vec![], vec![])];
+    assert!(!known(answered(), 120));
+    assert!(known(answered(), 121), "nobody said that it failed");
+    assert!(!known(vec![], 121), "nobody asks");
+}
+
+#[test]
 fn what_is_listed_is_joined_to_nodes_that_come_later() {
     let alerts = vec![listed(&[("alertname", "A"), ("node", "c")], 0)];
     let mut evidence = evidence(vec![asked(0, alerts, vec![])], 0);
