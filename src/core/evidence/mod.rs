@@ -327,8 +327,7 @@ impl Evidence {
                 evidence.prune(rule.keep_firing_for, now);
             }
         }
-        let asked = self.polls_answered() || self.alertmanager.was_asked();
-        if asked && !self.prometheus_sees(rules, now) {
+        if self.sight_asked(rules) && !self.prometheus_sees(rules, now) {
             self.dark = Some(now);
         }
         let mut touched = self.settle_signals(rules, policies, now);

@@ -164,10 +164,19 @@ impl RuleEvidence {
 }
 
 impl Evidence {
-    /// Whether anything polled was answered, well or not.
-    pub(super) fn polls_answered(&self) -> bool {
-        let mut rules = self.rules.values();
-        rules.any(|rule| rule.at.is_some() || rule.failed.is_some())
+    /// Whether all that `prometheus_sees` rests on was answered, well or not.
+    pub(super) fn sight_asked(&self, rules: &Rules) -> bool {
+        let mut asked = rules
+            .iter()
+            .filter(|rule| rule.presence.is_some())
+            .peekable();
+        if asked.peek().is_none() {
+            return self.alertmanager.was_asked();
+        }
+        asked.all(|rule| {
+            let evidence = self.rules.get(&rule.name);
+            evidence.is_some_and(|rule| rule.at.is_some() || rule.failed.is_some())
+        })
     }
 
     /// Whether Prometheus lives and has data of some node, by the rules with a presence; if

@@ -1379,6 +1379,35 @@ fn h19_an_alert_that_ends_while_prometheus_is_dark_is_no_recovery() {
 }
 
 #[test]
+fn a_new_leader_that_was_not_answered_yet_does_not_call_prometheus_dark() {
+    use SignalState::{Clear, Firing, Unknown};
+    let sees = || answer(&[], Some(&["a", "b"]));
+    let asked = |now| {
+        Input::Asked(silence::Asked {
+            at: at(now),
+            running_since: at(-1000),
+            missing: None,
+            alerts: vec![],
+            silences: vec![],
+        })
+    };
+    let fires = |now| alert(0, Some(now), None);
+    let ended = |now| StoredAlert {
+        last_resolved: Some(at(now)),
+        ..alert(0, Some(0), Some(now))
+    };
+    for (polled, expect) in [(sees(), Clear), (failed(), Unknown)] {
+        let mut evidence = with_nodes("True");
+        // Alertmanager answered, and nobody else.
+        evidence.fold(asked(-5), at(0));
+        assert_eq!(beside(fires(0), asked(-5), &mut evidence, 0), Firing);
+        assert_eq!(beside(ended(6), asked(-5), &mut evidence, 6), Unknown);
+        beside(ended(6), polled, &mut evidence, 10);
+        assert_eq!(beside(ended(6), sees(), &mut evidence, 20), expect);
+    }
+}
+
+#[test]
 fn an_answer_is_as_old_as_its_question() {
     let mut evidence = with_nodes("True");
     let Input::Rule { name, answer, .. } = answer(&["a"], Some(&["a", "b"])) else {
