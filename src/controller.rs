@@ -266,6 +266,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         fleet.spec.reservations.clear();
         fleet.spec.starts = self.starts(&fleet, &repairs, now);
         fleet.spec.sources_down = self.sources_down();
+        fleet.spec.dark = self.evidence.dark(fleet.spec.dark, now);
         let healths = self.cluster.healths().await?;
         let mut known = Known {
             fallen: self.fallen(&healths, now),
@@ -585,6 +586,9 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             };
             status.epoch = fleet.spec.epoch;
             self.cluster.put_repair(&repair).await?;
+        }
+        if let Some(dark) = fleet.spec.dark {
+            self.evidence.fold(Input::Dark(dark), now);
         }
         for health in self.cluster.healths().await? {
             let Some(status) = health.status else {

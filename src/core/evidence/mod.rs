@@ -93,6 +93,8 @@ pub enum Input {
         /// The answer.
         reading: Reading,
     },
+    /// When Prometheus had nothing to say last, as an earlier leader knew it.
+    Dark(Timestamp),
     /// What a node's Lease says of its last renewal.
     Lease {
         /// The node's UID.
@@ -225,6 +227,7 @@ impl Evidence {
                 confirm,
                 reading,
             } => self.fold_probe(uid, confirm, &reading, now),
+            Input::Dark(at) => self.dark = self.dark.max(Some(at.min(now))),
             Input::Lease { uid, renewed } => self.fold_lease(uid, renewed.map_err(|_| ()), now),
             Input::Restore {
                 uid,
@@ -544,6 +547,16 @@ impl Evidence {
     /// How often labels could not be joined to a node, by source and why.
     pub fn unresolved(&self) -> &BTreeMap<(&'static str, identity::Unresolved), u64> {
         &self.unresolved
+    }
+
+    /// When Prometheus had nothing to say last, for the record: what is `known` there stays
+    /// while it is no more than a third of `ALERT_TTL` later, as each change costs a write.
+    pub fn dark(&self, known: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+        let dark = self.dark.filter(|at| ALERT_TTL.after(*at) >= now)?;
+        let latest = Span::minutes(5).after(dark);
+        known
+            .filter(|known| (dark..=latest).contains(known))
+            .or(Some(latest))
     }
 
     /// The objects whose every alert is to be forgotten.

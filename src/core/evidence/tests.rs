@@ -1408,6 +1408,33 @@ fn a_new_leader_that_was_not_answered_yet_does_not_call_prometheus_dark() {
 }
 
 #[test]
+fn h19_a_new_leader_knows_that_prometheus_was_dark_a_while_ago() {
+    use SignalState::{Clear, Firing, Unknown};
+    let sees = || answer(&[], Some(&["a", "b"]));
+    let (fires, ended) = (alert(0, Some(0), None), alert(0, Some(0), Some(360)));
+    let mut before = with_nodes("True");
+    beside(fires.clone(), failed(), &mut before, 0);
+    let mut known = None;
+    for (now, expect) in [(0, 300), (60, 300), (300, 300), (301, 601)] {
+        beside(fires.clone(), failed(), &mut before, now);
+        known = before.dark(known, at(now));
+        assert_eq!(known, Some(at(expect)), "{now}");
+    }
+    assert_eq!(before.dark(Some(at(9000)), at(301)), Some(at(601)));
+    beside(fires.clone(), sees(), &mut before, 330);
+    assert_eq!(before.dark(known, at(301 + 900)), known);
+    assert_eq!(before.dark(known, at(301 + 901)), None);
+    for (known, expect) in [(known, Unknown), (None, Clear)] {
+        let mut evidence = Evidence::default();
+        if let Some(dark) = known {
+            evidence.fold(Input::Dark(dark), at(340));
+        }
+        assert_eq!(beside(fires.clone(), sees(), &mut evidence, 350), Firing);
+        assert_eq!(beside(ended.clone(), sees(), &mut evidence, 360), expect);
+    }
+}
+
+#[test]
 fn an_answer_is_as_old_as_its_question() {
     let mut evidence = with_nodes("True");
     let Input::Rule { name, answer, .. } = answer(&["a"], Some(&["a", "b"])) else {
