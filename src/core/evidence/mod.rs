@@ -396,6 +396,7 @@ impl Evidence {
         }
         let mut heard = vec![false; self.names.len()];
         let (mut found, mut firing) = (Vec::new(), BTreeMap::<String, (usize, usize)>::new());
+        let mut unclear = BTreeMap::<String, usize>::new();
         for (node, name) in touched {
             let Some(node) = self.nodes.get(node) else {
                 continue;
@@ -410,9 +411,18 @@ impl Evidence {
                 let covered = || (0, self.covered(name));
                 firing.entry(name.to_owned()).or_insert_with(covered).0 += 1;
             }
+            if truth != Truth::False {
+                *unclear.entry(name.to_owned()).or_default() += 1;
+            }
             found.push((node.uid.clone(), name.to_owned(), truth, disputed));
         }
-        self.suspended.settle(&firing, now);
+        let mut suspended = std::mem::take(&mut self.suspended);
+        let counted = |name: &str| {
+            let unclear = unclear.get(name).copied().unwrap_or(0);
+            self.counts(name, unclear, rules, now)
+        };
+        suspended.settle(&firing, counted, now);
+        self.suspended = suspended;
         for (uid, name, truth, disputed) in found {
             let truth = match truth {
                 Truth::True if self.suspended.contains(&name) => Truth::Unknown,

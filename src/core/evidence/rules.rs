@@ -130,6 +130,17 @@ impl RuleEvidence {
         self.failed.is_none() && self.at.is_some_and(young)
     }
 
+    /// How many nodes it fired for that were not seen without since.
+    pub fn fired(&self) -> usize {
+        let fired = self.fired.values();
+        fired.filter(|fired| !fired.cleared).count()
+    }
+
+    /// Whether it is usable, and not for want of data of any node.
+    pub fn speaks(&self, now: Timestamp) -> bool {
+        self.usable(now) && (self.present.is_none() || self.sees())
+    }
+
     /// Forgets series that were last seen too long ago to count.
     pub fn prune(&mut self, keep: Span, now: Timestamp) {
         self.fired.retain(|_, fired| keep.after(fired.at) >= now);
