@@ -108,6 +108,8 @@ pub struct Setup {
     pub limits: Limits,
     /// The jobs whose series say nothing of a node by their `instance`.
     pub cluster_jobs: Vec<String>,
+    /// The labels that Prometheus puts on what it sends to Alertmanager.
+    pub external_labels: BTreeMap<String, String>,
 }
 
 /// The records that a pass rests on, as they were read.
@@ -184,7 +186,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             cluster,
             cloud,
             probes,
-            evidence: Evidence::new(setup.cluster_jobs.clone()),
+            evidence: Evidence::new(setup.cluster_jobs.clone(), setup.external_labels.clone()),
             setup,
             fleet: None,
             last_seen,

@@ -65,6 +65,7 @@ fn six_under(cluster: &str, rules: Rules, policy: Policy) -> (World, Leader) {
         policies: vec![policy],
         limits: Limits::default(),
         cluster_jobs: vec![],
+        external_labels: BTreeMap::new(),
     };
     let leader = Controller::new(world.clone(), world.clone(), world.clone(), setup, None);
     (world, leader)

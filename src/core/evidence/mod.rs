@@ -139,6 +139,7 @@ pub struct Evidence {
     /// Whether what was delivered may have changed unheard.
     deaf: bool,
     alertmanager: silence::Alertmanager,
+    external_labels: Labels,
     /// By node UID; only nodes of which something is, or was a short while ago.
     clocks: BTreeMap<String, Clocks>,
     suspended: suspend::Suspended,
@@ -193,10 +194,12 @@ impl Look<'_> {
 }
 
 impl Evidence {
-    /// Nothing yet. Of these jobs' series the label `instance` says nothing of a node.
-    pub fn new(cluster_jobs: Vec<String>) -> Self {
+    /// Nothing yet. Of these jobs' series the label `instance` says nothing of a node. Where
+    /// silences are matched, what is not an alert has `external_labels` too, as its alert would.
+    pub fn new(cluster_jobs: Vec<String>, external_labels: Labels) -> Self {
         Self {
             index: identity::Index::new(cluster_jobs),
+            external_labels,
             ..Self::default()
         }
     }

@@ -144,21 +144,24 @@ impl Silence {
     }
 
     /// Whether it silences all of a node: what has the node's labels and no other, or
-    /// what a label that says which node alone gives.
-    fn covers(&self, node: &NodeView) -> bool {
+    /// what a label that says which node alone gives. Every alert of the node has the
+    /// `external` ones too.
+    fn covers(&self, node: &NodeView, external: &Labels) -> bool {
+        let labels = node_labels(node, external);
+        let given =
+            |matcher: &&Matcher| external.contains_key(&matcher.name) && matcher.matches(&labels);
+        let asked: Vec<&Matcher> = self.matchers.iter().filter(|one| !given(one)).collect();
         let mut named = Labels::new();
-        for matcher in &self.matchers {
+        for matcher in &asked {
             if let (Test::Text(value), true) = (&matcher.test, matcher.equal)
                 && identity::is_identity_label(&matcher.name)
             {
                 named.insert(matcher.name.clone(), value.clone());
             }
         }
-        let by_name =
-            named.len() == self.matchers.len() && identity::resolve(&named, &[node]).is_ok();
+        let by_name = named.len() == asked.len() && identity::resolve(&named, &[node]).is_ok();
         // What asks for the absence of a label that no node has does not mean nodes.
-        let labels = node_labels(node);
-        let mut asked = self.matchers.iter();
+        let mut asked = asked.into_iter();
         by_name || (asked.all(|one| labels.contains_key(&one.name)) && self.matches(&labels))
     }
 
@@ -183,8 +186,9 @@ impl Silence {
     }
 }
 
-fn node_labels(node: &NodeView) -> Labels {
-    let mut labels = node.labels.clone();
+fn node_labels(node: &NodeView, external: &Labels) -> Labels {
+    let mut labels = external.clone();
+    labels.extend(node.labels.clone());
     labels.insert("node".into(), node.name.clone());
     labels
 }
@@ -440,7 +444,7 @@ impl Evidence {
         let look = self.look(node, rules, now);
         let mut found: Vec<SilenceRecord> = self
             .active(now)
-            .filter(|silence| silence.covers(node))
+            .filter(|silence| silence.covers(node, &self.external_labels))
             .map(Silence::record)
             .collect();
         if let Some(when) = policy.when(fault)
@@ -515,7 +519,8 @@ impl Evidence {
 
     fn mutes(&self, silence: &Silence, leaf: &Leaf, look: &Look<'_>) -> bool {
         if let Some(wanted) = &leaf.condition {
-            let mut labels = node_labels(look.node);
+            let mut labels = node_labels(look.node, &self.external_labels);
+            labels.insert("alertname".into(), wanted.type_.clone());
             labels.insert("condition".into(), wanted.type_.clone());
             return silence.matches(&labels);
         }
@@ -536,7 +541,8 @@ impl Evidence {
             .and_then(|fired| fired.get(&look.node.uid))
             .filter(|_| polled.is_some());
         let labelled = |series: &Labels| {
-            let mut labels = series.clone();
+            let mut labels = self.external_labels.clone();
+            labels.extend(series.clone());
             labels.extend(polled.iter().flat_map(|rule| rule.labels.clone()));
             labels.insert("alertname".into(), name.to_owned());
             // People silence nodes by name, also where a series says its node otherwise.
