@@ -108,6 +108,8 @@ pub struct Setup {
     pub limits: Limits,
     /// The jobs whose series say nothing of a node by their `instance`.
     pub cluster_jobs: Vec<String>,
+    /// The labels that Prometheus puts on what it sends to Alertmanager.
+    pub external_labels: BTreeMap<String, String>,
 }
 
 /// The records that a pass rests on, as they were read.
@@ -184,7 +186,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             cluster,
             cloud,
             probes,
-            evidence: Evidence::new(setup.cluster_jobs.clone()),
+            evidence: Evidence::new(setup.cluster_jobs.clone(), setup.external_labels.clone()),
             setup,
             fleet: None,
             last_seen,
@@ -266,6 +268,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         fleet.spec.reservations.clear();
         fleet.spec.starts = self.starts(&fleet, &repairs, now);
         fleet.spec.sources_down = self.sources_down();
+        fleet.spec.dark = self.evidence.dark(fleet.spec.dark, now);
         let healths = self.cluster.healths().await?;
         let mut known = Known {
             fallen: self.fallen(&healths, now),
@@ -586,6 +589,9 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             status.epoch = fleet.spec.epoch;
             self.cluster.put_repair(&repair).await?;
         }
+        if let Some(dark) = fleet.spec.dark {
+            self.evidence.fold(Input::Dark(dark), now);
+        }
         for health in self.cluster.healths().await? {
             let Some(status) = health.status else {
                 continue;
@@ -595,16 +601,14 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 silences: status.silences,
             };
             self.evidence.fold(silenced, now);
-            // For how long nobody looked must be known, or the clocks begin anew.
-            if let Some(last_seen) = self.last_seen {
-                let restore = Input::Restore {
-                    uid: health.spec.node_uid,
-                    signals: status.signals,
-                    faults: status.faults,
-                    last_seen,
-                };
-                self.evidence.fold(restore, now);
-            }
+            let restore = Input::Restore {
+                uid: health.spec.node_uid,
+                signals: status.signals,
+                faults: status.faults,
+                // If nobody knows for how long nobody looked, it was too long for any clock.
+                last_seen: self.last_seen.unwrap_or(Timestamp::MIN),
+            };
+            self.evidence.fold(restore, now);
         }
         Ok(fleet)
     }
@@ -920,18 +924,22 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
 }
 
 /// A clock as it is stored. One that stands still moves with every pass; so what is
-/// kept is where it stopped, and when.
+/// kept is where it stopped, and when. One that is younger than that began anew.
 fn standing_clock(
     unknown: bool,
     since: Option<Timestamp>,
     known: Option<(Option<Timestamp>, Option<Timestamp>)>,
     now: Timestamp,
 ) -> (Option<Timestamp>, Option<Timestamp>) {
-    match known {
-        _ if !unknown || since.is_none() => (since, None),
-        Some((Some(stopped), paused)) => (Some(stopped), paused.or(Some(now))),
-        _ => (since, Some(now)),
-    }
+    let Some(running) = since.filter(|_| unknown) else {
+        return (since, None);
+    };
+    let stopped = known.and_then(|(stopped, paused)| stopped.zip(paused));
+    let same = |stopped: &(Timestamp, Timestamp)| {
+        now.duration_since(running) >= stopped.1.duration_since(stopped.0)
+    };
+    let (stopped, paused) = stopped.filter(same).unwrap_or((running, now));
+    (Some(stopped), Some(paused))
 }
 
 fn has_finalizer(repair: &NodeRepair) -> bool {

@@ -110,6 +110,7 @@ impl<'a, F: FnMut(Told<'_>) -> io::Result<()>> Stage<'a, F> {
             policies: scenario.policies.clone(),
             limits: scenario.limits.clone(),
             cluster_jobs: Vec::new(),
+            external_labels: BTreeMap::new(),
         };
         let leader = lead(&world, &setup, None);
         let end = scenario.length.after(scenario.begin);

@@ -99,6 +99,7 @@ mod tests {
             policies: vec![],
             limits: Limits::default(),
             cluster_jobs: Vec::new(),
+            external_labels: BTreeMap::new(),
         };
         let mut controller =
             Controller::new(world.clone(), world.clone(), world.clone(), setup, None);

@@ -8,7 +8,7 @@ use nodemend_core::api::{
 };
 use nodemend_core::config::{self, Limits, Policy, Rules};
 use nodemend_core::decide::{self, Pause, Verdict};
-use nodemend_core::evidence::Input;
+use nodemend_core::evidence::{Answer, Input};
 use nodemend_core::model::{REQUEST_ANNOTATION, Reason, VerdictKind};
 
 use super::*;
@@ -51,16 +51,21 @@ type Leader = Controller<World, World, World>;
 
 /// Six nodes whose instances are of the cluster `sim`, and who leads this cluster.
 fn six(cluster: &str) -> (World, Leader) {
+    six_under(cluster, Rules::default(), silent_replaces())
+}
+
+fn six_under(cluster: &str, rules: Rules, policy: Policy) -> (World, Leader) {
     let world = World::new(Timestamp::UNIX_EPOCH, &[]);
     for name in ["a", "b", "c", "d", "e", "f"] {
         world.add_node(name, "z", &[]);
     }
     let setup = Setup {
         cluster_tag: format!("kubernetes.io/cluster/{cluster}"),
-        rules: Rules::default(),
-        policies: vec![silent_replaces()],
+        rules,
+        policies: vec![policy],
         limits: Limits::default(),
         cluster_jobs: vec![],
+        external_labels: BTreeMap::new(),
     };
     let leader = Controller::new(world.clone(), world.clone(), world.clone(), setup, None);
     (world, leader)
@@ -110,6 +115,72 @@ fn a_decision_goes_on_record_when_the_verdict_changes_and_only_then() {
     let before = written(&world);
     assert_eq!(passes(60), status);
     assert_eq!(written(&world), before, "nothing changed");
+}
+
+/// A rule that waits a minute, and a policy that replaces what it fires for.
+fn polled() -> (Rules, Policy) {
+    let rule = config::Rule {
+        name: "R".into(),
+        expr: "e".into(),
+        for_: Span::minutes(1),
+        keep_firing_for: Span::default(),
+        presence: Some("p".into()),
+        interval: Span::seconds(5),
+        labels: BTreeMap::new(),
+    };
+    let mut policy = silent_replaces();
+    policy.faults[0].for_ = Span::default();
+    policy.faults[0].when.all = vec![Leaf {
+        signal: Some("R".into()),
+        ..Leaf::default()
+    }];
+    (Rules::from_iter([rule]), policy)
+}
+
+#[test]
+fn h19_an_outage_gives_up_no_repair_of_what_fires_on() {
+    let (rules, policy) = polled();
+    let (world, mut leader) = six_under("sim", rules, policy);
+    let series = |names: &[&str]| {
+        let labels = |name: &&str| BTreeMap::from([("node".to_owned(), (*name).to_owned())]);
+        names.iter().map(labels).collect()
+    };
+    let says = |firing: &[&str]| Answer::Series {
+        firing: series(firing),
+        present: Some(series(&["a", "b", "c", "d", "e", "f"])),
+    };
+    let mut next = |answer: Answer| {
+        let rule = Input::Rule {
+            name: "R".into(),
+            asked: Timestamp::MAX,
+            answer,
+        };
+        let inputs = vec![Input::Nodes(world.list_nodes()), rule];
+        let passed = leader.pass(inputs, &[], &world).now_or_never();
+        passed.expect("needs no runtime").expect("nothing fails");
+        world.tick(Span::seconds(5));
+        let repairs = world.list_repairs().into_iter();
+        repairs.map(|repair| repair.phase()).collect::<Vec<_>>()
+    };
+    let mut phases = Vec::new();
+    while phases.is_empty() {
+        assert!(world.now() < Span::minutes(5).after(Timestamp::UNIX_EPOCH));
+        phases = next(says(&["b"]));
+    }
+    for _ in 0..60 {
+        phases = next(Answer::Failed("refused".into()));
+    }
+    assert!(phases != [Phase::Succeeded], "it is not latched");
+    for _ in 0..11 {
+        phases = next(says(&["b"]));
+        assert!(phases != [Phase::Aborted]);
+    }
+    // What is over is still given up.
+    for _ in 0..60 {
+        phases = next(says(&[]));
+    }
+    assert_eq!(phases, [Phase::Aborted]);
+    assert_eq!(world.invariants().1, Vec::<String>::new());
 }
 
 #[test]

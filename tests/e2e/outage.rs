@@ -1,6 +1,7 @@
 //! Prometheus goes away, comes back empty, or sees its targets no more: nobody gets well
 //! or due by that, and clocks stand still.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
@@ -17,7 +18,8 @@ use super::audit::every_write_was_intended;
 use super::site::{NO_RULES, Setup, Site};
 use super::{RECEIVE_ERRORS, evaluations, lab};
 
-/// Two rules, so that one node can be sick for long and another be due.
+/// Two rules, so that one node can be sick for long and another be due. What they wait for
+/// themselves is shorter than any of the outages.
 const POLLED: &str = r#"
 groups:
 - name: disk
@@ -25,10 +27,12 @@ groups:
   rules:
   - alert: NodeFilesystemReadOnly
     expr: max by (job, instance) (node_filesystem_readonly{job="node-exporter"}) == 1
+    for: 5s
     annotations:
       nodemend_presence: node_filesystem_readonly{job="node-exporter"}
   - alert: NodeFilesystemDeviceError
     expr: max by (job, instance) (node_filesystem_device_error{job="node-exporter"}) == 1
+    for: 5s
     annotations:
       nodemend_presence: node_filesystem_device_error{job="node-exporter"}
 "#;
@@ -233,8 +237,15 @@ impl Told {
 
     /// Nobody was said to be well or due, and of the healthy nothing was said.
     fn judge(&self) -> Result<()> {
+        let mut sick = BTreeSet::new();
         for (node, word) in self.words().iter() {
             let status = word.as_ref().with_context(|| format!("{node} forgotten"))?;
+            // Until its rule's own `for` is over for the first time, a node is well.
+            let ill = [PENDING, HELD].contains(&node.as_str());
+            if ill && !sick.contains(node) && status.verdict == VerdictKind::Healthy {
+                continue;
+            }
+            sick.insert(node);
             let fine = match node.as_str() {
                 PENDING => [VerdictKind::Pending, VerdictKind::Unknown].contains(&status.verdict),
                 HELD => [

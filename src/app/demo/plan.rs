@@ -1,5 +1,7 @@
 //! The fleet: the shipped rules and policy bound to its pools, and what breaks when.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use nodemend_core::api::{Action, Leaf, Mode, NodeSelector, Severity, When};
 use nodemend_core::config::{self, Document, Fault as PolicyFault, Limits, Policy, Rules};
@@ -48,6 +50,7 @@ pub(super) fn setup() -> Setup {
         policies: vec![general, bound("batch", Mode::Observe)],
         limits: Limits::default(),
         cluster_jobs: config::CLUSTER_JOBS.map(str::to_owned).to_vec(),
+        external_labels: BTreeMap::new(),
     }
 }
 

@@ -97,6 +97,7 @@ impl Leader {
             policies: loaded.policies.clone(),
             limits: loaded.settings.limits.clone(),
             cluster_jobs: loaded.settings.cluster_jobs.clone(),
+            external_labels: loaded.settings.external_labels.clone(),
         };
         let mut controller = Controller::new(
             self.cluster.clone(),

@@ -261,6 +261,10 @@ pub struct FleetStateSpec {
     #[serde(default)]
     #[schemars(length(max = 100))]
     pub sources_down: Vec<SourceDown>,
+    /// When Prometheus had nothing to say last, or up to five minutes later: an alert that
+    /// ended soon after may have ended for that alone. None if that is long ago.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dark: Option<Timestamp>,
     /// The numbers of each guard that holds a node now, and of each breaker that is not
     /// closed.
     #[serde(default)]

@@ -439,6 +439,9 @@ pub struct Settings {
     pub receivers: Vec<String>,
     /// How Prometheus is asked.
     pub prometheus: Connection,
+    /// The labels that Prometheus puts on what it sends to Alertmanager, where there is no other
+    /// of that name.
+    pub external_labels: BTreeMap<String, String>,
     /// Whether nodes may be probed at loopback addresses: in tests, where they have no others.
     pub probe_loopback: bool,
     /// Jobs that speak for the whole cluster: their `instance` is their own address.

@@ -36,7 +36,7 @@ struct Raw {
     alertmanager: Alertmanager,
     /// Who is asked for the rules.
     #[serde(default)]
-    prometheus: connection::Raw,
+    prometheus: Prometheus,
     /// How the nodes' own exporters are asked.
     #[serde(default)]
     probes: Probes,
@@ -159,6 +159,42 @@ struct Alertmanager {
 }
 
 impl Alertmanager {
+    fn into_connection(self) -> connection::Raw {
+        connection::Raw {
+            urls: self.urls,
+            timeout: self.timeout,
+            auth: self.auth,
+            tls: self.tls,
+            headers: self.headers,
+            sigv4: self.sigv4,
+        }
+    }
+}
+
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Prometheus {
+    /// The labels that Prometheus puts on what it sends to Alertmanager, its `external_labels`,
+    /// if no label of that name is there: for silences to match rules that are polled, and
+    /// conditions. Without them a silence that asks for one of them matches neither.
+    #[serde(default)]
+    external_labels: BTreeMap<String, String>,
+    // As in `Alertmanager`.
+    #[serde(default)]
+    urls: Vec<String>,
+    #[serde(default)]
+    timeout: Option<Span>,
+    #[serde(default)]
+    auth: Option<connection::RawAuth>,
+    #[serde(default)]
+    tls: connection::RawTls,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    #[serde(default)]
+    sigv4: Option<connection::RawSigV4>,
+}
+
+impl Prometheus {
     fn into_connection(self) -> connection::Raw {
         connection::Raw {
             urls: self.urls,
@@ -352,7 +388,9 @@ fn read(mut raw: Raw, findings: &mut Findings<'_>) -> Settings {
     let receivers = std::mem::take(&mut raw.alertmanager.receivers);
     let alertmanager = raw.alertmanager.into_connection();
     let alertmanager = connection::read(alertmanager, "/alertmanager", findings);
-    let prometheus = connection::read(raw.prometheus, "/prometheus", findings);
+    let external_labels = std::mem::take(&mut raw.prometheus.external_labels);
+    check_labels(&external_labels, "/prometheus/externalLabels", findings);
+    let prometheus = connection::read(raw.prometheus.into_connection(), "/prometheus", findings);
     if !raw.rules.is_empty() && prometheus.urls.is_empty() && findings.is_free("/prometheus/urls") {
         let message = "there is no Prometheus to ask";
         findings.add_at_key("/rules", message, "give prometheus.urls");
@@ -373,6 +411,7 @@ fn read(mut raw: Raw, findings: &mut Findings<'_>) -> Settings {
         alertmanager,
         receivers,
         prometheus,
+        external_labels,
         probe_loopback: raw.probes.allow_loopback,
         rules: raw.rules,
         policies: raw.policies,
@@ -395,6 +434,26 @@ fn address(
         findings.add(pointer, format!("`{text}` is not an address"), &hint);
         default
     })
+}
+
+fn check_labels(labels: &BTreeMap<String, String>, at: &str, findings: &mut Findings<'_>) {
+    for (name, value) in labels {
+        let pointer = yaml::join(at, name);
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let named = name.chars().all(plain) && !name.is_empty();
+        if !named || name.starts_with(|c: char| c.is_ascii_digit()) {
+            let hint = "letters, digits and _, such as cluster";
+            findings.add_at_key(&pointer, format!("`{name}` is not a label's name"), hint);
+        }
+        if name == "alertname" {
+            let hint = "leave it out: each alert has its own";
+            findings.add_at_key(&pointer, "says which alert it is", hint);
+        }
+        if value.is_empty() {
+            let hint = "leave it out: an empty label is none";
+            findings.add(&pointer, "is empty", hint);
+        }
+    }
 }
 
 fn check_auth(auth: &WebhookAuth, tls: bool, findings: &mut Findings<'_>) {

@@ -622,7 +622,7 @@ alertmanager:
     basic: {username: am, passwordFile: p}
     tokenReview: {serviceAccounts: [monitoring/alertmanager]}
     clientCertificate: {caFile: ca, subjectAltNames: [am.example]}
-prometheus: {urls: ['http://prometheus:9090'], timeout: 5s}
+prometheus: {urls: ['http://prometheus:9090'], timeout: 5s, externalLabels: {cluster: prod}}
 probes: {allowLoopback: true}
 clusterJobs: [ksm]
 poolLabels: [pool]
@@ -677,6 +677,7 @@ limits:
             timeout: Span::seconds(5),
             ..Connection::default()
         },
+        external_labels: BTreeMap::from([("cluster".into(), "prod".into())]),
         probe_loopback: true,
         rules: vec!["rules/*.yaml".into()],
         policies: vec!["rules/policies/*.yaml".into()],
@@ -751,6 +752,16 @@ fn mistakes_in_settings() {
         "cluster: a\nprometheus: {timeout: 0s}",
         &["2:23 must be longer than 0s"],
     );
+    for (labels, expect) in [
+        ("a-b: c", "2:31 `a-b` is not a label's name"),
+        ("1a: c", "2:31 `1a` is not a label's name"),
+        ("'': c", "2:31 `` is not a label's name"),
+        ("alertname: c", "2:31 says which alert it is"),
+        ("a: ''", "2:34 is empty"),
+    ] {
+        let text = format!("cluster: a\nprometheus: {{externalLabels: {{{labels}}}}}");
+        check(&text, &[expect]);
+    }
     check(
         "cluster: a\nrules: ['*.yaml']",
         &["2:1 there is no Prometheus to ask"],

@@ -10,6 +10,10 @@ use super::{ALERT_TTL, CLOCK_SKEW, FORGET_AFTER};
 use crate::api::{AlertGroupSpec, StoredAlert};
 use crate::model::{NodeView, SignalState, Span};
 
+/// A resolve that is received this long after the end that it tells of is late: Alertmanager
+/// flushes a group every minute, or as often as its receiver says.
+pub const LATE: Span = Span::seconds(90);
+
 /// Which alerts speak of which node: keys of alerts by alert and node name.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct About<K>(BTreeMap<String, BTreeMap<String, BTreeSet<K>>>);
@@ -64,11 +68,24 @@ pub(super) struct Delivered {
     groups: BTreeMap<String, AlertGroupSpec>,
     /// Object and fingerprint.
     about: About<(String, String)>,
+    /// The objects that were told of alerts that were left out.
+    truncated: BTreeSet<String>,
+}
+
+/// An alert, and where it was said.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Said<'a> {
+    pub fingerprint: &'a String,
+    pub alert: &'a StoredAlert,
+    pub group: &'a AlertGroupSpec,
 }
 
 impl Delivered {
     pub fn put(&mut self, object: String, group: AlertGroupSpec, index: &Index) {
         self.remove(&object, index);
+        if group.truncated_at.is_some() {
+            self.truncated.insert(object.clone());
+        }
         for (fingerprint, alert) in &group.alerts {
             let key = (object.clone(), fingerprint.clone());
             self.about.note(alert, index, key);
@@ -78,6 +95,7 @@ impl Delivered {
 
     /// `index` is the one that the alerts were joined by.
     pub fn remove(&mut self, object: &str, index: &Index) {
+        self.truncated.remove(object);
         for (fingerprint, alert) in self.groups.remove(object).unwrap_or_default().alerts {
             let key = (object.to_owned(), fingerprint);
             self.about.forget(&alert, index, &key);
@@ -95,16 +113,29 @@ impl Delivered {
         }
     }
 
-    /// The alerts of a name about a node, by fingerprint.
-    pub fn of<'a>(
-        &'a self,
-        name: &str,
-        node: &str,
-    ) -> impl Iterator<Item = (&'a String, &'a StoredAlert)> {
+    /// The alerts of a name about a node.
+    pub fn of<'a>(&'a self, name: &str, node: &str) -> impl Iterator<Item = Said<'a>> {
         self.about.of(name, node).filter_map(|(object, key)| {
             let group = self.groups.get(object)?;
-            group.alerts.get_key_value(key)
+            let (fingerprint, alert) = group.alerts.get_key_value(key)?;
+            Some(Said {
+                fingerprint,
+                alert,
+                group,
+            })
         })
+    }
+
+    /// When alerts were last left out of what this one's sender told this one's receiver, in
+    /// whichever part of a group.
+    pub fn truncated(&self, said: Said<'_>) -> Option<Timestamp> {
+        let groups = self.truncated.iter().filter_map(|of| self.groups.get(of));
+        let with = said.group;
+        let same = |group: &&AlertGroupSpec| {
+            group.sender == with.sender && group.receiver == with.receiver
+        };
+        let times = groups.filter(same).filter_map(|group| group.truncated_at);
+        times.max()
     }
 
     /// The names of the nodes that alerts of this name speak of.
@@ -143,12 +174,23 @@ pub(super) fn alert_state(
 
 /// What the deliveries say together, whatever their order. Its end is Alertmanager's
 /// word by its clock, the rest is when we received it; where the two disagree on
-/// which came last, a delayed delivery or the clocks are to blame.
+/// which came last, a delayed delivery or the clocks are to blame, and until Alertmanager is
+/// asked, nothing is known.
 pub fn last_word(alert: &StoredAlert) -> SignalState {
     match (alert.last_firing, alert.ends_at) {
         (Some(_), None) => SignalState::Firing,
         (None, Some(_)) => SignalState::Clear,
-        (Some(firing), Some(end)) if CLOCK_SKEW.after(firing) < end => SignalState::Clear,
+        (Some(firing), Some(end)) if CLOCK_SKEW.after(firing) < end => {
+            // A late end may be overtaken by a firing too soon after that one to be written.
+            let written = ALERT_TTL.signed() / 3 + CLOCK_SKEW.signed();
+            let unwritten = end.duration_since(firing) < written;
+            let late = |resolved| LATE.after(end) < resolved;
+            if unwritten && alert.last_resolved.is_some_and(late) {
+                SignalState::Unknown
+            } else {
+                SignalState::Clear
+            }
+        }
         (Some(firing), Some(end))
             if CLOCK_SKEW.after(end) < firing && alert.last_resolved <= alert.last_firing =>
         {

@@ -3,7 +3,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{CLEAR_AFTER, NODES_STALE};
+use super::{CLEAR_AFTER, CLOCK_SKEW, NODES_STALE};
 use crate::model::{Span, Truth};
 
 /// What a clock's gaps are measured by.
@@ -25,6 +25,9 @@ pub(super) struct Clock {
     /// Since when nothing is known. It ends only after a while of knowing.
     pub gap: Option<Timestamp>,
     known_again: Option<Timestamp>,
+    /// Whether it lost its age to what nobody saw: that it is young then says nothing of
+    /// how long it is so.
+    pub restarted: bool,
 }
 
 impl Clock {
@@ -35,23 +38,39 @@ impl Clock {
             settled: now,
             gap: None,
             known_again: None,
+            restarted: false,
         }
     }
 
-    /// As an earlier leader kept it. It stood still from when that one last looked.
-    pub fn restored(since: Timestamp, stood: Timestamp) -> Self {
+    /// As an earlier leader kept it. It stood still from when that one last looked. Of
+    /// what was not `clear` for it, youth is no proof.
+    pub fn restored(since: Timestamp, stood: Timestamp, clear: bool) -> Self {
         Self {
             since: Some(since.min(stood)),
             gap: Some(stood),
+            restarted: !clear,
             ..Self::start(stood)
         }
+    }
+
+    /// Begins anew once something is known, as what it measured means something else now: of
+    /// that nothing was ever known.
+    pub fn restart(&mut self) {
+        *self = Self {
+            since: Some(self.settled),
+            gap: Some(Timestamp::MIN),
+            restarted: true,
+            ..Self::start(self.settled)
+        };
     }
 
     /// Keeps the time. A gap pauses it, whether the source was silent or nobody looked (a
     /// wall clock that jumps is the same); one longer than `pace.wait` starts it anew, a
     /// shorter one is over once the source said the same for `pace.resume`. `CLEAR_AFTER`
-    /// of clear resets it. A wall clock that went back never lengthens it.
+    /// of clear resets it. A wall clock that went back never lengthens it, and is a gap of
+    /// unknown length.
     pub fn tick(&mut self, truth: Truth, pace: Pace, now: Timestamp) {
+        self.restarted |= CLOCK_SKEW.after(now) < self.settled;
         let before = self.settled.min(now);
         let passed = now.duration_since(before);
         self.settled = self.settled.max(now);
@@ -90,6 +109,7 @@ impl Clock {
         let Some(gap) = self.gap else { return };
         if self.since.is_none() || now.duration_since(gap) > pace.wait.signed() {
             (self.since, self.gap, self.known_again) = (None, None, None);
+            self.restarted = true;
             return;
         }
         self.pause(passed, now);

@@ -24,7 +24,7 @@ use clock::{Clock, Pace};
 use identity::Labels;
 use probe::Reading;
 
-pub use alerts::{correct, forget, forget_ended, is_forgotten, last_word, merge};
+pub use alerts::{LATE, correct, forget, forget_ended, is_forgotten, last_word, merge};
 pub use rules::Answer;
 
 /// A since is forgotten only after its signal was clear this long: flapping does not restart clocks.
@@ -93,6 +93,8 @@ pub enum Input {
         /// The answer.
         reading: Reading,
     },
+    /// When Prometheus had nothing to say last, as an earlier leader knew it.
+    Dark(Timestamp),
     /// What a node's Lease says of its last renewal.
     Lease {
         /// The node's UID.
@@ -137,6 +139,7 @@ pub struct Evidence {
     /// Whether what was delivered may have changed unheard.
     deaf: bool,
     alertmanager: silence::Alertmanager,
+    external_labels: Labels,
     /// By node UID; only nodes of which something is, or was a short while ago.
     clocks: BTreeMap<String, Clocks>,
     suspended: suspend::Suspended,
@@ -191,10 +194,12 @@ impl Look<'_> {
 }
 
 impl Evidence {
-    /// Nothing yet. Of these jobs' series the label `instance` says nothing of a node.
-    pub fn new(cluster_jobs: Vec<String>) -> Self {
+    /// Nothing yet. Of these jobs' series the label `instance` says nothing of a node. Where
+    /// silences are matched, what is not an alert has `external_labels` too, as its alert would.
+    pub fn new(cluster_jobs: Vec<String>, external_labels: Labels) -> Self {
         Self {
             index: identity::Index::new(cluster_jobs),
+            external_labels,
             ..Self::default()
         }
     }
@@ -225,6 +230,7 @@ impl Evidence {
                 confirm,
                 reading,
             } => self.fold_probe(uid, confirm, &reading, now),
+            Input::Dark(at) => self.dark = self.dark.max(Some(at.min(now))),
             Input::Lease { uid, renewed } => self.fold_lease(uid, renewed.map_err(|_| ()), now),
             Input::Restore {
                 uid,
@@ -246,12 +252,13 @@ impl Evidence {
                 let clocks = self.clocks.entry(uid).or_default();
                 for record in signals {
                     if let Some(since) = record.since {
-                        let clock = Clock::restored(since, stood(record.paused));
+                        let clear = record.state == SignalState::Clear;
+                        let clock = Clock::restored(since, stood(record.paused), clear);
                         clocks.signals.entry(record.name).or_insert(clock);
                     }
                 }
                 for record in faults {
-                    let clock = Clock::restored(record.since, stood(record.paused));
+                    let clock = Clock::restored(record.since, stood(record.paused), true);
                     let faults = clocks.faults.entry(record.policy).or_default();
                     faults.entry(record.fault).or_insert(clock);
                 }
@@ -326,8 +333,7 @@ impl Evidence {
                 evidence.prune(rule.keep_firing_for, now);
             }
         }
-        let asked = self.polls_answered() || self.alertmanager.was_asked();
-        if asked && !self.prometheus_sees(rules, now) {
+        if self.sight_asked(rules) && !self.prometheus_sees(rules, now) {
             self.dark = Some(now);
         }
         let mut touched = self.settle_signals(rules, policies, now);
@@ -393,6 +399,7 @@ impl Evidence {
         }
         let mut heard = vec![false; self.names.len()];
         let (mut found, mut firing) = (Vec::new(), BTreeMap::<String, (usize, usize)>::new());
+        let mut unclear = BTreeMap::<String, usize>::new();
         for (node, name) in touched {
             let Some(node) = self.nodes.get(node) else {
                 continue;
@@ -407,9 +414,18 @@ impl Evidence {
                 let covered = || (0, self.covered(name));
                 firing.entry(name.to_owned()).or_insert_with(covered).0 += 1;
             }
+            if truth != Truth::False {
+                *unclear.entry(name.to_owned()).or_default() += 1;
+            }
             found.push((node.uid.clone(), name.to_owned(), truth, disputed));
         }
-        self.suspended.settle(&firing, now);
+        let mut suspended = std::mem::take(&mut self.suspended);
+        let counted = |name: &str| {
+            let unclear = unclear.get(name).copied().unwrap_or(0);
+            self.counts(name, unclear, rules, now)
+        };
+        suspended.settle(&firing, counted, now);
+        self.suspended = suspended;
         for (uid, name, truth, disputed) in found {
             let truth = match truth {
                 Truth::True if self.suspended.contains(&name) => Truth::Unknown,
@@ -546,6 +562,16 @@ impl Evidence {
         &self.unresolved
     }
 
+    /// When Prometheus had nothing to say last, for the record: what is `known` there stays
+    /// while it is no more than a third of `ALERT_TTL` later, as each change costs a write.
+    pub fn dark(&self, known: Option<Timestamp>, now: Timestamp) -> Option<Timestamp> {
+        let dark = self.dark.filter(|at| ALERT_TTL.after(*at) >= now)?;
+        let latest = Span::minutes(5).after(dark);
+        known
+            .filter(|known| (dark..=latest).contains(known))
+            .or(Some(latest))
+    }
+
     /// The objects whose every alert is to be forgotten.
     pub fn forgotten(&self, now: Timestamp) -> impl Iterator<Item = &str> {
         self.alerts.forgotten(now)
@@ -664,13 +690,19 @@ impl Evidence {
             let since = None;
             return Signal { state: raw, since };
         }
-        let since = look.signal(name).and_then(|clock| clock.since);
+        let clock = look.signal(name);
+        let since = clock.and_then(|clock| clock.since);
         let wait = look
             .rules
             .get(name)
             .map_or(Span::default(), |rule| rule.for_);
         let over = since.is_some_and(|since| wait.after(since) <= look.now);
         if raw == SignalState::Firing && !over && wait != Span::default() {
+            if clock.is_some_and(|clock| clock.restarted) {
+                // It may have fired all along.
+                let state = SignalState::Unknown;
+                return Signal { state, since };
+            }
             let (state, since) = (SignalState::Clear, None);
             return Signal { state, since };
         }
@@ -696,10 +728,7 @@ impl Evidence {
         if look.slot.is_none() || (self.deaf && !self.alertmanager.whole(look.now)) {
             return SignalState::Unknown;
         }
-        let delivered = self.alerts.of(name, &look.node.name);
-        let state = self
-            .alertmanager
-            .state(name, delivered, look.node, look.now);
+        let state = self.alertmanager.state(name, &self.alerts, look);
         // Alerts also end because Prometheus is dead, or its targets are cut off.
         let dark = || self.dark.is_some_and(|at| ALERT_TTL.after(at) >= look.now);
         let blind = || !self.prometheus_sees(look.rules, look.now);

@@ -1,15 +1,16 @@
 //! What is forgotten when rules and policies change: an answer to another question, and
-//! clocks that ran for another meaning. All else is kept.
+//! the age of clocks that ran for another meaning. All else is kept.
 
-use super::Evidence;
+use super::{Evidence, clock::Clock};
 
 impl Evidence {
-    /// The rule of this name asks for something else now, or is gone.
+    /// The rule of this name asks for something else now, or is gone. That its signal fired
+    /// is no more known to be over than to go on.
     pub fn forget_rule(&mut self, name: &str) {
         self.plain.clear();
         self.rules.remove(name);
         for clocks in self.clocks.values_mut() {
-            clocks.signals.remove(name);
+            clocks.signals.get_mut(name).map(Clock::restart);
             clocks.disputes.remove(name);
         }
     }

@@ -130,6 +130,17 @@ impl RuleEvidence {
         self.failed.is_none() && self.at.is_some_and(young)
     }
 
+    /// How many nodes it fired for that were not seen without since.
+    pub fn fired(&self) -> usize {
+        let fired = self.fired.values();
+        fired.filter(|fired| !fired.cleared).count()
+    }
+
+    /// Whether it is usable, and not for want of data of any node.
+    pub fn speaks(&self, now: Timestamp) -> bool {
+        self.usable(now) && (self.present.is_none() || self.sees())
+    }
+
     /// Forgets series that were last seen too long ago to count.
     pub fn prune(&mut self, keep: Span, now: Timestamp) {
         self.fired.retain(|_, fired| keep.after(fired.at) >= now);
@@ -164,10 +175,19 @@ impl RuleEvidence {
 }
 
 impl Evidence {
-    /// Whether anything polled was answered, well or not.
-    pub(super) fn polls_answered(&self) -> bool {
-        let mut rules = self.rules.values();
-        rules.any(|rule| rule.at.is_some() || rule.failed.is_some())
+    /// Whether all that `prometheus_sees` rests on was answered, well or not.
+    pub(super) fn sight_asked(&self, rules: &Rules) -> bool {
+        let mut asked = rules
+            .iter()
+            .filter(|rule| rule.presence.is_some())
+            .peekable();
+        if asked.peek().is_none() {
+            return self.alertmanager.was_asked();
+        }
+        asked.all(|rule| {
+            let evidence = self.rules.get(&rule.name);
+            evidence.is_some_and(|rule| rule.at.is_some() || rule.failed.is_some())
+        })
     }
 
     /// Whether Prometheus lives and has data of some node, by the rules with a presence; if
@@ -257,7 +277,7 @@ impl Evidence {
         match (self.polled(look, rule), alerted) {
             (SignalState::Firing, SignalState::Clear) => {
                 let resolved =
-                    about.filter_map(|(_, alert)| alert.ends_at.max(alert.last_resolved));
+                    about.filter_map(|said| said.alert.ends_at.max(said.alert.last_resolved));
                 let since = look.signal(&rule.name).and_then(|clock| clock.since);
                 resolved.max() > since && since.is_some()
             }

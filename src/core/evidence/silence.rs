@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use regex::Regex;
 
-use super::alerts::{About, alert_state};
+use super::alerts::{About, Delivered, Said, alert_state, last_word};
 use super::identity::{self, Index, Labels};
-use super::{Evidence, Look, MAX_STALENESS, evaluate, leaves, part};
+use super::{ALERT_TTL, Evidence, Look, MAX_STALENESS, evaluate, leaves, part};
 use crate::api::{Leaf, SilenceRecord, StoredAlert, When};
 use crate::config::{Policy, Rules};
 use crate::model::{NodeView, SignalState, Span, Truth};
@@ -144,21 +144,24 @@ impl Silence {
     }
 
     /// Whether it silences all of a node: what has the node's labels and no other, or
-    /// what a label that says which node alone gives.
-    fn covers(&self, node: &NodeView) -> bool {
+    /// what a label that says which node alone gives. Every alert of the node has the
+    /// `external` ones too.
+    fn covers(&self, node: &NodeView, external: &Labels) -> bool {
+        let labels = node_labels(node, external);
+        let given =
+            |matcher: &&Matcher| external.contains_key(&matcher.name) && matcher.matches(&labels);
+        let asked: Vec<&Matcher> = self.matchers.iter().filter(|one| !given(one)).collect();
         let mut named = Labels::new();
-        for matcher in &self.matchers {
+        for matcher in &asked {
             if let (Test::Text(value), true) = (&matcher.test, matcher.equal)
                 && identity::is_identity_label(&matcher.name)
             {
                 named.insert(matcher.name.clone(), value.clone());
             }
         }
-        let by_name =
-            named.len() == self.matchers.len() && identity::resolve(&named, &[node]).is_ok();
+        let by_name = named.len() == asked.len() && identity::resolve(&named, &[node]).is_ok();
         // What asks for the absence of a label that no node has does not mean nodes.
-        let labels = node_labels(node);
-        let mut asked = self.matchers.iter();
+        let mut asked = asked.into_iter();
         by_name || (asked.all(|one| labels.contains_key(&one.name)) && self.matches(&labels))
     }
 
@@ -183,8 +186,9 @@ impl Silence {
     }
 }
 
-fn node_labels(node: &NodeView) -> Labels {
-    let mut labels = node.labels.clone();
+fn node_labels(node: &NodeView, external: &Labels) -> Labels {
+    let mut labels = external.clone();
+    labels.extend(node.labels.clone());
     labels.insert("node".into(), node.name.clone());
     labels
 }
@@ -354,38 +358,61 @@ impl Alertmanager {
         })
     }
 
-    /// What is said of a node by the alerts of one name that were delivered about it, by
-    /// fingerprint, and by those that are listed: of each the later word counts.
-    pub(super) fn state<'a>(
+    /// What is said of a node by the alerts of one name that were delivered about it, and by
+    /// those that are listed: of each the later word counts.
+    pub(super) fn state(
         &self,
         name: &str,
-        delivered: impl Iterator<Item = (&'a String, &'a StoredAlert)>,
-        node: &NodeView,
-        now: Timestamp,
+        delivered: &Delivered,
+        Look { node, now, .. }: &Look<'_>,
     ) -> SignalState {
+        let (node, now) = (*node, *now);
         let whole = self.whole(now);
         let listed = self.listed.get(name);
         let (mut states, mut later) = (Vec::new(), BTreeSet::new());
-        for (fingerprint, alert) in delivered {
-            let Some(state) = alert_state(alert, node, now) else {
-                continue;
-            };
+        // Where alerts were left out, the end of one proves nothing of the others, until
+        // Alertmanager lists them all.
+        let left_out = |one: Said<'_>| {
+            let at = delivered.truncated(one);
+            let at = at.filter(|at| ALERT_TTL.after(*at) >= now);
+            at.is_some() && !(whole && self.at > at)
+        };
+        let mut said = Vec::new();
+        for one in delivered.of(name, &node.name) {
+            let state = alert_state(one.alert, node, now);
+            said.extend(state.map(|state| (one, state)));
+        }
+        for (one, state) in &said {
+            let (fingerprint, alert) = (one.fingerprint, one.alert);
             let listed = listed.and_then(|all| all.get(fingerprint));
             // A resolve that came late ends nothing that Alertmanager was told of after its end.
-            let past = state == SignalState::Clear
+            let past = *state == SignalState::Clear
                 && listed.is_some_and(|listed| alert.ends_at < listed.last_firing);
             let received = alert.last_firing.max(alert.last_resolved);
             if past {
                 continue;
             }
             if self.at.is_none() || received > self.at {
-                later.insert(fingerprint);
-                states.push(state);
+                // What one sender ends may go on by another's word, be that older than the list.
+                let denied = *state != SignalState::Firing
+                    && said.iter().any(|(other, _)| {
+                        other.fingerprint == fingerprint
+                            && other.group.sender != one.group.sender
+                            && last_word(other.alert) != SignalState::Clear
+                    });
+                if !denied {
+                    later.insert(fingerprint);
+                }
+                states.push(if *state == SignalState::Clear && left_out(*one) {
+                    SignalState::Unknown
+                } else {
+                    *state
+                });
             } else if !whole && listed.is_none() {
                 // Delivered, then not listed, by a list that is old or from a new member.
                 states.push(match state {
-                    SignalState::Firing => SignalState::Unknown,
-                    other => other,
+                    SignalState::Clear if !left_out(*one) => SignalState::Clear,
+                    _ => SignalState::Unknown,
                 });
             }
         }
@@ -417,7 +444,7 @@ impl Evidence {
         let look = self.look(node, rules, now);
         let mut found: Vec<SilenceRecord> = self
             .active(now)
-            .filter(|silence| silence.covers(node))
+            .filter(|silence| silence.covers(node, &self.external_labels))
             .map(Silence::record)
             .collect();
         if let Some(when) = policy.when(fault)
@@ -439,9 +466,11 @@ impl Evidence {
         found
     }
 
-    /// Whether Alertmanager is asked and did not answer lately: there may be any silence.
+    /// Whether Alertmanager is asked and did not answer lately, be it that it fails or that the
+    /// answer is long in coming: there may be any silence.
     pub fn silences_unknown(&self, now: Timestamp) -> bool {
-        self.alertmanager.failed.is_some() && !self.alertmanager.fresh(now)
+        let asked = self.alertmanager.was_asked() || self.alertmanager.failed.is_some();
+        asked && !self.alertmanager.fresh(now)
     }
 
     /// Since when Alertmanager does not answer, and what was said.
@@ -490,7 +519,8 @@ impl Evidence {
 
     fn mutes(&self, silence: &Silence, leaf: &Leaf, look: &Look<'_>) -> bool {
         if let Some(wanted) = &leaf.condition {
-            let mut labels = node_labels(look.node);
+            let mut labels = node_labels(look.node, &self.external_labels);
+            labels.insert("alertname".into(), wanted.type_.clone());
             labels.insert("condition".into(), wanted.type_.clone());
             return silence.matches(&labels);
         }
@@ -511,7 +541,8 @@ impl Evidence {
             .and_then(|fired| fired.get(&look.node.uid))
             .filter(|_| polled.is_some());
         let labelled = |series: &Labels| {
-            let mut labels = series.clone();
+            let mut labels = self.external_labels.clone();
+            labels.extend(series.clone());
             labels.extend(polled.iter().flat_map(|rule| rule.labels.clone()));
             labels.insert("alertname".into(), name.to_owned());
             // People silence nodes by name, also where a series says its node otherwise.
@@ -530,8 +561,8 @@ impl Evidence {
             || self
                 .alerts
                 .of(name, &look.node.name)
-                .filter(|(fingerprint, alert)| !is_listed(*fingerprint) && fires(alert))
-                .any(|(_, alert)| silence.may_match(alert))
+                .filter(|said| !is_listed(said.fingerprint) && fires(said.alert))
+                .any(|said| silence.may_match(said.alert))
     }
 }
 

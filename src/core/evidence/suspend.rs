@@ -25,8 +25,14 @@ impl Suspended {
         self.0.contains_key(signal)
     }
 
-    /// Takes in on how many nodes each signal fires, and how many it can speak of.
-    pub fn settle(&mut self, firing: &BTreeMap<String, (usize, usize)>, now: Timestamp) {
+    /// Takes in on how many nodes each signal fires, and how many it can speak of. Of
+    /// what is not `counted`, that is not known.
+    pub fn settle(
+        &mut self,
+        firing: &BTreeMap<String, (usize, usize)>,
+        counted: impl Fn(&str) -> bool,
+        now: Timestamp,
+    ) {
         let over: BTreeSet<&String> = firing
             .iter()
             .filter(|(_, (count, of))| most(*count, *of))
@@ -36,6 +42,10 @@ impl Suspended {
             self.0.insert((*name).clone(), None);
         }
         self.0.retain(|name, below| {
+            if !counted(name) {
+                *below = None;
+                return true;
+            }
             over.contains(name) || LIFT_AFTER.after(*below.get_or_insert(now)) > now
         });
     }
@@ -66,6 +76,25 @@ impl Evidence {
         evaluate(policy, when, &|leaf| match &leaf.signal {
             Some(name) if self.suspended.contains(name) => Truth::False,
             _ => self.leaf(look, leaf),
+        })
+    }
+
+    /// Whether it is known on how many nodes a signal fires, if it is not clear of `unclear`:
+    /// its source answers and sees nodes, and those of which nothing is known are few.
+    pub(super) fn counts(
+        &self,
+        signal: &str,
+        unclear: usize,
+        rules: &Rules,
+        now: Timestamp,
+    ) -> bool {
+        let Some(_) = rules.get(signal) else {
+            let sees = !rules.iter().any(|rule| rule.presence.is_some())
+                || self.prometheus_sees(rules, now);
+            return sees && !most(unclear, self.covered(signal));
+        };
+        self.rules.get(signal).is_some_and(|rule| {
+            rule.speaks(now) && !most(rule.fired().max(unclear), self.covered(signal))
         })
     }
 
@@ -123,6 +152,57 @@ mod tests {
             see(&mut evidence, nodes, firing, present, 0);
             let found = look(&evidence, 0);
             assert_eq!(found, expect, "{firing} of {} of {nodes}", present.len());
+        }
+    }
+
+    #[test]
+    fn a_suspension_is_not_lifted_by_what_nobody_answers() {
+        let says = |evidence: &mut Evidence, input: Input, now| {
+            let fleet = ALL.iter().map(|name| node(name, "True"));
+            evidence.fold(Input::Nodes(fleet.collect()), at(now));
+            evidence.fold(input, at(now));
+            evidence.settle(&Rules::from_iter([rule(0)]), &[policy()], at(now));
+        };
+        let failed = || Input::Rule {
+            asked: Timestamp::MAX,
+            name: "R".into(),
+            answer: crate::evidence::Answer::Failed("503".into()),
+        };
+        let below = |evidence: &Evidence| {
+            let mut all = evidence.suspended();
+            all.next().map(|(_, below)| below)
+        };
+        let mut evidence = Evidence::default();
+        see(&mut evidence, 6, 6, &ALL, 0);
+        // It fires on one for a while; then nobody answers, or Prometheus is empty.
+        for now in (30..=300).step_by(30) {
+            see(&mut evidence, 6, 1, &ALL, now);
+        }
+        assert_eq!(below(&evidence), Some(Some(at(30))));
+        for now in (330..=1200).step_by(30) {
+            says(&mut evidence, failed(), now);
+            assert_eq!(below(&evidence), Some(None), "at {now}");
+        }
+        for now in (1230..=2400).step_by(30) {
+            says(&mut evidence, answer(&[], Some(&[])), now);
+            assert_eq!(below(&evidence), Some(None), "at {now}");
+        }
+        for now in (2430..3030).step_by(30) {
+            see(&mut evidence, 6, 1, &ALL, now);
+            assert_eq!(below(&evidence), Some(Some(at(2430))), "at {now}");
+        }
+        see(&mut evidence, 6, 1, &ALL, 3030);
+        assert_eq!(below(&evidence), None);
+    }
+
+    #[test]
+    fn a_suspension_is_not_lifted_while_most_nodes_are_out_of_sight() {
+        let mut evidence = Evidence::default();
+        see(&mut evidence, 6, 6, &ALL, 0);
+        for now in (30..=900).step_by(30) {
+            // Of two of six there is data, and those are fine.
+            see(&mut evidence, 6, 0, &ALL[4..], now);
+            assert_eq!(evidence.suspended().next(), Some(("R", None)), "at {now}");
         }
     }
 

@@ -206,14 +206,177 @@ fn a_gap_pauses_the_clock() {
         (40, answer(&["a"], Some(&["a"])), SignalState::Clear),
         (50, fails(), SignalState::Unknown),
         (1000, fails(), SignalState::Unknown),
-        // Longer than the rule's `for`: from the start.
-        (1005, answer(&["a"], Some(&["a"])), SignalState::Clear),
-        (1064, answer(&["a"], Some(&["a"])), SignalState::Clear),
+        // Longer than the rule's `for`: from the start, and until then it may fire all along.
+        (1005, answer(&["a"], Some(&["a"])), SignalState::Unknown),
+        (1064, answer(&["a"], Some(&["a"])), SignalState::Unknown),
         (1065, answer(&["a"], Some(&["a"])), SignalState::Firing),
     ] {
         evidence.fold(input, at(now));
         assert_eq!(state(&mut evidence, 60, now), expect, "at {now}");
     }
+}
+
+/// What the fault of R, and one of the absence of R, come to.
+fn faults(evidence: &mut Evidence, wait: u32, now: i64) -> (Truth, Truth, Option<Timestamp>) {
+    let rules = Rules::from_iter([rule(wait)]);
+    let mut policy = policy();
+    let mut absent = policy.faults[0].clone();
+    absent.name = "absent".into();
+    absent.when = When {
+        none: std::mem::take(&mut absent.when.any),
+        ..When::default()
+    };
+    policy.faults.push(absent);
+    evidence.fold(
+        Input::Nodes(vec![node("a", "True"), node("b", "True")]),
+        at(now),
+    );
+    evidence.settle(&rules, std::slice::from_ref(&policy), at(now));
+    let node = evidence.node("a").expect("folded");
+    let of = |fault| evidence.fault(node, &policy, fault, &rules, at(now));
+    let (truth, since) = of("f");
+    (truth, of("absent").0, since)
+}
+
+fn failed() -> Input {
+    Input::Rule {
+        asked: Timestamp::MAX,
+        name: "R".into(),
+        answer: Answer::Failed("503".into()),
+    }
+}
+
+/// Folds this every half minute, from and to these times; the faults at the end.
+fn during(
+    evidence: &mut Evidence,
+    input: impl Fn() -> Input,
+    wait: u32,
+    (from, to): (i64, i64),
+) -> (Truth, Truth, Option<Timestamp>) {
+    let mut found = None;
+    for now in (from..=to).step_by(30) {
+        evidence.fold(input(), at(now));
+        let truths = faults(evidence, wait, now);
+        let recovered = truths.0 == Truth::False && truths.2.is_none();
+        assert!(!recovered, "at {now}");
+        found = Some(truths);
+    }
+    found.expect("some time")
+}
+
+#[test]
+fn h19_an_outage_longer_than_a_rules_own_for_is_no_recovery() {
+    use Truth::{False, True, Unknown};
+    let fires = || answer(&["a"], Some(&["a", "b"]));
+    let clear = || answer(&[], Some(&["a", "b"]));
+    let mut evidence = with_nodes("True");
+    for now in [0, 30] {
+        evidence.fold(fires(), at(now));
+        assert_eq!(faults(&mut evidence, 60, now), (False, True, None));
+    }
+    let (truth, absent, _) = during(&mut evidence, fires, 60, (60, 300));
+    assert_eq!((truth, absent), (True, False));
+    let (truth, absent, _) = during(&mut evidence, failed, 60, (330, 900));
+    assert_eq!((truth, absent), (Unknown, Unknown));
+    let mut over = evidence.clone();
+    let mut again = evidence.clone();
+    // It fires on, and its `for` is not over.
+    let (truth, absent, _) = during(&mut evidence, fires, 60, (930, 960));
+    assert_eq!((truth, absent), (Unknown, Unknown));
+    let (truth, absent, _) = during(&mut evidence, fires, 60, (990, 1020));
+    assert_eq!((truth, absent), (True, False));
+    // A second outage meanwhile.
+    during(&mut again, fires, 60, (930, 960));
+    during(&mut again, failed, 60, (990, 1200));
+    let (truth, absent, _) = during(&mut again, fires, 60, (1230, 1260));
+    assert_eq!((truth, absent), (Unknown, Unknown));
+    // What is clear is over, and what fires after that is new.
+    over.fold(clear(), at(930));
+    assert_eq!(faults(&mut over, 60, 930).0, False);
+    over.fold(clear(), at(960));
+    assert_eq!(faults(&mut over, 60, 960).0, False);
+    over.fold(fires(), at(990));
+    assert_eq!(faults(&mut over, 60, 990).0, False);
+}
+
+#[test]
+fn a_signal_that_began_anew_ends_once_it_is_clear() {
+    let fires = || answer(&["a"], Some(&["a", "b"]));
+    let clear = || answer(&[], Some(&["a", "b"]));
+    let mut evidence = with_nodes("True");
+    evidence.fold(fires(), at(0));
+    faults(&mut evidence, 60, 0);
+    during(&mut evidence, failed, 60, (30, 300));
+    evidence.fold(fires(), at(330));
+    assert_eq!(faults(&mut evidence, 60, 330).0, Truth::Unknown);
+    for now in (360..=480).step_by(30) {
+        evidence.fold(clear(), at(now));
+        assert_eq!(faults(&mut evidence, 60, now).0, Truth::False, "at {now}");
+    }
+    evidence.fold(fires(), at(510));
+    assert_eq!(faults(&mut evidence, 60, 510).0, Truth::False, "it is new");
+}
+
+#[test]
+fn h19_what_fired_before_all_replicas_were_down_is_not_clear_while_its_for_runs_anew() {
+    for (state_then, gap, expect) in [
+        (SignalState::Firing, 61, SignalState::Unknown),
+        (SignalState::Unknown, 61, SignalState::Unknown),
+        // A leader that ended while the signal was not known, be the gap short.
+        (SignalState::Unknown, 30, SignalState::Unknown),
+        // It was not over then, and nobody was blind for long.
+        (SignalState::Clear, 30, SignalState::Clear),
+        (SignalState::Clear, 61, SignalState::Unknown),
+    ] {
+        let records = [record(state_then, 40, None)];
+        let mut evidence = restored(&records, 60, "True", 60 + gap);
+        evidence.fold(answer(&["a"], Some(&["a", "b"])), at(60 + gap));
+        let found = state(&mut evidence, 60, 60 + gap);
+        assert_eq!(found, expect, "{state_then:?} {gap}");
+        let records = evidence.signals(
+            evidence.node("a").expect("folded"),
+            &policy(),
+            &Rules::from_iter([rule(60)]),
+            at(60 + gap),
+        );
+        assert_eq!(records[0].state, expect);
+        assert!(records[0].since.is_some());
+    }
+}
+
+#[test]
+fn a_rule_that_asks_anew_does_not_read_as_recovery_while_its_for_runs() {
+    use Truth::{False, True, Unknown};
+    let fires = || answer(&["a"], Some(&["a", "b"]));
+    let mut evidence = with_nodes("True");
+    for now in [0, 30] {
+        evidence.fold(fires(), at(now));
+        faults(&mut evidence, 60, now);
+    }
+    during(&mut evidence, fires, 60, (60, 300));
+    evidence.forget_rule("R");
+    assert_eq!(faults(&mut evidence, 60, 300).0, Unknown, "not asked yet");
+    evidence.forget_fault("p", "f");
+    for (now, expect) in [(305, Unknown), (335, Unknown), (364, Unknown), (366, True)] {
+        evidence.fold(fires(), at(now));
+        let (truth, absent, _) = faults(&mut evidence, 60, now);
+        assert_eq!((truth, absent), (expect, !expect), "at {now}");
+    }
+    evidence.forget_rule("R");
+    evidence.fold(answer(&[], Some(&["a", "b"])), at(370));
+    assert_eq!(faults(&mut evidence, 60, 370).0, False, "it is clear");
+}
+
+#[test]
+fn h55_a_wall_clock_that_went_back_is_no_recovery() {
+    let mut evidence = with_nodes("True");
+    for now in (3000..=3120).step_by(30) {
+        evidence.fold(answer(&["a"], Some(&["a", "b"])), at(now));
+        faults(&mut evidence, 60, now);
+    }
+    assert_eq!(faults(&mut evidence, 60, 3120).0, Truth::True);
+    evidence.fold(answer(&["a"], Some(&["a", "b"])), at(100));
+    assert_eq!(faults(&mut evidence, 60, 100).0, Truth::Unknown);
 }
 
 fn ticked(ticks: &[(Truth, i64)]) -> Clock {
@@ -510,6 +673,126 @@ fn h1_any_order_and_repetition_of_deliveries_gives_the_same() {
     }
     assert!(merge(&mut merged(&[2]), &deliveries[3]));
     assert!(!merge(&mut merged(&[3]), &deliveries[2]));
+}
+
+/// What is stored once these were received, each written only if it is news.
+fn taken(deliveries: &[&AlertGroupSpec]) -> (StoredAlert, StoredAlert) {
+    let (mut stored, mut all) = (AlertGroupSpec::default(), AlertGroupSpec::default());
+    for delivered in deliveries {
+        let mut merged = stored.clone();
+        if merge(&mut merged, delivered) {
+            stored = merged;
+        }
+        merge(&mut all, delivered);
+    }
+    (stored.alerts["f"].clone(), all.alerts["f"].clone())
+}
+
+#[test]
+fn h1_a_late_end_does_not_hide_a_firing_that_was_too_soon_to_be_written() {
+    let group = |alert: StoredAlert| AlertGroupSpec {
+        alerts: BTreeMap::from([("f".into(), alert)]),
+        ..AlertGroupSpec::default()
+    };
+    let fires = |now| group(alert(0, Some(now), None));
+    let ends = |end, now| {
+        group(StoredAlert {
+            last_resolved: Some(at(now)),
+            ..alert(0, None, Some(end))
+        })
+    };
+    let (first, again, late) = (fires(10), fires(200), ends(100, 210));
+    for order in [
+        [&first, &again, &late],
+        [&first, &late, &again],
+        [&again, &first, &late],
+        [&again, &late, &first],
+        [&late, &first, &again],
+        [&late, &again, &first],
+    ] {
+        let (stored, all) = taken(&order);
+        assert_eq!(last_word(&all), SignalState::Unknown);
+        assert_eq!(last_word(&stored), SignalState::Unknown, "{order:?}");
+    }
+    // The next word counts, and is written.
+    let next = fires(220);
+    let (stored, _) = taken(&[&first, &late, &next]);
+    assert_eq!(last_word(&stored), SignalState::Firing);
+    for (end, now, expect) in [
+        // As it comes usually: with the next flush of its group.
+        (100, 190, SignalState::Clear),
+        (100, 191, SignalState::Unknown),
+        // What was received after the last word was long ago enough to be written.
+        (314, 500, SignalState::Unknown),
+        (315, 500, SignalState::Clear),
+    ] {
+        let (stored, _) = taken(&[&first, &ends(end, now)]);
+        assert_eq!(last_word(&stored), expect, "{end} {now}");
+    }
+}
+
+#[test]
+fn h4_an_end_in_a_group_of_which_alerts_were_left_out_is_not_clear() {
+    use SignalState::{Clear, Firing, Unknown};
+    let ended = StoredAlert {
+        last_resolved: Some(at(60)),
+        ..alert(0, Some(0), Some(60))
+    };
+    let of = |receiver: &str, truncated: Option<i64>, alert: Option<&StoredAlert>| AlertGroupSpec {
+        sender: "s".into(),
+        receiver: receiver.into(),
+        truncated_at: truncated.map(at),
+        alerts: alert
+            .map(|it| ("f".into(), it.clone()))
+            .into_iter()
+            .collect(),
+        ..AlertGroupSpec::default()
+    };
+    let whole = |now| {
+        Input::Asked(silence::Asked {
+            at: at(now),
+            running_since: at(-1000),
+            missing: None,
+            alerts: vec![],
+            silences: vec![],
+        })
+    };
+    for (what, truncated, elsewhere, asked, now, expect) in [
+        ("a whole group", None, None, None, 60, Clear),
+        ("its own part", Some(60), None, None, 60, Unknown),
+        ("long ago", Some(60), None, None, 60 + 901, Clear),
+        ("another part", None, Some(("r", 60)), None, 60, Unknown),
+        ("another receiver", None, Some(("q", 60)), None, 60, Clear),
+        ("asked before", Some(60), None, Some(50), 60, Unknown),
+        ("asked since", Some(60), None, Some(61), 61, Clear),
+        ("asked long ago", Some(60), None, Some(61), 182, Unknown),
+    ] {
+        let mut evidence = with_nodes("True");
+        let mut put = |object: &str, group| {
+            let object = object.to_owned();
+            evidence.fold(Input::Alerts { object, group }, at(now));
+        };
+        put("o", of("r", truncated, Some(&ended)));
+        if let Some((receiver, at)) = elsewhere {
+            put("p", of(receiver, Some(at), None));
+        }
+        evidence.fold(answer(&[], Some(&["a"])), at(now));
+        if let Some(at) = asked {
+            evidence.fold(whole(at), Timestamp::MAX);
+        }
+        let rules = Rules::from_iter([rule(0)]);
+        let says = |evidence: &Evidence| {
+            let node = evidence.node("a").expect("folded");
+            evidence.signal(node, "A", &rules, at(now)).state
+        };
+        assert_eq!(says(&evidence), expect, "{what}");
+        let fires = alert(0, Some(now), None);
+        let (object, group) = ("o".into(), of("r", truncated, Some(&fires)));
+        evidence.fold(Input::Alerts { object, group }, at(now));
+        if asked.is_none() {
+            assert_eq!(says(&evidence), Firing, "{what}");
+        }
+    }
 }
 
 #[test]
@@ -1093,6 +1376,62 @@ fn h19_an_alert_that_ends_while_prometheus_is_dark_is_no_recovery() {
     let mut look = |alert, polled, now| beside(alert, polled, &mut evidence, now);
     assert_eq!(look(fires(0), sees(), 0), SignalState::Firing);
     assert_eq!(look(ended(60), sees(), 60), SignalState::Clear);
+}
+
+#[test]
+fn a_new_leader_that_was_not_answered_yet_does_not_call_prometheus_dark() {
+    use SignalState::{Clear, Firing, Unknown};
+    let sees = || answer(&[], Some(&["a", "b"]));
+    let asked = |now| {
+        Input::Asked(silence::Asked {
+            at: at(now),
+            running_since: at(-1000),
+            missing: None,
+            alerts: vec![],
+            silences: vec![],
+        })
+    };
+    let fires = |now| alert(0, Some(now), None);
+    let ended = |now| StoredAlert {
+        last_resolved: Some(at(now)),
+        ..alert(0, Some(0), Some(now))
+    };
+    for (polled, expect) in [(sees(), Clear), (failed(), Unknown)] {
+        let mut evidence = with_nodes("True");
+        // Alertmanager answered, and nobody else.
+        evidence.fold(asked(-5), at(0));
+        assert_eq!(beside(fires(0), asked(-5), &mut evidence, 0), Firing);
+        assert_eq!(beside(ended(6), asked(-5), &mut evidence, 6), Unknown);
+        beside(ended(6), polled, &mut evidence, 10);
+        assert_eq!(beside(ended(6), sees(), &mut evidence, 20), expect);
+    }
+}
+
+#[test]
+fn h19_a_new_leader_knows_that_prometheus_was_dark_a_while_ago() {
+    use SignalState::{Clear, Firing, Unknown};
+    let sees = || answer(&[], Some(&["a", "b"]));
+    let (fires, ended) = (alert(0, Some(0), None), alert(0, Some(0), Some(360)));
+    let mut before = with_nodes("True");
+    beside(fires.clone(), failed(), &mut before, 0);
+    let mut known = None;
+    for (now, expect) in [(0, 300), (60, 300), (300, 300), (301, 601)] {
+        beside(fires.clone(), failed(), &mut before, now);
+        known = before.dark(known, at(now));
+        assert_eq!(known, Some(at(expect)), "{now}");
+    }
+    assert_eq!(before.dark(Some(at(9000)), at(301)), Some(at(601)));
+    beside(fires.clone(), sees(), &mut before, 330);
+    assert_eq!(before.dark(known, at(301 + 900)), known);
+    assert_eq!(before.dark(known, at(301 + 901)), None);
+    for (known, expect) in [(known, Unknown), (None, Clear)] {
+        let mut evidence = Evidence::default();
+        if let Some(dark) = known {
+            evidence.fold(Input::Dark(dark), at(340));
+        }
+        assert_eq!(beside(fires.clone(), sees(), &mut evidence, 350), Firing);
+        assert_eq!(beside(ended.clone(), sees(), &mut evidence, 360), expect);
+    }
 }
 
 #[test]

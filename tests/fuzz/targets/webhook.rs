@@ -1,5 +1,6 @@
-//! What Alertmanager posts: one body, or two that byte 0xff parts. Whatever they say, their
-//! order does not matter, and no alert is taken for one of a node that it does not name.
+//! What Alertmanager posts: one body, or up to three that byte 0xff parts. Whatever they say,
+//! their order does not matter, what is not written for its youth ends no alert, and no alert is
+//! taken for one of a node that it does not name.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -12,30 +13,37 @@ use nodemend::exec::CallError;
 use nodemend_core::api::{AlertGroup, AlertGroupSpec, StoredAlert};
 use nodemend_core::config::Rules;
 use nodemend_core::evidence::identity::is_identity_label;
-use nodemend_core::evidence::{Evidence, Input, merge};
+use nodemend_core::evidence::{Evidence, Input, LATE, last_word, merge};
 use nodemend_core::model::{NodeView, SignalState};
 
 const SENDER: &str = "sender";
 
 pub fn target(input: &[u8]) {
-    let bodies: Vec<&[u8]> = input.splitn(2, |byte| *byte == 0xff).collect();
-    // The second is received later, by another replica.
-    let received = [at(0), at(400)];
+    let bodies: Vec<&[u8]> = input.splitn(3, |byte| *byte == 0xff).collect();
+    // Each is received by another replica: the second too soon for a firing to be written
+    // again, the third not.
+    let received = [at(0), at(200), at(400)];
     let deliveries: Vec<Delivery> = bodies
         .iter()
         .zip(received)
         .filter_map(|(body, now)| read(body, now))
         .collect();
-    if let [first, second] = deliveries.as_slice() {
-        for (object, one) in &first.groups {
-            if let Some(other) = second.groups.get(object) {
-                check_order(one, other);
+    for (index, first) in deliveries.iter().enumerate() {
+        for second in &deliveries[index + 1..] {
+            for (object, one) in &first.groups {
+                if let Some(other) = second.groups.get(object) {
+                    check_order(one, other);
+                }
             }
         }
     }
     let store = Store::default();
+    let mut taken = true;
     for (body, now) in bodies.iter().zip(received) {
-        check_intake(&store, body, now);
+        taken &= check_intake(&store, body, now);
+    }
+    if taken {
+        check_ends(&store, &deliveries);
     }
     check_evidence(&store, at(401));
 }
@@ -76,10 +84,34 @@ fn check_order(one: &AlertGroupSpec, other: &AlertGroupSpec) {
     assert_eq!(forth, back);
 }
 
-fn check_intake(store: &Store, body: &[u8], now: Timestamp) {
+/// What is stored says of no alert that it ended if all that was received does not, but for
+/// an end that was received at once: that one needs no doubt.
+fn check_ends(store: &Store, deliveries: &[Delivery]) {
+    let mut all: BTreeMap<&String, AlertGroupSpec> = BTreeMap::new();
+    for (object, group) in deliveries.iter().flat_map(|delivery| &delivery.groups) {
+        merge(all.entry(object).or_default(), group);
+    }
+    let stored = store.0.lock().unwrap();
+    for (object, group) in all {
+        for (fingerprint, alert) in &group.alerts {
+            let found = &stored[object].spec.alerts[fingerprint];
+            let at_once = || {
+                let end = found.ends_at.unwrap();
+                found.last_resolved <= Some(LATE.after(end))
+            };
+            let ended = |alert| last_word(alert) == SignalState::Clear;
+            assert!(!ended(found) || ended(alert) || at_once(), "{found:?}");
+        }
+    }
+}
+
+/// Whether it was taken.
+fn check_intake(store: &Store, body: &[u8], now: Timestamp) -> bool {
     let intake = Intake::new(store.clone());
     let deliver = || intake.deliver(body, SENDER, now).now_or_never().unwrap();
-    match deliver() {
+    let first = deliver();
+    let taken = first.is_ok();
+    match first {
         Ok(first) => {
             let second = deliver().unwrap();
             assert!(!second.written, "nothing new was written");
@@ -90,6 +122,7 @@ fn check_intake(store: &Store, body: &[u8], now: Timestamp) {
     for group in store.0.lock().unwrap().values() {
         assert!(serde_json::to_vec(&group.spec).unwrap().len() <= MAX_GROUP);
     }
+    taken
 }
 
 fn check_evidence(store: &Store, now: Timestamp) {

@@ -125,19 +125,54 @@ fn held(evidence: &Evidence, policy: &Policy, rules: &Rules, now: i64) -> Vec<St
 }
 
 fn check_rule(matchers: &str, expect: bool) {
+    check_rule_of(evidence(vec![], 0), matchers, expect);
+}
+
+fn check_rule_of(mut evidence: Evidence, matchers: &str, expect: bool) {
     let mut rule = rule(0);
     rule.labels = labels(&[("severity", "critical"), ("team", "{{ $labels.node }}")]);
     let inputs = vec![
         answer(&["a"], Some(&["a"])),
         asked(0, vec![], vec![silence("s", matchers)]),
     ];
-    let held = held(
-        &evidence(inputs, 0),
-        &policy(),
-        &Rules::from_iter([rule]),
-        0,
-    );
+    for input in inputs {
+        evidence.fold(input, at(0));
+    }
+    let held = held(&evidence, &policy(), &Rules::from_iter([rule]), 0);
     assert_eq!(!held.is_empty(), expect, "{matchers}");
+}
+
+/// Where Prometheus puts `cluster=prod` on what it sends, and a node says otherwise.
+fn in_prod() -> Evidence {
+    let external = labels(&[("cluster", "prod"), ("severity", "none"), ("pool", "x")]);
+    let mut evidence = Evidence::new(vec![], external);
+    let mut node = node("a", "False");
+    node.labels = labels(&[("pool", "general")]);
+    evidence.fold(Input::Nodes(vec![node]), at(0));
+    evidence
+}
+
+#[test]
+fn h84_a_silence_that_asks_for_an_external_label_holds_a_polled_rule() {
+    for (matchers, expect, without) in [
+        ("alertname=R cluster=prod", true, false),
+        ("alertname=R cluster=dev", false, false),
+        ("alertname=R cluster!=prod", false, true),
+        ("alertname=~.+", true, true),
+        // A rule's own label counts before it.
+        ("alertname=R severity=none", false, false),
+        ("alertname=R severity=critical", true, true),
+        // The whole node, which has its own labels before it.
+        ("cluster=prod node=a", true, false),
+        ("cluster=dev node=a", false, false),
+        ("cluster=prod node=b", false, false),
+        ("cluster=prod instance=a:9100", true, false),
+        ("cluster=prod pool=general", true, false),
+        ("cluster=prod namespace=shop", false, false),
+    ] {
+        check_rule_of(in_prod(), matchers, expect);
+        check_rule(matchers, without);
+    }
 }
 
 #[test]
@@ -193,7 +228,10 @@ fn h84_a_silence_holds_a_condition() {
         ("condition=DiskPressure", false),
         ("condition=Ready node=b", false),
         ("pool=general", true),
-        ("alertname=Ready", false),
+        ("alertname=Ready", true),
+        ("alertname=~.+", true),
+        ("alertname=DiskPressure", false),
+        ("condition=Ready cluster=prod", false),
     ] {
         let mut evidence = evidence(vec![asked(0, vec![], vec![silence("s", matchers)])], 0);
         let mut node = node("a", "False");
@@ -204,6 +242,17 @@ fn h84_a_silence_holds_a_condition() {
             expect,
             "{matchers}"
         );
+    }
+    for (matchers, expect) in [
+        ("condition=Ready cluster=prod", true),
+        ("condition=Ready cluster=prod node=a", true),
+        ("condition=Ready cluster=dev", false),
+        ("condition=Ready pool=x", false),
+    ] {
+        let mut evidence = in_prod();
+        evidence.fold(asked(0, vec![], vec![silence("s", matchers)]), at(0));
+        let held = held(&evidence, &policy, &Rules::default(), 0);
+        assert_eq!(!held.is_empty(), expect, "{matchers}");
     }
 }
 
@@ -397,6 +446,106 @@ fn what_is_listed_fires_and_what_is_not_is_clear() {
     // As if never asked.
     let failed = Input::AskFailed("x".into());
     check_state(vec![delivered(Some(0), None, None), failed], 100, Firing);
+}
+
+#[test]
+fn h71_one_senders_end_does_not_hide_a_listed_alert_that_another_says_fires() {
+    use SignalState::{Clear, Firing};
+    let says = |sender: &str, receiver: &str, alert: StoredAlert| Input::Alerts {
+        object: format!("{sender}-{receiver}"),
+        group: AlertGroupSpec {
+            sender: sender.into(),
+            receiver: receiver.into(),
+            alerts: BTreeMap::from([("f".into(), alert)]),
+            ..AlertGroupSpec::default()
+        },
+    };
+    let fires = |now| alert(0, Some(now), None);
+    let ends = |now| StoredAlert {
+        last_resolved: Some(at(now)),
+        ..alert(0, None, Some(now))
+    };
+    let list = |now| {
+        let about_a = listed(&[("alertname", "A"), ("node", "a")], now);
+        asked(now, vec![about_a], vec![])
+    };
+    for (what, inputs, expect) in [
+        (
+            "another said so before the list",
+            vec![
+                says("am", "r", fires(90)),
+                list(100),
+                says("x", "r", ends(110)),
+            ],
+            Firing,
+        ),
+        (
+            "another says so since",
+            vec![
+                list(100),
+                says("am", "r", fires(105)),
+                says("x", "r", ends(110)),
+            ],
+            Firing,
+        ),
+        (
+            "another said so so long ago that it counts no more alone",
+            vec![
+                says("am", "r", fires(-900)),
+                list(100),
+                says("x", "r", ends(110)),
+            ],
+            Firing,
+        ),
+        (
+            "the sender itself says that it ended",
+            vec![
+                list(100),
+                says(
+                    "am",
+                    "r",
+                    StoredAlert {
+                        last_firing: Some(at(90)),
+                        ..ends(110)
+                    },
+                ),
+                says("x", "r", ends(110)),
+            ],
+            Clear,
+        ),
+        (
+            "the sender itself, of another of its receivers",
+            vec![
+                says("am", "q", fires(90)),
+                list(100),
+                says("am", "r", ends(110)),
+            ],
+            Clear,
+        ),
+        (
+            "Alertmanager, asked since, does not list it",
+            vec![
+                says("am", "r", fires(90)),
+                says("x", "r", ends(110)),
+                asked(120, vec![], vec![]),
+            ],
+            Clear,
+        ),
+    ] {
+        let evidence = evidence(inputs, 120);
+        let node = evidence.node("a").expect("folded");
+        let found = evidence.signal(node, "A", &Rules::default(), at(120)).state;
+        assert_eq!(found, expect, "{what}");
+    }
+}
+
+#[test]
+fn silences_are_not_known_while_an_answer_is_long_in_coming() {
+    let known = |inputs: Vec<Input>, now| evidence(inputs, now).silences_unknown(at(now));
+    let answered = || vec![asked(0, vec![], vec![])];
+    assert!(!known(answered(), 120));
+    assert!(known(answered(), 121), "nobody said that it failed");
+    assert!(!known(vec![], 121), "nobody asks");
 }
 
 #[test]
