@@ -290,7 +290,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         let started = self.start(fleet, &starting, now).await;
         let recorded = match &started {
             Err(Error::Deposed) => return Err(Error::Deposed),
-            _ => self.record(&verdicts, &guards, &known, now).await,
+            _ => self.record(&verdicts, &guards, &scopes, &known, now).await,
         };
         if !starting.is_empty() {
             known.repairs = self.cluster.repairs().await?;
@@ -363,11 +363,9 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             let sick = status.sick_since.is_some();
             Some(Fallen {
                 uid: health.spec.node_uid.clone(),
-                place: Place {
-                    zone: status.zone.clone(),
-                    pool: status.pool.clone(),
-                },
+                place: place_of(status),
                 since: status.fell_sick?,
+                sick,
                 gone: (sick && !there).then(|| status.gone.unwrap_or(now)),
             })
         });
@@ -641,6 +639,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         &self,
         verdicts: &[Verdict],
         guards: &[GuardRecord],
+        scopes: &Scopes,
         known: &Known<'_>,
         now: Timestamp,
     ) -> Result<Vec<NodeHealth>, Error> {
@@ -679,7 +678,9 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 };
             let past = |at: Timestamp| cooldown.after(at) <= now;
             let well = well && status.observed.is_none();
-            if well && past(status.since) && status.fell_sick.is_none_or(past) {
+            let fell = status.fell_sick;
+            let told = fell.is_none_or(|at| past(at) && !storms(&verdict.place, scopes));
+            if well && past(status.since) && told {
                 if let Some(health) = before {
                     self.cluster.delete_health(health).await?;
                 }
@@ -698,18 +699,23 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             health.status = Some(status);
             written.push(self.cluster.put_health(&health).await?);
         }
-        self.part(known, now).await?;
+        self.part(scopes, known, now).await?;
         Ok(written)
     }
 
-    /// Marks the records of nodes that went away sick, which count for the cooldown, and
-    /// deletes the others of nodes that are gone.
-    async fn part(&self, known: &Known<'_>, now: Timestamp) -> Result<(), Error> {
+    /// Marks the records of nodes that went away sick, and deletes those of nodes that are
+    /// gone: once the cooldown is over, and no storm is left that they may have begun.
+    async fn part(&self, scopes: &Scopes, known: &Known<'_>, now: Timestamp) -> Result<(), Error> {
         // A list that is empty or old says nothing of who is gone.
         if !self.evidence.nodes_fresh(now) {
             return Ok(());
         }
         let cooldown = self.setup.limits.breaker.cooldown;
+        let lately = |at: Option<Timestamp>| at.is_some_and(|at| cooldown.after(at) > now);
+        let counts = |status: &NodeHealthStatus| {
+            let storm = || status.fell_sick.is_some() && storms(&place_of(status), scopes);
+            lately(status.gone) || lately(status.fell_sick) || storm()
+        };
         let is_there = |health: &&NodeHealth| self.evidence.has(&health.spec.node_uid);
         for health in known.healths.iter().filter(|health| !is_there(health)) {
             // What became of it has to be counted first.
@@ -726,7 +732,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                     }
                     self.cluster.put_health(&parted).await?;
                 }
-                Some(Some(at)) if cooldown.after(at) > now => {}
+                _ if status.is_some_and(counts) => {}
                 _ => self.cluster.delete_health(health).await?,
             }
         }
@@ -917,6 +923,18 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             paused: decide::pause_reason(node, repair, &world, scopes, now),
         }
     }
+}
+
+fn place_of(status: &NodeHealthStatus) -> Place {
+    Place {
+        zone: status.zone.clone(),
+        pool: status.pool.clone(),
+    }
+}
+
+/// Whether a breaker is open over this place: its storm may have begun with any node there.
+fn storms(place: &Place, scopes: &Scopes) -> bool {
+    scopes.storms(place).next().is_some()
 }
 
 /// A clock as it is stored. One that stands still moves with every pass; so what is
