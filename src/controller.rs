@@ -167,6 +167,8 @@ const MAX_ADMISSIONS: usize = 10;
 /// `FleetState` holds so many of each.
 const MAX_SOURCES: usize = 100;
 const MAX_STARTS: usize = 200;
+const MAX_SUSPENDED: usize = 100;
+const MAX_JOINED: usize = 1000;
 /// A deleted record counts, and holds its node, at least this long.
 const MIN_MEMORY: Span = Span::minutes(60);
 
@@ -180,11 +182,13 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         setup: Setup,
         last_seen: Option<Timestamp>,
     ) -> Self {
+        let mut evidence = Evidence::new(setup.cluster_jobs.clone());
+        evidence.lift_after(setup.limits.breaker.cooldown);
         Self {
             cluster,
             cloud,
             probes,
-            evidence: Evidence::new(setup.cluster_jobs.clone()),
+            evidence,
             setup,
             fleet: None,
             last_seen,
@@ -223,6 +227,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             }
         }
         self.setup.rules = rules;
+        self.evidence.lift_after(limits.breaker.cooldown);
         self.setup.limits = limits;
     }
 
@@ -266,6 +271,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         fleet.spec.reservations.clear();
         fleet.spec.starts = self.starts(&fleet, &repairs, now);
         fleet.spec.sources_down = self.sources_down();
+        self.remember(&mut fleet.spec, now);
         let healths = self.cluster.healths().await?;
         let mut known = Known {
             fallen: self.fallen(&healths, now),
@@ -568,6 +574,16 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         Ok(fleet)
     }
 
+    /// What the next leader cannot know else.
+    fn remember(&self, fleet: &mut FleetStateSpec, now: Timestamp) {
+        let suspended = self.evidence.suspended().take(MAX_SUSPENDED);
+        fleet.suspended = suspended.map(|(rule, _)| rule.to_owned()).collect();
+        if self.evidence.nodes_fresh(now) {
+            let joined = self.evidence.joined(self.setup.limits.startup_grace, now);
+            fleet.joined = joined.take(MAX_JOINED).map(str::to_owned).collect();
+        }
+    }
+
     /// Raises the epoch, writes it into every open repair, and takes up the clocks.
     async fn take_over(&mut self, now: Timestamp) -> Result<FleetState, Error> {
         let stored = self.cluster.fleet().await?;
@@ -584,10 +600,22 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             status.epoch = fleet.spec.epoch;
             self.cluster.put_repair(&repair).await?;
         }
+        let led = Input::Led {
+            joined: fleet.spec.joined.clone(),
+            suspended: fleet.spec.suspended.clone(),
+        };
+        self.evidence.fold(led, now);
         for health in self.cluster.healths().await? {
             let Some(status) = health.status else {
                 continue;
             };
+            if status.fell_sick.is_some() {
+                let sick = Input::FellSick {
+                    uid: health.spec.node_uid.clone(),
+                    since: status.sick_since,
+                };
+                self.evidence.fold(sick, now);
+            }
             let silenced = Input::Silenced {
                 uid: health.spec.node_uid.clone(),
                 silences: status.silences,

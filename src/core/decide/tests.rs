@@ -922,6 +922,31 @@ fn h82_nodes_that_never_were_ready_open_no_breaker_and_do_not_dilute_it() {
 }
 
 #[test]
+fn h82_a_new_leader_knows_who_was_ready_and_who_was_sick() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = |node| node.created = at(-60);
+    let joined = vec!["n000".to_owned(), "n001".to_owned()];
+    let suspended = Vec::new();
+    fleet.evidence.fold(Input::Led { joined, suspended }, at(0));
+    let (uid, since) = ("n002".to_owned(), Some(at(-900)));
+    fleet.evidence.fold(Input::FellSick { uid, since }, at(0));
+    fleet.watch(20, 4, 0, 120);
+    let (verdicts, _, scopes) = fleet.decide(120);
+    let sick: Vec<bool> = verdicts
+        .iter()
+        .map(|one| one.sick_since.is_some())
+        .collect();
+    // The fourth starts still.
+    assert_eq!(sick[..5], [true, true, true, false, false]);
+    assert_eq!((scopes.cluster().sick, scopes.cluster().nodes), (3, 19));
+    assert!(verdicts[2].sick_since < Some(at(-840)));
+    let grace = fleet.limits.startup_grace;
+    let joined: Vec<&str> = fleet.evidence.joined(grace, at(120)).collect();
+    assert_eq!((joined.len(), joined.contains(&"n003")), (19, false));
+    assert_eq!(fleet.evidence.joined(grace, at(840)).count(), 0);
+}
+
+#[test]
 fn h82_a_fleet_that_shrinks_takes_its_limit_along() {
     let mut fleet = Fleet::new(0, 0);
     fleet.limits.breaker.nodes = 1000;
