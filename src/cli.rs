@@ -13,6 +13,7 @@ use clap_complete::Shell;
 use nodemend_core::{api, config};
 
 use crate::app::demo::{Live, Progress, Told};
+use crate::app::scenario::Relay;
 use crate::{app, telemetry};
 
 /// Replaces broken Kubernetes nodes at a pace that cannot hurt the cluster, and says why.
@@ -191,7 +192,7 @@ fn scenario(name: &str, options: &Demo) -> std::io::Result<ExitCode> {
         terminal: std::io::stderr().is_terminal(),
     };
     teller.tell(Told::Line(&scenario.about))?;
-    let played = app::scenario::play(&scenario, false, |told| teller.tell(told))?;
+    let played = app::scenario::play(&scenario, Relay::Never, |told| teller.tell(told))?;
     teller.end()?;
     let mut out = std::io::stdout().lock();
     match options.format {

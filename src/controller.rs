@@ -167,6 +167,8 @@ const MAX_ADMISSIONS: usize = 10;
 /// `FleetState` holds so many of each.
 const MAX_SOURCES: usize = 100;
 const MAX_STARTS: usize = 200;
+/// The source that lists the nodes.
+const NODES: &str = "nodes";
 const MAX_SUSPENDED: usize = 100;
 const MAX_JOINED: usize = 1000;
 /// A deleted record counts, and holds its node, at least this long.
@@ -270,7 +272,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         // What the list shows needs its reservation no more; what it lacks never came to be.
         fleet.spec.reservations.clear();
         fleet.spec.starts = self.starts(&fleet, &repairs, now);
-        fleet.spec.sources_down = self.sources_down();
+        fleet.spec.sources_down = self.sources_down(nodes_down(&fleet.spec), now);
         self.remember(&mut fleet.spec, now);
         let healths = self.cluster.healths().await?;
         let mut known = Known {
@@ -600,6 +602,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             status.epoch = fleet.spec.epoch;
             self.cluster.put_repair(&repair).await?;
         }
+        let nodes_down = nodes_down(&fleet.spec);
         let led = Input::Led {
             joined: fleet.spec.joined.clone(),
             suspended: fleet.spec.suspended.clone(),
@@ -621,8 +624,10 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 silences: status.silences,
             };
             self.evidence.fold(silenced, now);
-            // For how long nobody looked must be known, or the clocks begin anew.
+            // For how long nobody looked must be known, or the clocks begin anew. Who did not
+            // know the nodes wrote of none that its clocks stood still.
             if let Some(last_seen) = self.last_seen {
+                let last_seen = nodes_down.map_or(last_seen, |at| at.min(last_seen));
                 let restore = Input::Restore {
                     uid: health.spec.node_uid,
                     signals: status.signals,
@@ -644,15 +649,23 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         }
     }
 
-    fn sources_down(&self) -> Vec<SourceDown> {
+    /// `nodes_down`: since when the nodes were not known, if they were not.
+    fn sources_down(&self, nodes_down: Option<Timestamp>, now: Timestamp) -> Vec<SourceDown> {
         let down = |source: String, since: Timestamp, message: &str| SourceDown {
             source,
             since,
             message: message.chars().take(200).collect(),
         };
+        let unknown = !self.evidence.nodes_fresh(now);
+        let nodes = unknown.then(|| {
+            let since = nodes_down.unwrap_or(now);
+            down(NODES.into(), since, "the list of nodes is empty or old")
+        });
         let asking = self.evidence.asking_failed().into_iter();
-        asking
-            .map(|(since, message)| down("alertmanager".into(), since, message))
+        let asking = asking.map(|(since, message)| down("alertmanager".into(), since, message));
+        nodes
+            .into_iter()
+            .chain(asking)
             .chain(
                 self.evidence
                     .failing_rules()
@@ -951,6 +964,12 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             paused: decide::pause_reason(node, repair, &world, scopes, now),
         }
     }
+}
+
+/// Since when the nodes are not known, as it is on record.
+fn nodes_down(fleet: &FleetStateSpec) -> Option<Timestamp> {
+    let mut down = fleet.sources_down.iter();
+    Some(down.find(|down| down.source == NODES)?.since)
 }
 
 fn place_of(status: &NodeHealthStatus) -> Place {
