@@ -13,6 +13,7 @@ use clap_complete::Shell;
 use nodemend_core::{api, config};
 
 use crate::app::demo::{Live, Progress, Told};
+use crate::app::scenario::Relay;
 use crate::{app, telemetry};
 
 /// Replaces broken Kubernetes nodes at a pace that cannot hurt the cluster, and says why.
@@ -203,7 +204,7 @@ fn scenario(name: &str, options: &Demo) -> std::io::Result<ExitCode> {
     let played = if options.watched() {
         app::scenario::live(&scenario, options.speed, tell)?
     } else {
-        app::scenario::play(&scenario, false, tell)?
+        app::scenario::play(&scenario, Relay::Never, tell)?
     };
     teller.end()?;
     let mut out = std::io::stdout().lock();

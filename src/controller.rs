@@ -169,6 +169,10 @@ const MAX_ADMISSIONS: usize = 10;
 /// `FleetState` holds so many of each.
 const MAX_SOURCES: usize = 100;
 const MAX_STARTS: usize = 200;
+/// The source that lists the nodes.
+const NODES: &str = "nodes";
+const MAX_SUSPENDED: usize = 100;
+const MAX_JOINED: usize = 1000;
 /// A deleted record counts, and holds its node, at least this long.
 const MIN_MEMORY: Span = Span::minutes(60);
 
@@ -182,11 +186,14 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         setup: Setup,
         last_seen: Option<Timestamp>,
     ) -> Self {
+        let external = setup.external_labels.clone();
+        let mut evidence = Evidence::new(setup.cluster_jobs.clone(), external);
+        evidence.lift_after(setup.limits.breaker.cooldown);
         Self {
             cluster,
             cloud,
             probes,
-            evidence: Evidence::new(setup.cluster_jobs.clone(), setup.external_labels.clone()),
+            evidence,
             setup,
             fleet: None,
             last_seen,
@@ -225,6 +232,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             }
         }
         self.setup.rules = rules;
+        self.evidence.lift_after(limits.breaker.cooldown);
         self.setup.limits = limits;
     }
 
@@ -267,8 +275,9 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         // What the list shows needs its reservation no more; what it lacks never came to be.
         fleet.spec.reservations.clear();
         fleet.spec.starts = self.starts(&fleet, &repairs, now);
-        fleet.spec.sources_down = self.sources_down();
+        fleet.spec.sources_down = self.sources_down(nodes_down(&fleet.spec), now);
         fleet.spec.dark = self.evidence.dark(fleet.spec.dark, now);
+        self.remember(&mut fleet.spec, now);
         let healths = self.cluster.healths().await?;
         let mut known = Known {
             fallen: self.fallen(&healths, now),
@@ -293,7 +302,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         let started = self.start(fleet, &starting, now).await;
         let recorded = match &started {
             Err(Error::Deposed) => return Err(Error::Deposed),
-            _ => self.record(&verdicts, &guards, &known, now).await,
+            _ => self.record(&verdicts, &guards, &scopes, &known, now).await,
         };
         if !starting.is_empty() {
             known.repairs = self.cluster.repairs().await?;
@@ -366,11 +375,9 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             let sick = status.sick_since.is_some();
             Some(Fallen {
                 uid: health.spec.node_uid.clone(),
-                place: Place {
-                    zone: status.zone.clone(),
-                    pool: status.pool.clone(),
-                },
+                place: place_of(status),
                 since: status.fell_sick?,
+                sick,
                 gone: (sick && !there).then(|| status.gone.unwrap_or(now)),
             })
         });
@@ -573,6 +580,16 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         Ok(fleet)
     }
 
+    /// What the next leader cannot know else.
+    fn remember(&self, fleet: &mut FleetStateSpec, now: Timestamp) {
+        let suspended = self.evidence.suspended().take(MAX_SUSPENDED);
+        fleet.suspended = suspended.map(|(rule, _)| rule.to_owned()).collect();
+        if self.evidence.nodes_fresh(now) {
+            let joined = self.evidence.joined(self.setup.limits.startup_grace, now);
+            fleet.joined = joined.take(MAX_JOINED).map(str::to_owned).collect();
+        }
+    }
+
     /// Raises the epoch, writes it into every open repair, and takes up the clocks.
     async fn take_over(&mut self, now: Timestamp) -> Result<FleetState, Error> {
         let stored = self.cluster.fleet().await?;
@@ -592,21 +609,36 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         if let Some(dark) = fleet.spec.dark {
             self.evidence.fold(Input::Dark(dark), now);
         }
+        let nodes_down = nodes_down(&fleet.spec);
+        let led = Input::Led {
+            joined: fleet.spec.joined.clone(),
+            suspended: fleet.spec.suspended.clone(),
+        };
+        self.evidence.fold(led, now);
         for health in self.cluster.healths().await? {
             let Some(status) = health.status else {
                 continue;
             };
+            if status.fell_sick.is_some() {
+                let sick = Input::FellSick {
+                    uid: health.spec.node_uid.clone(),
+                    since: status.sick_since,
+                };
+                self.evidence.fold(sick, now);
+            }
             let silenced = Input::Silenced {
                 uid: health.spec.node_uid.clone(),
                 silences: status.silences,
             };
             self.evidence.fold(silenced, now);
+            // If nobody knows for how long nobody looked, it was too long for any clock. Who did
+            // not know the nodes wrote of none that its clocks stood still.
+            let last_seen = self.last_seen.unwrap_or(Timestamp::MIN);
             let restore = Input::Restore {
                 uid: health.spec.node_uid,
                 signals: status.signals,
                 faults: status.faults,
-                // If nobody knows for how long nobody looked, it was too long for any clock.
-                last_seen: self.last_seen.unwrap_or(Timestamp::MIN),
+                last_seen: nodes_down.map_or(last_seen, |at| at.min(last_seen)),
             };
             self.evidence.fold(restore, now);
         }
@@ -622,15 +654,23 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         }
     }
 
-    fn sources_down(&self) -> Vec<SourceDown> {
+    /// `nodes_down`: since when the nodes were not known, if they were not.
+    fn sources_down(&self, nodes_down: Option<Timestamp>, now: Timestamp) -> Vec<SourceDown> {
         let down = |source: String, since: Timestamp, message: &str| SourceDown {
             source,
             since,
             message: message.chars().take(200).collect(),
         };
+        let unknown = !self.evidence.nodes_fresh(now);
+        let nodes = unknown.then(|| {
+            let since = nodes_down.unwrap_or(now);
+            down(NODES.into(), since, "the list of nodes is empty or old")
+        });
         let asking = self.evidence.asking_failed().into_iter();
-        asking
-            .map(|(since, message)| down("alertmanager".into(), since, message))
+        let asking = asking.map(|(since, message)| down("alertmanager".into(), since, message));
+        nodes
+            .into_iter()
+            .chain(asking)
             .chain(
                 self.evidence
                     .failing_rules()
@@ -645,6 +685,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         &self,
         verdicts: &[Verdict],
         guards: &[GuardRecord],
+        scopes: &Scopes,
         known: &Known<'_>,
         now: Timestamp,
     ) -> Result<Vec<NodeHealth>, Error> {
@@ -683,7 +724,9 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 };
             let past = |at: Timestamp| cooldown.after(at) <= now;
             let well = well && status.observed.is_none();
-            if well && past(status.since) && status.fell_sick.is_none_or(past) {
+            let fell = status.fell_sick;
+            let told = fell.is_none_or(|at| past(at) && !storms(&verdict.place, scopes));
+            if well && past(status.since) && told {
                 if let Some(health) = before {
                     self.cluster.delete_health(health).await?;
                 }
@@ -702,18 +745,23 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             health.status = Some(status);
             written.push(self.cluster.put_health(&health).await?);
         }
-        self.part(known, now).await?;
+        self.part(scopes, known, now).await?;
         Ok(written)
     }
 
-    /// Marks the records of nodes that went away sick, which count for the cooldown, and
-    /// deletes the others of nodes that are gone.
-    async fn part(&self, known: &Known<'_>, now: Timestamp) -> Result<(), Error> {
+    /// Marks the records of nodes that went away sick, and deletes those of nodes that are
+    /// gone: once the cooldown is over, and no storm is left that they may have begun.
+    async fn part(&self, scopes: &Scopes, known: &Known<'_>, now: Timestamp) -> Result<(), Error> {
         // A list that is empty or old says nothing of who is gone.
         if !self.evidence.nodes_fresh(now) {
             return Ok(());
         }
         let cooldown = self.setup.limits.breaker.cooldown;
+        let lately = |at: Option<Timestamp>| at.is_some_and(|at| cooldown.after(at) > now);
+        let counts = |status: &NodeHealthStatus| {
+            let storm = || status.fell_sick.is_some() && storms(&place_of(status), scopes);
+            lately(status.gone) || lately(status.fell_sick) || storm()
+        };
         let is_there = |health: &&NodeHealth| self.evidence.has(&health.spec.node_uid);
         for health in known.healths.iter().filter(|health| !is_there(health)) {
             // What became of it has to be counted first.
@@ -730,7 +778,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                     }
                     self.cluster.put_health(&parted).await?;
                 }
-                Some(Some(at)) if cooldown.after(at) > now => {}
+                _ if status.is_some_and(counts) => {}
                 _ => self.cluster.delete_health(health).await?,
             }
         }
@@ -921,6 +969,24 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             paused: decide::pause_reason(node, repair, &world, scopes, now),
         }
     }
+}
+
+/// Since when the nodes are not known, as it is on record.
+fn nodes_down(fleet: &FleetStateSpec) -> Option<Timestamp> {
+    let mut down = fleet.sources_down.iter();
+    Some(down.find(|down| down.source == NODES)?.since)
+}
+
+fn place_of(status: &NodeHealthStatus) -> Place {
+    Place {
+        zone: status.zone.clone(),
+        pool: status.pool.clone(),
+    }
+}
+
+/// Whether a breaker is open over this place: its storm may have begun with any node there.
+fn storms(place: &Place, scopes: &Scopes) -> bool {
+    scopes.storms(place).next().is_some()
 }
 
 /// A clock as it is stored. One that stands still moves with every pass; so what is

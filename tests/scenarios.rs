@@ -1,13 +1,13 @@
 //! Each scenario of `tests/scenarios/`, as it is written and with another leader taking
-//! over in the middle.
+//! over whenever something happens.
 
 use std::io;
 use std::path::PathBuf;
 
-use nodemend::app::scenario;
+use nodemend::app::scenario::{self, Relay};
 
 /// What was not as expected, of each scenario.
-fn play(relay: bool) -> io::Result<Vec<String>> {
+fn play(relay: Relay) -> io::Result<Vec<String>> {
     let folder = nodemend_lab::checkout().join("tests/scenarios");
     let files: io::Result<Vec<PathBuf>> =
         folder.read_dir()?.map(|entry| Ok(entry?.path())).collect();
@@ -30,12 +30,18 @@ fn play(relay: bool) -> io::Result<Vec<String>> {
 
 #[test]
 fn each_scenario_goes_as_expected() -> io::Result<()> {
-    assert_eq!(play(false)?, Vec::<String>::new());
+    assert_eq!(play(Relay::Never)?, Vec::<String>::new());
     Ok(())
 }
 
 #[test]
-fn each_scenario_goes_as_expected_with_another_leader_from_its_middle_on() -> io::Result<()> {
-    assert_eq!(play(true)?, Vec::<String>::new());
+fn each_scenario_goes_as_expected_with_a_new_leader_before_anything_is_seen() -> io::Result<()> {
+    assert_eq!(play(Relay::Unseen)?, Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
+fn each_scenario_goes_as_expected_with_a_new_leader_after_anything_is_seen() -> io::Result<()> {
+    assert_eq!(play(Relay::Seen)?, Vec::<String>::new());
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! Plays a scenario: the real core and controller over a simulated fleet, in virtual time,
 //! and compares what they decide with what the scenario expects.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 
 use futures_util::FutureExt as _;
@@ -36,16 +36,36 @@ pub fn read(file: &str, text: &str) -> Result<Scenario, Vec<config::Problem>> {
     config::scenario::scenario(&Document { file, text })
 }
 
-/// Plays it at once. With `relay` another leader takes over in the middle.
+/// Nobody decides for so long while another leader takes over, and what is expected may
+/// come so much later.
+const GAP: Span = Span::seconds(30);
+/// A leader stays for so long: clocks stand still for a third of it, and were there a new
+/// leader every minute, for all of it.
+const TERM: Span = Span::minutes(3);
+
+/// When another leader takes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relay {
+    /// Only when the scenario says so.
+    Never,
+    /// Also whenever something happens, before the leader sees it.
+    Unseen,
+    /// Also whenever something happens, after the leader has decided on it.
+    Seen,
+}
+
+/// Plays it at once. With relays there are twice as many passes.
 pub fn play(
     scenario: &Scenario,
-    relay: bool,
+    relay: Relay,
     tell: impl FnMut(Told<'_>) -> io::Result<()>,
 ) -> io::Result<Played> {
     let mut stage = Stage::new(scenario, tell);
-    if relay {
-        let middle = Span::seconds(u32::try_from(scenario.length.as_seconds() / 2).unwrap_or(0));
-        stage.relay_at = Some(middle.after(scenario.begin));
+    if relay != Relay::Never {
+        stage.relay = relay;
+        let half = (scenario.step.as_seconds() + 1) / 2;
+        stage.apart = Span::seconds(u32::try_from(half).unwrap_or(u32::MAX));
+        stage.end = GAP.after(stage.end);
     }
     while stage.now <= stage.end {
         stage.step()?;
@@ -82,7 +102,13 @@ struct Stage<'a, F> {
     end: Timestamp,
     timeline: std::slice::Iter<'a, Moment>,
     next: Option<&'a Moment>,
-    relay_at: Option<Timestamp>,
+    relay: Relay,
+    /// Since when another than the first leader leads.
+    leads_since: Option<Timestamp>,
+    /// How far apart passes are.
+    apart: Span,
+    /// What is expected, and when it is looked at.
+    expected: VecDeque<(Timestamp, &'a Expect)>,
     stalled_until: Option<Timestamp>,
     seen: Timestamp,
     /// By signal, the nodes that it fires for, and those that it has no data of.
@@ -125,7 +151,10 @@ impl<'a, F: FnMut(Told<'_>) -> io::Result<()>> Stage<'a, F> {
             end,
             timeline,
             next,
-            relay_at: None,
+            relay: Relay::Never,
+            leads_since: None,
+            apart: scenario.step,
+            expected: VecDeque::new(),
             stalled_until: None,
             seen: scenario.begin,
             firing: BTreeMap::new(),
@@ -159,27 +188,64 @@ impl<'a, F: FnMut(Told<'_>) -> io::Result<()>> Stage<'a, F> {
     fn step(&mut self) -> io::Result<()> {
         self.settle_replacements();
         self.settle_reboots();
-        let mut expected = Vec::new();
+        let happens = self.happen_until_now()?;
+        let stalled = self.stalled_until.is_some_and(|until| until > self.now);
+        let settled = self.leads_since.is_none_or(|at| TERM.after(at) <= self.now);
+        let relay = if happens && settled && !stalled {
+            self.relay
+        } else {
+            Relay::Never
+        };
+        if !stalled && relay != Relay::Unseen {
+            self.pass()?;
+        }
+        self.compare_until(Some(self.now));
+        let gap = match relay {
+            Relay::Never => None,
+            Relay::Unseen => Some(self.apart),
+            Relay::Seen => Some(GAP),
+        };
+        if let Some(gap) = gap {
+            self.take_over();
+            self.stalled_until = Some(gap.after(self.now));
+        }
+        self.world.tick(self.apart);
+        self.now = self.apart.after(self.now);
+        Ok(())
+    }
+
+    /// Whether anything happened.
+    fn happen_until_now(&mut self) -> io::Result<bool> {
+        let (mut happened, mut expected) = (false, Vec::new());
+        let patience = match self.relay {
+            Relay::Never => Span::default(),
+            Relay::Unseen | Relay::Seen => GAP,
+        };
         while let Some(moment) = self
             .next
             .filter(|moment| moment.at.after(self.scenario.begin) <= self.now)
         {
+            if !moment.is_quiet() {
+                happened = true;
+                // What was expected before this has to be so by now.
+                self.compare_until(None);
+            }
             self.next = self.timeline.next();
             self.happen(moment)?;
             expected.extend(moment.expect.as_ref());
         }
-        if self.relay_at.take_if(|at| *at <= self.now).is_some() {
-            self.relay();
-        }
-        if self.stalled_until.is_none_or(|until| until <= self.now) {
-            self.pass()?;
-        }
-        for expect in expected {
+        let then = patience.after(self.now);
+        let expected = expected.into_iter().map(|expect| (then, expect));
+        self.expected.extend(expected);
+        Ok(happened)
+    }
+
+    /// Compares what is to be so by then; everything if there is no such time.
+    fn compare_until(&mut self, then: Option<Timestamp>) {
+        let is_due = |(at, _): &mut (Timestamp, _)| then.is_none_or(|then| *at <= then);
+        while let Some((_, expect)) = self.expected.pop_front_if(is_due) {
             self.compare(expect);
         }
-        self.world.tick(self.scenario.step);
-        self.now = self.scenario.step.after(self.now);
-        Ok(())
     }
 
     fn pass(&mut self) -> io::Result<()> {
@@ -247,7 +313,8 @@ impl<'a, F: FnMut(Told<'_>) -> io::Result<()>> Stage<'a, F> {
         inputs
     }
 
-    fn relay(&mut self) {
+    fn take_over(&mut self) {
+        self.leads_since = Some(self.now);
         self.leader = lead(&self.world, &self.setup, Some(self.seen));
     }
 
@@ -343,7 +410,7 @@ impl<'a, F: FnMut(Told<'_>) -> io::Result<()>> Stage<'a, F> {
             self.stalled_until = Some(stalled.after(self.now));
         }
         if moment.new_leader {
-            self.relay();
+            self.take_over();
         }
         if let Some(signal) = &moment.replacements_fire {
             self.relapse = Some(signal.clone());

@@ -237,8 +237,9 @@ impl Told {
 
     /// Nobody was said to be well or due, and of the healthy nothing was said.
     fn judge(&self) -> Result<()> {
+        let words = self.words();
         let mut sick = BTreeSet::new();
-        for (node, word) in self.words().iter() {
+        for (node, word) in words.iter() {
             let status = word.as_ref().with_context(|| format!("{node} forgotten"))?;
             // Until its rule's own `for` is over for the first time, a node is well.
             let ill = [PENDING, HELD].contains(&node.as_str());

@@ -270,6 +270,14 @@ pub struct FleetStateSpec {
     #[serde(default)]
     #[schemars(length(max = 100))]
     pub guards: Vec<GuardRecord>,
+    /// Rules that fire on most of their nodes, or did a while ago.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub suspended: Vec<String>,
+    /// The UIDs of young nodes that were Ready: they do not start any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1000))]
+    pub joined: Vec<String>,
     /// What became of the faults that policies in mode Observe would have acted on, by
     /// policy and fault.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

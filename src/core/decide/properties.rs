@@ -51,10 +51,23 @@ struct Record {
     pool: &'static str,
 }
 
+/// A node that fell sick before, or a repair that started, whose records are gone.
+#[derive(Clone, Debug)]
+struct Memory {
+    of: Index,
+    gone: bool,
+    ago: u32,
+    sick: bool,
+    zone: &'static str,
+    pool: &'static str,
+}
+
 #[derive(Clone, Debug)]
 struct Case {
     machines: Vec<Machine>,
     records: Vec<Record>,
+    fallen: Vec<Memory>,
+    starts: Vec<Memory>,
     budgets: Vec<Budget>,
     mode: Mode,
     limits: Limits,
@@ -120,6 +133,25 @@ fn record() -> impl Strategy<Value = Record> {
         })
 }
 
+fn memory() -> impl Strategy<Value = Memory> {
+    (
+        any::<Index>(),
+        any::<bool>(),
+        0u32..3000,
+        any::<bool>(),
+        select(vec!["", "a", "b"]),
+        select(vec!["", "x", "y"]),
+    )
+        .prop_map(|(of, gone, ago, sick, zone, pool)| Memory {
+            of,
+            gone,
+            ago,
+            sick,
+            zone,
+            pool,
+        })
+}
+
 fn counting_budget() -> impl Strategy<Value = Budget> {
     let per = select(vec![Per::Cluster, Per::Zone, Per::Pool]);
     let rate = proptest::option::of((0u32..6, 10u32..120));
@@ -165,7 +197,11 @@ fn limits() -> impl Strategy<Value = Limits> {
 fn case() -> impl Strategy<Value = Case> {
     (
         vec(machine(), 1..24),
-        vec(record(), 0..6),
+        (
+            vec(record(), 0..6),
+            vec(memory(), 0..6),
+            vec(memory(), 0..4),
+        ),
         vec(budget(), 0..3),
         select(vec![
             Mode::Enforce,
@@ -176,12 +212,15 @@ fn case() -> impl Strategy<Value = Case> {
         limits(),
         select(vec![None, None, Some("a"), Some("")]),
     )
-        .prop_map(|(machines, records, mut budgets, mode, limits, paused)| {
+        .prop_map(|(machines, memory, mut budgets, mode, limits, paused)| {
+            let (records, fallen, starts) = memory;
             budgets.sort_by(|one, other| one.name.cmp(&other.name));
             budgets.dedup_by(|one, other| one.name == other.name);
             Case {
                 machines,
                 records,
+                fallen,
+                starts,
                 budgets,
                 mode,
                 limits,
@@ -196,6 +235,20 @@ fn open_case() -> impl Strategy<Value = Case> {
         case.limits.breaker.share = 100;
         case.limits.breaker.min_nodes = 50;
         (case.mode, case.paused) = (Mode::Enforce, None);
+        case
+    })
+}
+
+/// A case in which a breaker is likely to open; nothing is on record yet.
+fn storm_case() -> impl Strategy<Value = Case> {
+    case().prop_map(|mut case| {
+        for machine in &mut case.machines {
+            machine.young = false;
+        }
+        case.limits.breaker.share = case.limits.breaker.share.min(40);
+        case.limits.breaker.min_nodes = case.limits.breaker.min_nodes.min(3);
+        case.records.clear();
+        case.fallen.clear();
         case
     })
 }
@@ -219,12 +272,14 @@ struct Fleet {
     policies: Vec<Policy>,
     limits: Limits,
     repairs: Vec<NodeRepair>,
+    fallen: Vec<Fallen>,
+    starts: Vec<Reservation>,
     pauses: Vec<Pause>,
 }
 
 impl Fleet {
-    /// `blind`: of this node the rule says nothing at the end.
-    fn new(case: &Case, backwards: bool, blind: Option<usize>) -> Self {
+    /// Before anything was heard.
+    fn deaf(case: &Case) -> Self {
         let mut policies = vec![policy("p", case.mode, 0), policy("q", Mode::Enforce, 1)];
         let signal = Leaf {
             signal: Some("R".into()),
@@ -246,81 +301,118 @@ impl Fleet {
         }
         policies[0].budgets.clone_from(&case.budgets);
         policies[1].selector.match_labels = [("q".to_owned(), "yes".to_owned())].into();
-        let mut fleet = Self {
+        let records = case.records.iter().enumerate();
+        let paused = case.paused.map(|zone| Pause {
+            selector: NodeSelector {
+                match_labels: [(ZONE_LABEL.to_owned(), zone.to_owned())].into(),
+                ..NodeSelector::default()
+            },
+            policy: None,
+            until: None,
+        });
+        let mut fallen: Vec<Fallen> = case.fallen.iter().map(|one| one.fallen(case)).collect();
+        // There is one record of each node.
+        fallen.sort_by(|one, other| one.uid.cmp(&other.uid));
+        fallen.dedup_by(|one, other| one.uid == other.uid);
+        let starts = case.starts.iter().enumerate();
+        Self {
             evidence: Evidence::default(),
             rules: Rules::from_iter([rule()]),
             policies,
             limits: case.limits.clone(),
-            repairs: case
-                .records
-                .iter()
-                .enumerate()
+            repairs: records
                 .map(|(nth, record)| record.read(nth, case))
                 .collect(),
-            pauses: case
-                .paused
-                .map(|zone| Pause {
-                    selector: NodeSelector {
-                        match_labels: [(ZONE_LABEL.to_owned(), zone.to_owned())].into(),
-                        ..NodeSelector::default()
-                    },
-                    policy: None,
-                    until: None,
-                })
-                .into_iter()
-                .collect(),
-        };
+            fallen,
+            starts: starts.map(|(nth, one)| one.start(nth, case)).collect(),
+            pauses: paused.into_iter().collect(),
+        }
+    }
+
+    /// `blind`: of this node the rule says nothing at the end.
+    fn new(case: &Case, backwards: bool, blind: Option<usize>) -> Self {
+        let mut fleet = Self::deaf(case);
         if backwards {
             fleet.repairs.reverse();
+            fleet.fallen.reverse();
+            fleet.starts.reverse();
         }
         for second in (0..=NOW).step_by(60) {
-            let mut nodes: Vec<NodeView> = case
-                .machines
-                .iter()
-                .enumerate()
-                .map(|(number, machine)| machine.at(number, second))
-                .collect();
-            let mut series = (Vec::new(), Vec::new());
-            for (number, machine) in case.machines.iter().enumerate() {
-                let labels: crate::evidence::identity::Labels =
-                    [("node".to_owned(), nodes[number].name.clone())].into();
-                let silent =
-                    machine.says == Says::Nothing || (blind == Some(number) && second > NOW - 120);
-                if silent {
-                    continue;
-                }
-                series.1.push(labels.clone());
-                let fires = machine
-                    .fires
-                    .is_some_and(|ago| second >= NOW - i64::from(ago));
-                if machine.says == Says::Fires && fires {
-                    series.0.push(labels);
-                }
-            }
-            if backwards {
-                nodes.reverse();
-                series.0.reverse();
-                series.1.reverse();
-            }
-            fleet.evidence.fold(Input::Nodes(nodes), at(second));
-            let answer = Answer::Series {
-                firing: series.0,
-                present: Some(series.1),
-            };
-            let name = "R".to_owned();
-            fleet.evidence.fold(
-                Input::Rule {
-                    name,
-                    asked: Timestamp::MAX,
-                    answer,
-                },
-                at(second),
-            );
-            fleet
-                .evidence
-                .settle(&fleet.rules, &fleet.policies, at(second));
+            let silent = blind.filter(|_| second > NOW - 120);
+            fleet.hear(&case.machines, backwards, silent, second);
         }
         fleet
+    }
+
+    /// What the nodes and the rule say at this second; of one node the rule may say nothing.
+    fn hear(&mut self, machines: &[Machine], backwards: bool, blind: Option<usize>, second: i64) {
+        let nodes = machines.iter().enumerate();
+        let mut nodes: Vec<NodeView> = nodes
+            .map(|(number, machine)| machine.at(number, second))
+            .collect();
+        let mut series = (Vec::new(), Vec::new());
+        for (number, machine) in machines.iter().enumerate() {
+            let labels: crate::evidence::identity::Labels =
+                [("node".to_owned(), nodes[number].name.clone())].into();
+            if machine.says == Says::Nothing || blind == Some(number) {
+                continue;
+            }
+            series.1.push(labels.clone());
+            let fires = machine
+                .fires
+                .is_some_and(|ago| second >= NOW - i64::from(ago));
+            if machine.says == Says::Fires && fires {
+                series.0.push(labels);
+            }
+        }
+        if backwards {
+            nodes.reverse();
+            series.0.reverse();
+            series.1.reverse();
+        }
+        self.evidence.fold(Input::Nodes(nodes), at(second));
+        let rule = Input::Rule {
+            name: "R".to_owned(),
+            asked: Timestamp::MAX,
+            answer: Answer::Series {
+                firing: series.0,
+                present: Some(series.1),
+            },
+        };
+        self.evidence.fold(rule, at(second));
+        self.evidence
+            .settle(&self.rules, &self.policies, at(second));
+    }
+
+    /// What the breakers are at this second. The records are kept as the leader keeps them.
+    fn look(&mut self, second: i64) -> (Vec<Verdict>, Scopes) {
+        let world = self.world();
+        let verdicts = judge_all(&world, at(second));
+        let scopes = survey(&verdicts, &world, at(second));
+        for verdict in &verdicts {
+            let mut known = self.fallen.iter_mut();
+            let known = known.find(|fallen| fallen.uid == verdict.uid);
+            match (verdict.sick_since, known) {
+                (Some(since), Some(known)) => {
+                    known.since = if known.sick {
+                        known.since.min(since)
+                    } else {
+                        since
+                    };
+                    known.sick = true;
+                }
+                (Some(since), None) => self.fallen.push(Fallen {
+                    uid: verdict.uid.clone(),
+                    place: verdict.place.clone(),
+                    since,
+                    sick: true,
+                    gone: None,
+                }),
+                (None, Some(known)) => known.sick = false,
+                (None, None) => {}
+            }
+        }
+        (verdicts, scopes)
     }
 
     fn world(&self) -> World<'_> {
@@ -330,8 +422,8 @@ impl Fleet {
             policies: &self.policies,
             limits: &self.limits,
             repairs: &self.repairs,
-            fallen: &[],
-            starts: &[],
+            fallen: &self.fallen,
+            starts: &self.starts,
             pauses: &self.pauses,
         }
     }
@@ -397,10 +489,46 @@ impl Record {
     }
 }
 
+impl Memory {
+    fn uid(&self, case: &Case) -> String {
+        if self.gone {
+            return format!("gone{}", self.ago % 4);
+        }
+        format!("n{:03}", self.of.index(case.machines.len()))
+    }
+
+    fn fallen(&self, case: &Case) -> Fallen {
+        Fallen {
+            uid: self.uid(case),
+            place: Place {
+                zone: self.zone.into(),
+                pool: self.pool.into(),
+            },
+            since: at(NOW - i64::from(self.ago)),
+            sick: self.sick,
+            gone: (self.gone && self.sick).then(|| at(NOW - i64::from(self.ago / 2))),
+        }
+    }
+
+    /// Of a repair that is on record, or not.
+    fn start(&self, nth: usize, case: &Case) -> Reservation {
+        Reservation {
+            repair: if self.sick {
+                format!("r{nth}")
+            } else {
+                format!("deleted{nth}")
+            },
+            node_uid: self.uid(case),
+            at: at(NOW - i64::from(self.ago)),
+        }
+    }
+}
+
 /// `PROPTEST_CASES` says how many; `tests/run properties` tries 20,000.
 fn config() -> ProptestConfig {
     ProptestConfig {
         failure_persistence: None,
+        max_global_rejects: u32::MAX,
         ..ProptestConfig::default()
     }
 }
@@ -521,19 +649,59 @@ proptest! {
     }
 
     #[test]
-    fn a_breaker_closes_once_its_scope_is_well_for_the_cooldown(case in case()) {
-        let mut case = case;
-        for machine in &mut case.machines {
-            (machine.unready, machine.says, machine.young) = (None, Says::Clear, false);
-        }
-        for record in &mut case.records {
-            record.started = record.started.max(601);
-            if record.phase == Phase::Draining {
-                record.phase = Phase::Succeeded;
+    fn h83_a_breaker_is_open_until_its_scope_is_well_for_the_cooldown_and_no_longer(
+        case in storm_case()
+    ) {
+        let mut fleet = Fleet::deaf(&case);
+        let mut fell: BTreeMap<String, (i64, bool)> = BTreeMap::new();
+        let mut opened = BTreeSet::new();
+        let mut watch = |fleet: &mut Fleet, second: i64| {
+            let (verdicts, scopes) = fleet.look(second);
+            for verdict in &verdicts {
+                let known = fell.entry(verdict.uid.clone()).or_insert((i64::MIN, false));
+                let sick = verdict.sick_since.is_some();
+                *known = (if sick && !known.1 { second } else { known.0 }, sick);
             }
+            for (scope, census) in scopes.census {
+                let of = verdicts.iter().filter(|one| one.counts);
+                let of = of.filter(|one| one.place.scopes().any(|own| own == scope));
+                let (mut recent, mut sick, mut all) = (0, 0, 0);
+                for verdict in of {
+                    all += 1;
+                    sick += usize::from(verdict.sick_since.is_some());
+                    recent += usize::from(fell[&verdict.uid].0 + 600 >= second);
+                }
+                let share = all * case.limits.breaker.share as usize / 100;
+                let most = share.min(case.limits.breaker.nodes as usize);
+                let least = case.limits.breaker.min_nodes as usize;
+                let limit = most.max(least - 1);
+                let whole = scope == Scope::Cluster && sick == all && sick >= least;
+                let expect = match () {
+                    () if whole || recent > limit => "Open",
+                    () if sick > limit => "Slow",
+                    () => "Closed",
+                };
+                let found = format!("{:?}", census.breaker);
+                assert!(found.starts_with(expect), "{scope} at {second}: {found}, not {expect}");
+                if expect == "Open" {
+                    opened.insert(scope);
+                }
+            }
+        };
+        for second in (0..=NOW).step_by(60) {
+            fleet.hear(&case.machines, false, None, second);
+            watch(&mut fleet, second);
         }
-        let (_, scopes, _) = Fleet::new(&case, false, None).decide();
-        for (scope, census) in scopes.census {
+        let mut well = case.machines.clone();
+        for machine in &mut well {
+            (machine.unready, machine.fires) = (None, None);
+        }
+        for second in (NOW + 60..=NOW + 720).step_by(60) {
+            fleet.hear(&well, false, None, second);
+            watch(&mut fleet, second);
+        }
+        prop_assume!(!opened.is_empty());
+        for (scope, census) in fleet.look(NOW + 720).1.census {
             prop_assert_eq!(census.breaker, BreakerState::Closed, "{}", scope);
         }
     }

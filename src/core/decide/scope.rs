@@ -106,6 +106,8 @@ pub struct Fallen {
     pub place: Place,
     /// When it fell sick.
     pub since: Timestamp,
+    /// Whether it was sick still when it was last looked at.
+    pub sick: bool,
     /// When it was first missing, sick as it was.
     pub gone: Option<Timestamp>,
 }
@@ -194,96 +196,126 @@ impl Scopes {
 struct Ward {
     nodes: usize,
     sick: usize,
-    recent: Vec<Timestamp>,
+    /// Since when the first of the sick is.
+    first: Option<Timestamp>,
+    /// When nodes fell sick, of whatever age that is known; they may be well again, or gone.
+    fell: Vec<Timestamp>,
     in_flight: usize,
 }
 
 impl Ward {
-    fn census(mut self, whole: bool, breaker: &config::Breaker, horizon: Timestamp) -> Census {
+    fn census(mut self, whole: bool, breaker: &config::Breaker, now: Timestamp) -> Census {
         let share = self.nodes * breaker.share as usize / 100;
         let mut limit = share
             .min(breaker.nodes as usize)
             .max(breaker.min_nodes.saturating_sub(1) as usize);
-        self.recent.sort();
-        let over = self.recent.len().checked_sub(limit + 1);
-        let first = self.recent.first().copied();
-        let (state, until) = match over {
-            Some(over) => {
-                let storm_since = first.unwrap_or(horizon);
-                let until = breaker.cooldown.after(self.recent[over]);
-                (BreakerState::Open { storm_since }, Some(until))
-            }
-            None if whole => {
-                // However many may be sick, all of them may not.
-                limit = limit.min(self.sick.saturating_sub(1));
-                let storm_since = first.unwrap_or(horizon);
-                (BreakerState::Open { storm_since }, None)
-            }
-            None if self.sick > limit => (BreakerState::Slow, None),
-            None => (BreakerState::Closed, None),
+        self.fell.sort();
+        let horizon = breaker.cooldown.before(now);
+        let old = self.fell.partition_point(|at| *at < horizon);
+        let recent = self.fell.len() - old;
+        let over = recent > limit;
+        let until = over.then(|| {
+            let last = self.fell[self.fell.len() - 1 - limit];
+            breaker.cooldown.after(last)
+        });
+        let state = if whole {
+            // Nothing starts, however long it lasts: nobody is older than the first.
+            let storm_since = self.first.unwrap_or(horizon);
+            BreakerState::Open { storm_since }
+        } else if over {
+            let storm_since = storm_since(&self.fell, limit, breaker.cooldown, horizon);
+            BreakerState::Open { storm_since }
+        } else if self.sick > limit {
+            BreakerState::Slow
+        } else {
+            BreakerState::Closed
         };
+        if whole && !over {
+            // However many may be sick, all of them may not.
+            limit = limit.min(self.sick.saturating_sub(1));
+        }
         Census {
             breaker: state,
             nodes: self.nodes,
             sick: self.sick,
-            recent: self.recent.len(),
+            recent,
             limit,
-            until,
+            until: until.filter(|_| !whole),
             in_flight: self.in_flight,
         }
     }
+
+    fn fall(&mut self, since: Timestamp) {
+        self.sick += 1;
+        self.first = Some(self.first.map_or(since, |first| first.min(since)));
+        self.fell.push(since);
+    }
+}
+
+/// When the first node of a storm fell sick: not longer than `cooldown` before a node that
+/// fell when more than `limit` had within `cooldown`, and so on back to the first such node.
+fn storm_since(fell: &[Timestamp], limit: usize, cooldown: Span, horizon: Timestamp) -> Timestamp {
+    let within = |last: Timestamp, first: Timestamp| cooldown.after(first) >= last;
+    let crowded = |last: &usize| within(fell[*last], fell[*last - limit]);
+    let earliest = (limit..fell.len()).rev().take_while(crowded).last();
+    let from = earliest.map_or(horizon, |earliest| cooldown.before(fell[earliest]));
+    let from = from.min(horizon);
+    let storm = fell.iter().copied().find(|at| *at >= from);
+    storm.unwrap_or(horizon)
 }
 
 /// Counts what guards count. There is a verdict on each node.
 pub fn survey(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Scopes {
     let breaker = &world.limits.breaker;
     let horizon = breaker.cooldown.before(now);
-    let mut wards = by_scope(verdicts, horizon);
-    let all = wards[&Scope::Cluster].nodes;
-    let fallen: BTreeSet<&str> = world.fallen.iter().map(|one| one.uid.as_str()).collect();
-    let present: BTreeMap<&str, &Verdict> = verdicts
+    let fallen: BTreeMap<&str, &Fallen> = world
+        .fallen
         .iter()
-        .filter(|verdict| fallen.contains(verdict.uid.as_str()))
-        .map(|verdict| (verdict.uid.as_str(), verdict))
+        .map(|fallen| (fallen.uid.as_str(), fallen))
         .collect();
+    let mut wards = by_scope(verdicts, &fallen);
+    let all = wards[&Scope::Cluster].nodes;
     let is_gone = |uid: &str| !world.evidence.has(uid);
     // Who fell sick and is well again fell sick all the same: recovery may be ragged.
-    let recovered = world.fallen.iter().filter(|fallen| {
-        let verdict = present.get(fallen.uid.as_str());
-        verdict.is_some_and(|verdict| verdict.counts && verdict.sick_since.is_none())
-    });
-    for fallen in recovered.filter(|fallen| fallen.since >= horizon) {
-        for scope in present[fallen.uid.as_str()].place.scopes() {
-            wards.entry(scope).or_default().recent.push(fallen.since);
+    let well = |verdict: &&Verdict| verdict.counts && verdict.sick_since.is_none();
+    for verdict in verdicts.iter().filter(well) {
+        let Some(fallen) = fallen.get(verdict.uid.as_str()) else {
+            continue;
+        };
+        for scope in verdict.place.scopes() {
+            wards.entry(scope).or_default().fell.push(fallen.since);
         }
     }
-    // Nodes that were repaired away or lost lately were nodes, and were sick.
+    // Nodes that were repaired away or lost were sick, and those of late were nodes.
     let repairs = in_order(world);
-    let repaired = repairs.iter().filter_map(|repair| {
+    let mut gone: BTreeMap<&str, (Place, Option<Timestamp>, bool)> = BTreeMap::new();
+    for repair in repairs
+        .iter()
+        .filter(|repair| is_gone(&repair.spec.node_uid))
+    {
         let ended = repair.status.as_ref().and_then(|status| status.ended);
-        let late = ended.is_none_or(|ended| ended >= horizon);
-        let uid = repair.spec.node_uid.as_str();
         // What a person asks for says nothing of the others.
-        let since = match repair.spec.request {
-            Some(_) => Timestamp::MIN,
-            None => repair.spec.fault_since,
-        };
-        (late && is_gone(uid)).then(|| (uid, Place::of_repair(repair), since))
-    });
-    let lost = world.fallen.iter().filter(|fallen| {
-        let lately = fallen.gone.is_some_and(|at| at >= horizon);
-        lately && is_gone(&fallen.uid)
-    });
-    let lost = lost.map(|lost| (lost.uid.as_str(), lost.place.clone(), lost.since));
-    let mut gone: BTreeMap<&str, (Place, Timestamp)> = BTreeMap::new();
-    for (uid, place, since) in lost.chain(repaired) {
-        gone.entry(uid).or_insert((place, since));
+        let asked = repair.spec.request.is_some();
+        let since = (!asked).then_some(repair.spec.fault_since);
+        let known = gone
+            .entry(repair.spec.node_uid.as_str())
+            .or_insert_with(|| (Place::of_repair(repair), None, false));
+        known.1 = known.1.max(since);
+        known.2 |= ended.is_none_or(|ended| ended >= horizon);
     }
-    for (place, since) in gone.values() {
+    for lost in world.fallen.iter().filter(|fallen| is_gone(&fallen.uid)) {
+        let late = lost.gone.is_some_and(|at| at >= horizon);
+        let known = gone
+            .entry(lost.uid.as_str())
+            .or_insert_with(|| (lost.place.clone(), None, false));
+        known.1 = Some(lost.since);
+        known.2 |= late;
+    }
+    for (place, since, late) in gone.values() {
         for scope in place.scopes() {
             let ward = wards.entry(scope).or_default();
-            ward.nodes += 1;
-            ward.recent.extend(Some(*since).filter(|at| *at >= horizon));
+            ward.nodes += usize::from(*late);
+            ward.fell.extend(*since);
         }
     }
     for repair in world.repairs.iter().filter(|repair| repair.in_flight()) {
@@ -296,7 +328,7 @@ pub fn survey(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Scopes
             && ward.sick == all
             && ward.sick > 0
             && ward.sick >= breaker.min_nodes as usize;
-        let census = ward.census(whole, breaker, horizon);
+        let census = ward.census(whole, breaker, now);
         (scope, census)
     });
     Scopes {
@@ -308,14 +340,20 @@ pub fn survey(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Scopes
 }
 
 /// What the nodes that are there come to. Places repeat, so each is counted by itself first.
-fn by_scope(verdicts: &[Verdict], horizon: Timestamp) -> BTreeMap<Scope, Ward> {
+fn by_scope<'a>(
+    verdicts: &[Verdict],
+    fallen: &BTreeMap<&'a str, &'a Fallen>,
+) -> BTreeMap<Scope, Ward> {
     let mut places: BTreeMap<&Place, Ward> = BTreeMap::new();
     for verdict in verdicts.iter().filter(|verdict| verdict.counts) {
         let ward = places.entry(&verdict.place).or_default();
         ward.nodes += 1;
         if let Some(since) = verdict.sick_since {
-            ward.sick += 1;
-            ward.recent.extend(Some(since).filter(|at| *at >= horizon));
+            // It moves with clocks that stand still, and begins anew with a leader; what is
+            // on record does not.
+            let known = fallen.get(verdict.uid.as_str());
+            let known = known.filter(|fallen| fallen.sick);
+            ward.fall(known.map_or(since, |known| known.since.min(since)));
         }
     }
     let mut wards: BTreeMap<Scope, Ward> = BTreeMap::new();
@@ -325,7 +363,8 @@ fn by_scope(verdicts: &[Verdict], horizon: Timestamp) -> BTreeMap<Scope, Ward> {
             let ward = wards.entry(scope).or_default();
             ward.nodes += found.nodes;
             ward.sick += found.sick;
-            ward.recent.extend(&found.recent);
+            ward.first = [ward.first, found.first].into_iter().flatten().min();
+            ward.fell.extend(&found.fell);
         }
     }
     wards

@@ -922,6 +922,31 @@ fn h82_nodes_that_never_were_ready_open_no_breaker_and_do_not_dilute_it() {
 }
 
 #[test]
+fn h82_a_new_leader_knows_who_was_ready_and_who_was_sick() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = |node| node.created = at(-60);
+    let joined = vec!["n000".to_owned(), "n001".to_owned()];
+    let suspended = Vec::new();
+    fleet.evidence.fold(Input::Led { joined, suspended }, at(0));
+    let (uid, since) = ("n002".to_owned(), Some(at(-900)));
+    fleet.evidence.fold(Input::FellSick { uid, since }, at(0));
+    fleet.watch(20, 4, 0, 120);
+    let (verdicts, _, scopes) = fleet.decide(120);
+    let sick: Vec<bool> = verdicts
+        .iter()
+        .map(|one| one.sick_since.is_some())
+        .collect();
+    // The fourth starts still.
+    assert_eq!(sick[..5], [true, true, true, false, false]);
+    assert_eq!((scopes.cluster().sick, scopes.cluster().nodes), (3, 19));
+    assert!(verdicts[2].sick_since < Some(at(-840)));
+    let grace = fleet.limits.startup_grace;
+    let joined: Vec<&str> = fleet.evidence.joined(grace, at(120)).collect();
+    assert_eq!((joined.len(), joined.contains(&"n003")), (19, false));
+    assert_eq!(fleet.evidence.joined(grace, at(840)).count(), 0);
+}
+
+#[test]
 fn h82_a_fleet_that_shrinks_takes_its_limit_along() {
     let mut fleet = Fleet::new(0, 0);
     fleet.limits.breaker.nodes = 1000;
@@ -940,6 +965,7 @@ fn nodes_that_were_lost_while_sick_are_remembered_for_the_cooldown() {
         uid: format!("lost-{number}"),
         place: Place::default(),
         since: at(60),
+        sick: true,
         gone: Some(at(90)),
     };
     fleet.fallen = (0..4).map(lost).collect();
@@ -958,6 +984,7 @@ fn h59_nodes_that_recovered_still_fell_sick_within_the_cooldown() {
         uid: format!("n{number:03}"),
         place: Place::default(),
         since: at(60),
+        sick: false,
         gone: None,
     };
     // Of twenty nodes four may be sick; n000 still is, and counts once.
@@ -970,6 +997,127 @@ fn h59_nodes_that_recovered_still_fell_sick_within_the_cooldown() {
     assert_eq!(scopes.cluster().until, Some(at(600)));
     fleet.watch(20, 1, 150, 690);
     assert_eq!(fleet.decide(690).1.len(), 1);
+}
+
+impl Fleet {
+    /// What is heard at this second of so many nodes, of which those are down.
+    fn hear(&mut self, total: usize, second: i64, down: impl Fn(usize) -> bool) {
+        let nodes = (0..total).map(|index| node(&format!("n{index:03}"), !down(index)));
+        self.evidence
+            .fold(Input::Nodes(nodes.collect()), at(second));
+        self.evidence
+            .settle(&Rules::default(), &self.policies, at(second));
+    }
+}
+
+#[test]
+fn h58_a_cluster_that_is_wholly_dead_stays_held_however_long() {
+    // Also who was down long before the others.
+    for others in [0, 600] {
+        let mut fleet = Fleet::new(0, 0);
+        for second in (0..=3600).step_by(60) {
+            fleet.hear(20, second, |index| index == 0 || second >= others);
+            if second < others + 60 {
+                continue;
+            }
+            let (verdicts, admitted, scopes) = fleet.decide(second);
+            assert_eq!(admitted, Vec::<String>::new(), "at {second}");
+            assert_eq!(verdicts[0].reasons, [Reason::ClusterBreaker]);
+            let running = repair("n000", 0, Phase::Draining);
+            let rules = Rules::default();
+            let world = fleet.world(&rules);
+            let paused = pause_reason(None, &running, &world, &scopes, at(second));
+            assert_eq!(paused, Some(Reason::ClusterBreaker), "at {second}");
+        }
+    }
+}
+
+/// Of 200 nodes, of which 20 may be sick, three fall every minute.
+#[test]
+fn h58_a_storm_that_rolls_on_began_with_its_first_node() {
+    let fell = |index: usize| match index {
+        // Down since long before.
+        199 => -7200,
+        _ => 20 * i64::try_from(index).unwrap(),
+    };
+    let mut fleet = Fleet::new(0, 0);
+    for second in (-7200..=2400).step_by(60) {
+        fleet.hear(200, second, |index| fell(index) <= second);
+        let (_, admitted, scopes) = fleet.decide(second);
+        if second < 600 {
+            continue;
+        }
+        let storm = BreakerState::Open { storm_since: at(0) };
+        assert_eq!(scopes.cluster().breaker, storm, "at {second}");
+        assert_eq!(admitted, ["n199"], "at {second}");
+    }
+}
+
+/// Those who fell early in the storm are well again, or gone.
+#[test]
+fn h58_a_storm_that_rolls_on_began_with_its_first_node_whatever_became_of_it() {
+    let fallen = |number: usize, gone: Option<Timestamp>| Fallen {
+        uid: format!("{}{number:03}", if gone.is_some() { "gone" } else { "n" }),
+        place: Place::default(),
+        since: at(20 * i64::try_from(number).unwrap()),
+        sick: gone.is_some(),
+        gone,
+    };
+    let mut fleet = Fleet::new(0, 0);
+    let sick = |index: usize| index == 0 || (90..120).contains(&index);
+    for second in (0..=2400).step_by(60) {
+        let fell = |index: usize| 20 * i64::try_from(index).unwrap();
+        fleet.hear(200, second, |index| sick(index) && fell(index) <= second);
+    }
+    let since = |fleet: &Fleet| match fleet.decide(2400).2.cluster().breaker {
+        BreakerState::Open { storm_since } => Some(storm_since),
+        _ => None,
+    };
+    // Nothing is known of them: it began with those that are.
+    assert_eq!(since(&fleet), Some(at(1800)));
+    fleet.fallen = (1..45).map(|number| fallen(number, None)).collect();
+    let gone = (45..90).map(|number| fallen(number, Some(at(1000))));
+    fleet.fallen.extend(gone);
+    assert_eq!(since(&fleet), Some(at(0)));
+    assert_eq!(fleet.decide(2400).1, Vec::<String>::new());
+    // It counted for as long as it fell, and it does not keep the breaker open.
+    assert_eq!(fleet.decide(2400).2.cluster().recent, 30);
+}
+
+/// Nobody knows since when a node is sick while its source is down; its record does.
+#[test]
+fn h83_a_breaker_does_not_stay_open_on_nodes_that_went_blind() {
+    let mut fleet = Fleet::new(0, 0);
+    let rules = Rules::default();
+    let mut sick: Vec<Verdict> = Vec::new();
+    fleet.hear(40, 600, |_| false);
+    for node in fleet.evidence.nodes() {
+        let mut verdict = judge(node, &fleet.world(&rules), at(600));
+        verdict.sick_since = (sick.len() < 9).then(|| at(360));
+        sick.push(verdict);
+    }
+    let known = |number: usize| Fallen {
+        uid: format!("n{number:03}"),
+        place: Place::default(),
+        since: at(-3600),
+        sick: true,
+        gone: None,
+    };
+    let breaker = |fleet: &Fleet| {
+        let scopes = survey(&sick, &fleet.world(&rules), at(600));
+        (scopes.cluster().breaker, scopes.cluster().recent)
+    };
+    let storm = BreakerState::Open {
+        storm_since: at(360),
+    };
+    assert_eq!(breaker(&fleet), (storm, 9));
+    fleet.fallen = (0..9).map(known).collect();
+    assert_eq!(breaker(&fleet), (BreakerState::Slow, 0));
+    // A record of an earlier time, after which it was well, says nothing of this one.
+    for fallen in &mut fleet.fallen {
+        fallen.sick = false;
+    }
+    assert_eq!(breaker(&fleet), (storm, 9));
 }
 
 #[test]

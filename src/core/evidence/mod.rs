@@ -102,6 +102,20 @@ pub enum Input {
         /// None if there is no lease; an error if it could not be read.
         renewed: Result<Option<Timestamp>, String>,
     },
+    /// What an earlier leader knew of the fleet.
+    Led {
+        /// The UIDs of young nodes that it saw Ready.
+        joined: Vec<String>,
+        /// The rules that it had suspended.
+        suspended: Vec<String>,
+    },
+    /// An earlier leader saw this node fall sick.
+    FellSick {
+        /// The node's UID.
+        uid: String,
+        /// Since when it is sick, if it is still.
+        since: Option<Timestamp>,
+    },
     /// The clocks that an earlier leader kept for a node.
     Restore {
         /// The node's UID.
@@ -145,6 +159,8 @@ pub struct Evidence {
     suspended: suspend::Suspended,
     /// By slot, whether the node was ever seen Ready.
     was_ready: Vec<bool>,
+    /// The UIDs of nodes that an earlier leader saw Ready.
+    joined: BTreeSet<String>,
     /// What `settle` found of most nodes; nothing after anything else was heard.
     plain: plain::Plain,
     /// By slot, which of the few sets of conditions a node has, if it is one of them.
@@ -232,6 +248,19 @@ impl Evidence {
             } => self.fold_probe(uid, confirm, &reading, now),
             Input::Dark(at) => self.dark = self.dark.max(Some(at.min(now))),
             Input::Lease { uid, renewed } => self.fold_lease(uid, renewed.map_err(|_| ()), now),
+            Input::Led { joined, suspended } => {
+                self.joined.extend(joined);
+                self.suspended.restore(suspended);
+            }
+            Input::FellSick { uid, since } => {
+                if let Some(since) = since {
+                    let clocks = self.clocks.entry(uid.clone()).or_default();
+                    let clock = Clock::restored(since, now, true);
+                    clocks.unready.get_or_insert(clock);
+                }
+                // Who was starting still would not have counted.
+                self.joined.insert(uid);
+            }
             Input::Restore {
                 uid,
                 signals,
@@ -348,6 +377,7 @@ impl Evidence {
             self.clocks
                 .retain(|uid, clocks| slots.contains_key(uid) && !clocks.empty());
             self.leases.retain(|uid, _| slots.contains_key(uid));
+            self.joined.retain(|uid| slots.contains_key(uid));
         }
     }
 
@@ -419,13 +449,16 @@ impl Evidence {
             }
             found.push((node.uid.clone(), name.to_owned(), truth, disputed));
         }
-        let mut suspended = std::mem::take(&mut self.suspended);
-        let counted = |name: &str| {
-            let unclear = unclear.get(name).copied().unwrap_or(0);
-            self.counts(name, unclear, rules, now)
-        };
-        suspended.settle(&firing, counted, now);
-        self.suspended = suspended;
+        let blind: BTreeSet<String> = self
+            .suspended
+            .names()
+            .filter(|name| {
+                let unclear = unclear.get(*name).copied().unwrap_or(0);
+                !self.counts(name, unclear, rules, now)
+            })
+            .map(str::to_owned)
+            .collect();
+        self.suspended.settle(&firing, &blind, now);
         for (uid, name, truth, disputed) in found {
             let truth = match truth {
                 Truth::True if self.suspended.contains(&name) => Truth::Unknown,
@@ -539,7 +572,15 @@ impl Evidence {
             let slot = self.slots.get(&node.uid).copied();
             slot.and_then(|slot| self.was_ready.get(slot)) == Some(&true)
         };
-        grace.after(node.created) > now && !was_ready()
+        grace.after(node.created) > now && !was_ready() && !self.joined.contains(&node.uid)
+    }
+
+    /// The UIDs of nodes younger than `grace` that were Ready, the next leader's to know.
+    pub fn joined(&self, grace: Span, now: Timestamp) -> impl Iterator<Item = &str> {
+        let young = self.nodes.values().filter(move |node| {
+            grace.after(node.created) > now && !self.is_starting(node, grace, now)
+        });
+        young.map(|node| node.uid.as_str())
     }
 
     /// Whether a clock runs for a signal or a fault of this node: it is not plainly healthy.

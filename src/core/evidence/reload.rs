@@ -1,7 +1,7 @@
 //! What is forgotten when rules and policies change: an answer to another question, and
 //! the age of clocks that ran for another meaning. All else is kept.
 
-use super::{Evidence, clock::Clock};
+use super::Evidence;
 
 impl Evidence {
     /// The rule of this name asks for something else now, or is gone. That its signal fired
@@ -10,7 +10,9 @@ impl Evidence {
         self.plain.clear();
         self.rules.remove(name);
         for clocks in self.clocks.values_mut() {
-            clocks.signals.get_mut(name).map(Clock::restart);
+            if let Some(clock) = clocks.signals.get_mut(name) {
+                clock.restart();
+            }
             clocks.disputes.remove(name);
         }
     }

@@ -11,26 +11,43 @@ use crate::api::When;
 use crate::config::{Policy, Rules};
 use crate::model::{NodeView, Span, Truth};
 
-/// A rule is suspended until it fired on no more than half of its nodes for this long.
-pub const LIFT_AFTER: Span = Span::minutes(10);
+/// How long a rule stays suspended below half, if nobody says else.
+const LIFT_AFTER: Span = Span::minutes(10);
 /// A signal that fires on fewer nodes is never taken for one that fires on all.
 const MIN_NODES: usize = 3;
 
-/// The suspended rules, each with since when it fires on fewer nodes again.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Suspended(BTreeMap<String, Option<Timestamp>>);
+/// The suspended rules.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Suspended {
+    /// Each with since when it fires on fewer nodes again.
+    rules: BTreeMap<String, Option<Timestamp>>,
+    lift_after: Span,
+}
+
+impl Default for Suspended {
+    fn default() -> Self {
+        Self {
+            rules: BTreeMap::new(),
+            lift_after: LIFT_AFTER,
+        }
+    }
+}
 
 impl Suspended {
     pub fn contains(&self, signal: &str) -> bool {
-        self.0.contains_key(signal)
+        self.rules.contains_key(signal)
     }
 
-    /// Takes in on how many nodes each signal fires, and how many it can speak of. Of
-    /// what is not `counted`, that is not known.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.rules.keys().map(String::as_str)
+    }
+
+    /// Takes in on how many nodes each signal fires, and how many it can speak of. Of the
+    /// `blind` ones that is not known: their wait begins anew.
     pub fn settle(
         &mut self,
         firing: &BTreeMap<String, (usize, usize)>,
-        counted: impl Fn(&str) -> bool,
+        blind: &BTreeSet<String>,
         now: Timestamp,
     ) {
         let over: BTreeSet<&String> = firing
@@ -38,23 +55,33 @@ impl Suspended {
             .filter(|(_, (count, of))| most(*count, *of))
             .map(|(name, _)| name)
             .collect();
-        for name in &over {
-            self.0.insert((*name).clone(), None);
+        for name in over.iter().copied().chain(blind) {
+            self.rules.insert(name.clone(), None);
         }
-        self.0.retain(|name, below| {
-            if !counted(name) {
-                *below = None;
-                return true;
-            }
-            over.contains(name) || LIFT_AFTER.after(*below.get_or_insert(now)) > now
+        let lift_after = self.lift_after;
+        self.rules.retain(|name, below| {
+            let waits = over.contains(name) || blind.contains(name);
+            waits || lift_after.after(*below.get_or_insert(now)) > now
         });
+    }
+
+    /// As an earlier leader left them; how long each has to wait begins anew.
+    pub fn restore(&mut self, rules: Vec<String>) {
+        for rule in rules {
+            self.rules.entry(rule).or_insert(None);
+        }
     }
 }
 
 impl Evidence {
+    /// How long a suspended rule has to fire on no more than half of its nodes.
+    pub const fn lift_after(&mut self, cooldown: Span) {
+        self.suspended.lift_after = cooldown;
+    }
+
     /// The rules that are suspended, and since when each fires on fewer nodes again.
     pub fn suspended(&self) -> impl Iterator<Item = (&str, Option<Timestamp>)> {
-        let all = self.suspended.0.iter();
+        let all = self.suspended.rules.iter();
         all.map(|(name, below)| (name.as_str(), *below))
     }
 
@@ -69,7 +96,7 @@ impl Evidence {
     ) -> bool {
         let look = self.look(node, rules, now);
         let without = |when| self.without_suspended(&look, policy, when);
-        !self.suspended.0.is_empty() && policy.when(fault).map(without) == Some(Truth::False)
+        !self.suspended.rules.is_empty() && policy.when(fault).map(without) == Some(Truth::False)
     }
 
     fn without_suspended(&self, look: &super::Look<'_>, policy: &Policy, when: &When) -> Truth {
@@ -88,11 +115,12 @@ impl Evidence {
         rules: &Rules,
         now: Timestamp,
     ) -> bool {
-        let Some(_) = rules.get(signal) else {
+        if rules.get(signal).is_none() {
+            let heard = !self.deaf || self.alertmanager.whole(now);
             let sees = !rules.iter().any(|rule| rule.presence.is_some())
                 || self.prometheus_sees(rules, now);
-            return sees && !most(unclear, self.covered(signal));
-        };
+            return heard && sees && !most(unclear, self.covered(signal));
+        }
         self.rules.get(signal).is_some_and(|rule| {
             rule.speaks(now) && !most(rule.fired().max(unclear), self.covered(signal))
         })
@@ -233,5 +261,40 @@ mod tests {
         }
         assert_eq!(look(&evidence, 870), (Truth::True, false));
         assert_eq!(evidence.suspended().count(), 0);
+    }
+
+    #[test]
+    fn h59_a_suspension_waits_the_cooldown_through_a_change_of_leader_and_blindness() {
+        let rules = Rules::from_iter([rule(0)]);
+        // As the leader before left it, when the rule had fallen below half.
+        let mut evidence = Evidence::default();
+        evidence.lift_after(Span::minutes(5));
+        let (joined, suspended) = (Vec::new(), vec!["R".to_owned()]);
+        evidence.fold(Input::Led { joined, suspended }, at(0));
+        // No answer was heard yet.
+        let fleet = ALL.iter().map(|name| node(name, "True"));
+        evidence.fold(Input::Nodes(fleet.collect()), at(0));
+        evidence.settle(&rules, &[policy()], at(0));
+        for now in (30..=300).step_by(30) {
+            see(&mut evidence, 6, 2, &ALL, now);
+            assert_eq!(look(&evidence, now), (Truth::Unknown, true), "at {now}");
+        }
+        let mut blind = evidence.clone();
+        for now in (330..=390).step_by(30) {
+            see(&mut evidence, 6, 2, &ALL, now);
+        }
+        assert_eq!(look(&evidence, 390), (Truth::True, false));
+        // What is not measured is not below half.
+        let failed = Input::Rule {
+            name: "R".to_owned(),
+            asked: at(330),
+            answer: crate::evidence::Answer::Failed("no answer".into()),
+        };
+        blind.fold(failed, at(330));
+        blind.settle(&rules, &[policy()], at(330));
+        for now in (360..=600).step_by(30) {
+            see(&mut blind, 6, 2, &ALL, now);
+            assert_eq!(look(&blind, now).0, Truth::Unknown, "at {now}");
+        }
     }
 }

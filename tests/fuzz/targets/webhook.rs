@@ -99,7 +99,7 @@ fn check_ends(store: &Store, deliveries: &[Delivery]) {
                 let end = found.ends_at.unwrap();
                 found.last_resolved <= Some(LATE.after(end))
             };
-            let ended = |alert| last_word(alert) == SignalState::Clear;
+            let ended = |alert: &StoredAlert| last_word(alert) == SignalState::Clear;
             assert!(!ended(found) || ended(alert) || at_once(), "{found:?}");
         }
     }
