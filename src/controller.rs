@@ -379,6 +379,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
     async fn admit(
         &mut self,
         judged: Vec<Verdict>,
+                policy: status.policy.clone(),
         scopes: &Scopes,
         known: &Known<'_>,
         epoch: u64,

@@ -109,9 +109,11 @@ pub struct Verdict {
     pub scopes: Vec<String>,
     /// Where the node is.
     pub place: Place,
-    /// Whether it counts in scopes: not while it starts, nor when its owner takes it away.
+    /// Whether breakers count it: not while it starts, nor when its owner takes it away.
     pub counts: bool,
-    /// Whether it is Ready and takes pods.
+    /// Whether it was ever Ready, or had the time for it: before, no budget misses it.
+    pub joined: bool,
+    /// Whether it is Ready and takes pods, and nobody takes it away.
     pub available: bool,
     /// Since when it is sick as breakers count: not Ready, or with an enforced fault that
     /// is true, even before its `for`, or not known since it was last true.
@@ -256,7 +258,8 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
 fn unjudged(node: &NodeView, policies: &[&Policy], world: &World<'_>, now: Timestamp) -> Verdict {
     let limits = world.limits;
     let ready = node.ready();
-    let starting = || world.evidence.is_starting(node, limits.startup_grace, now);
+    let starting = !ready && world.evidence.is_starting(node, limits.startup_grace, now);
+    let taken = node.deleting || node.taken_by_other();
     let policy = policies.first();
     let policy = policy.filter(|policy| policy.control_plane || !node.control_plane());
     Verdict {
@@ -266,8 +269,9 @@ fn unjudged(node: &NodeView, policies: &[&Policy], world: &World<'_>, now: Times
         reasons: Vec::new(),
         scopes: Vec::new(),
         place: Place::of(node, limits),
-        counts: !(node.deleting || node.taken_by_other() || (!ready && starting())),
-        available: ready && !node.unschedulable && !node.deleting,
+        counts: !(taken || starting),
+        joined: !starting,
+        available: ready && !node.unschedulable && !taken,
         sick_since: None,
         policy: policy.map_or_else(String::new, |policy| policy.name.clone()),
         fault: String::new(),

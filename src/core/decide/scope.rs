@@ -104,6 +104,8 @@ pub struct Fallen {
     pub uid: String,
     /// Where it was.
     pub place: Place,
+    /// The policy that spoke for it; empty if none did.
+    pub policy: String,
     /// When it fell sick.
     pub since: Timestamp,
     /// When it was first missing, sick as it was.
@@ -146,7 +148,8 @@ pub struct Census {
 /// What one budget counts in one scope.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Nodes that the policy speaks for.
+    /// Nodes that the policy speaks for, with those that went away sick or were repaired away
+    /// within the cooldown; not those that never were Ready yet.
     pub nodes: usize,
     /// Those that are not available.
     pub unavailable: usize,
@@ -270,11 +273,7 @@ pub fn survey(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Scopes
         };
         (late && is_gone(uid)).then(|| (uid, Place::of_repair(repair), since))
     });
-    let lost = world.fallen.iter().filter(|fallen| {
-        let lately = fallen.gone.is_some_and(|at| at >= horizon);
-        lately && is_gone(&fallen.uid)
-    });
-    let lost = lost.map(|lost| (lost.uid.as_str(), lost.place.clone(), lost.since));
+    let lost = lost(world, horizon).map(|lost| (lost.uid.as_str(), lost.place.clone(), lost.since));
     let mut gone: BTreeMap<&str, (Place, Timestamp)> = BTreeMap::new();
     for (uid, place, since) in lost.chain(repaired) {
         gone.entry(uid).or_insert((place, since));
@@ -340,6 +339,14 @@ fn in_order<'a>(world: &World<'a>) -> Vec<&'a NodeRepair> {
 
 /// When repairs started that a rate still counts.
 fn starts(world: &World<'_>, now: Timestamp) -> Vec<Timestamp> {
+/// Nodes that went away lately while they were sick.
+fn lost<'a>(world: &World<'a>, horizon: Timestamp) -> impl Iterator<Item = &'a Fallen> {
+    let lately = move |fallen: &&Fallen| fallen.gone.is_some_and(|at| at >= horizon);
+    let evidence = world.evidence;
+    let fallen = world.fallen.iter().filter(lately);
+    fallen.filter(|fallen| !evidence.has(&fallen.uid))
+}
+
     let windows = world.limits.max_repairs.iter();
     let longest = windows.map(|(_, within)| *within).max().unwrap_or_default();
     let listed = world.repairs.iter().map(|repair| repair.spec.quarantine.at);
@@ -369,10 +376,11 @@ fn tallies(
             .map(|verdict| (verdict.uid.as_str(), verdict))
             .collect();
         let mut places: BTreeMap<&Place, (usize, usize)> = BTreeMap::new();
-        for verdict in spoken().filter(|verdict| verdict.counts) {
+        // Those too that others take away: they are missed all the same.
+        for verdict in spoken() {
             let (nodes, unavailable) = places.entry(&verdict.place).or_default();
-            *nodes += 1;
-            *unavailable += usize::from(!verdict.available);
+            *nodes += usize::from(verdict.joined);
+            *unavailable += usize::from(verdict.joined && !verdict.available);
         }
         let mut ours = repairs.to_vec();
         ours.retain(|repair| {
@@ -401,6 +409,13 @@ fn tallies(
                     .extend(Some(at).filter(|at| within.after(*at) > now));
                 tally.in_flight += usize::from(repair.in_flight());
                 let ended = repair.status.as_ref().and_then(|status| status.ended);
+            for lost in lost(world, horizon).filter(|lost| lost.policy == policy.name) {
+                if gone.insert(lost.uid.as_str()) {
+                    let tally = tallies.entry(key(&lost.place)).or_default();
+                    tally.nodes += 1;
+                    tally.unavailable += 1;
+                }
+            }
                 let lately = ended.is_none_or(|ended| ended >= horizon);
                 let uid = repair.spec.node_uid.as_str();
                 if lately && !world.evidence.has(uid) && gone.insert(uid) {
@@ -427,9 +442,7 @@ fn tallies(
                     let all = tallies.iter_mut();
                     let same =
                         all.filter(|((of, name, _), _)| (of, name) == (&policy.name, &budget.name));
-                    for (_, tally) in same {
-                        tally.starts.extend(counted);
-                    }
+                    same.for_each(|(_, tally)| add(tally));
                 }
             }
         }

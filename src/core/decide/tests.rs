@@ -744,8 +744,9 @@ fn h83_who_is_down_may_be_repaired_where_too_many_are_one_at_a_time() {
     assert!(fleet.decide(120).1.is_empty(), "none is none");
 }
 
-#[test]
-fn h65_a_node_that_is_up_is_not_taken_where_others_are_down() {
+/// Ten nodes of which n000 has a bad disk and is Ready all the same, where one of them may
+/// be unavailable.
+fn one_of_ten_may_be_down() -> Fleet {
     let mut fleet = Fleet::new(0, 0);
     let one = Budget {
         max_unavailable: Some(Amount::Count(1)),
@@ -758,39 +759,118 @@ fn h65_a_node_that_is_up_is_not_taken_where_others_are_down() {
         reasons: vec![],
     };
     fleet.policies[0].faults[0].when.all[0].condition = Some(wanted);
-    let disk = |node: &mut NodeView| {
-        if node.name == "n000" {
-            node.conditions.push(Condition {
-                type_: "Disk".into(),
-                status: "True".into(),
-                reason: String::new(),
-            });
-        } else {
-            node.conditions.push(Condition {
-                type_: "Disk".into(),
-                status: "False".into(),
-                reason: String::new(),
-            });
-        }
-    };
-    fleet.change = disk;
+    fleet.change = bad_disk;
     fleet.watch(10, 0, 0, 120);
     assert_eq!(fleet.decide(120).1, ["n000"]);
-    // Somebody drains another node for an upgrade.
-    fleet.change = |node| {
-        let (n0, n5) = (node.name == "n000", node.name == "n005");
-        let status = if n0 { "True" } else { "False" };
-        node.conditions.push(Condition {
-            type_: "Disk".into(),
-            status: status.into(),
-            reason: String::new(),
-        });
-        node.unschedulable = n5;
+    fleet
+}
+
+fn bad_disk(node: &mut NodeView) {
+    let status = if node.name == "n000" { "True" } else { "False" };
+    node.conditions.push(Condition {
+        type_: "Disk".into(),
+        status: status.into(),
+        reason: String::new(),
+    });
+}
+
+/// The nodes and the unavailable ones that the only budget counts, and whether n000 starts.
+fn counted(fleet: &Fleet, second: i64) -> (usize, usize, bool) {
+    let (verdicts, admitted, scopes) = fleet.decide(second);
+    let starts = admitted == ["n000"];
+    if !starts {
+        assert!(admitted.is_empty(), "{admitted:?}");
+        assert_eq!(held(&verdicts, "n000").0, [Reason::Budget]);
+    }
+    let [tally] = &scopes.tallies.values().collect::<Vec<_>>()[..] else {
+        panic!("one budget: {:?}", scopes.tallies);
     };
-    fleet.see(10, 0, 150);
-    let (verdicts, admitted, _) = fleet.decide(150);
-    assert!(admitted.is_empty());
-    assert_eq!(held(&verdicts, "n000").0, [Reason::Budget]);
+    (tally.nodes, tally.unavailable, starts)
+}
+
+#[test]
+fn h65_a_node_that_is_up_is_not_taken_where_others_are_down() {
+    type Change = fn(&mut NodeView);
+    fn of_four(node: &NodeView) -> bool {
+        ["n006", "n007", "n008", "n009"].contains(&node.name.as_str())
+    }
+    let by_others: [Change; 4] = [
+        // Somebody drains nodes for an upgrade.
+        |node| node.unschedulable = of_four(node),
+        |node| node.deleting = of_four(node),
+        |node| {
+            if of_four(node) {
+                node.taints.push("karpenter.sh/disrupted".into());
+            }
+        },
+        |node| {
+            if of_four(node) {
+                node.taints.push("ToBeDeletedByClusterAutoscaler".into());
+                (node.unschedulable, node.deleting) = (true, true);
+            }
+        },
+    ];
+    for change in by_others {
+        let mut fleet = one_of_ten_may_be_down();
+        fleet.change = bad_disk;
+        let mut nodes: Vec<NodeView> = fleet.evidence.nodes().cloned().collect();
+        nodes.iter_mut().for_each(change);
+        fleet.evidence.fold(Input::Nodes(nodes), at(150));
+        assert_eq!(counted(&fleet, 150), (10, 4, false));
+        // Breakers leave those alone that others take away.
+        let (_, _, scopes) = fleet.decide(150);
+        assert_eq!(scopes.cluster().sick, 1);
+        // They are gone, and were never sick.
+        fleet.see(6, 0, 180);
+        assert_eq!(counted(&fleet, 180), (6, 0, true));
+    }
+}
+
+#[test]
+fn h65_a_node_that_was_lost_without_a_repair_is_unavailable_for_the_cooldown() {
+    let mut fleet = one_of_ten_may_be_down();
+    fleet.see(9, 0, 150);
+    assert_eq!(counted(&fleet, 150), (9, 0, true));
+    let lost = Fallen {
+        uid: "n009".into(),
+        place: Place::default(),
+        policy: "p".into(),
+        since: at(130),
+        gone: Some(at(140)),
+    };
+    fleet.fallen = vec![lost];
+    assert_eq!(counted(&fleet, 150), (10, 1, false));
+    // Its repair counts it once.
+    fleet.repairs = vec![repair("n009", 140, Phase::Aborted)];
+    assert_eq!(counted(&fleet, 150), (10, 1, false));
+    fleet.repairs.clear();
+    // Who is back, or was another policy's, does not count.
+    fleet.see(10, 0, 180);
+    assert_eq!(counted(&fleet, 180), (10, 0, true));
+    fleet.see(9, 0, 210);
+    fleet.fallen[0].policy = "q".into();
+    assert_eq!(counted(&fleet, 210), (9, 0, true));
+    fleet.fallen[0].policy = "p".into();
+    fleet.watch(9, 0, 240, 740);
+    fleet.see(9, 0, 740);
+    assert_eq!(counted(&fleet, 740), (10, 1, false));
+    fleet.see(9, 0, 741);
+    assert_eq!(counted(&fleet, 741), (9, 0, true));
+}
+
+#[test]
+fn h82_nodes_that_never_were_ready_are_nothing_that_a_budget_could_miss() {
+    let mut fleet = one_of_ten_may_be_down();
+    fleet.change = |node| {
+        bad_disk(node);
+        let number: usize = node.name[1..].parse().unwrap();
+        if number >= 10 {
+            (node.created, node.conditions[0].status) = (at(140), "False".into());
+            node.deleting = number == 10;
+        }
+    };
+    fleet.see(40, 0, 150);
+    assert_eq!(counted(&fleet, 150), (10, 0, true));
 }
 
 #[test]
@@ -939,6 +1019,7 @@ fn nodes_that_were_lost_while_sick_are_remembered_for_the_cooldown() {
     let lost = |number: usize| Fallen {
         uid: format!("lost-{number}"),
         place: Place::default(),
+        policy: "p".into(),
         since: at(60),
         gone: Some(at(90)),
     };
@@ -957,6 +1038,7 @@ fn h59_nodes_that_recovered_still_fell_sick_within_the_cooldown() {
     let recovered = |number: usize| Fallen {
         uid: format!("n{number:03}"),
         place: Place::default(),
+        policy: "p".into(),
         since: at(60),
         gone: None,
     };
