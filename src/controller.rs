@@ -9,8 +9,8 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use nodemend_core::api::{
     AlertGroup, AlertGroupSpec, BY_HAND, FINALIZER, FaultRecord, FleetState, FleetStateSpec,
-    GuardRecord, NodeHealth, NodeHealthSpec, NodeHealthStatus, NodeRepair, NodeRepairSpec, Plan,
-    RepairRequest, Reservation, Score, SourceDown, Step,
+    GuardRecord, MAX_STARTS, NodeHealth, NodeHealthSpec, NodeHealthStatus, NodeRepair,
+    NodeRepairSpec, Plan, RepairRequest, Reservation, Score, SourceDown, Step,
 };
 use nodemend_core::config::{Limits, Policy, Rule, Rules};
 use nodemend_core::decide::{self, Admission, Fallen, Pause, Place, Scopes, Verdict, World};
@@ -166,9 +166,6 @@ const REPLAN: Span = Span::minutes(1);
 const MAX_ADMISSIONS: usize = 10;
 /// `FleetState` holds so many of each.
 const MAX_SOURCES: usize = 100;
-const MAX_STARTS: usize = 200;
-/// A deleted record counts, and holds its node, at least this long.
-const MIN_MEMORY: Span = Span::minutes(60);
 
 impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
     /// A leader that has not yet acted. `last_seen` is when the one before was last
@@ -465,16 +462,30 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         Ok(())
     }
 
-    /// The starts that some rate still counts, also those whose records are gone.
+    /// Keeps the reservations that still count. What is listed needs none any more; what is
+    /// not may have been created without an answer, and land yet.
+    fn keep_pending(
+        &self,
+        reservations: &mut Vec<Reservation>,
+        repairs: &[NodeRepair],
+        now: Timestamp,
+    ) {
+        reservations.retain(|one| {
+            let listed = repairs.iter().any(|repair| repair.name() == one.repair);
+            let recent = RESERVED_FOR.after(one.at) > now && RESERVED_FOR.after(now) > one.at;
+            recent && !listed && !self.dropped.contains(&one.repair)
+        });
+    }
+
+    /// The starts that some rate still counts, also those whose records are gone. Where there
+    /// are more than fit, the newest: so many that nothing starts until there is room.
     fn starts(
         &self,
         fleet: &FleetState,
         repairs: &[NodeRepair],
         now: Timestamp,
     ) -> Vec<Reservation> {
-        let windows = self.setup.limits.max_repairs.iter();
-        let memory = windows.map(|(_, within)| *within).max();
-        let memory = memory.unwrap_or_default().max(MIN_MEMORY);
+        let memory = decide::memory(&self.setup.limits, &self.setup.policies);
         let listed = repairs
             .iter()
             .map(|repair| reserved(repair, repair.spec.quarantine.at));

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use super::efficacy::STOPPED;
 use super::scope::{BreakerState, BudgetKey, Scope, Scopes, Tally};
-use super::{Verdict, World};
-use crate::api::{GuardRecord, Severity};
+use super::{Verdict, World, longest_window};
+use crate::api::{GuardRecord, MAX_STARTS, Severity};
 use crate::config::{Budget, Policy};
 use crate::model::{Reason, Span, VerdictKind};
 
@@ -30,9 +30,24 @@ pub fn admit(
     world: &World<'_>,
     now: Timestamp,
 ) -> Admission {
+    let longest = longest_window(world.limits, world.policies);
+    let known = world.starts.iter().chain(world.reserved);
+    let known: Vec<Timestamp> = known.map(|start| start.at).collect();
+    let mut known = within_window(&known, longest, now);
+    known.sort();
+    let mut shut = BTreeMap::new();
+    for policy in world.policies.iter().filter(|one| !one.windows.is_empty()) {
+        let windows = || policy.windows.iter();
+        if !windows().any(|window| window.is_open(now)) {
+            let next = windows().filter_map(|window| window.next_start(now)).min();
+            shut.insert(policy.name.as_str(), next);
+        }
+    }
     let mut running = Running {
         scopes: scopes.clone(),
         world,
+        known,
+        longest,
         now,
         guards: BTreeMap::new(),
     };
@@ -96,6 +111,9 @@ struct Running<'a> {
     world: &'a World<'a>,
     now: Timestamp,
     guards: BTreeMap<(Reason, String), GuardRecord>,
+    /// The starts on record that any window counts, and the longest of these.
+    known: Vec<Timestamp>,
+    longest: Span,
 }
 
 impl Running<'_> {
@@ -147,7 +165,7 @@ impl Running<'_> {
         for (count, within) in &limits.max_repairs {
             let starts = within_window(&self.scopes.starts, *within, self.now);
             if starts.len() >= *count as usize {
-                let until = free_again(&starts, *count, *within);
+                let until = free_again(&starts, *count as usize, *within);
                 let numbers = (*count as usize, starts.len());
                 held.push(self.note(Reason::RateLimit, cluster.clone(), numbers, until));
             }
@@ -155,6 +173,12 @@ impl Running<'_> {
         let mut policies = self.world.policies.iter();
         if let Some(policy) = policies.find(|policy| policy.name == verdict.policy) {
             for budget in &policy.budgets {
+        // One more, and the oldest would be forgotten while it counts.
+        if self.known.len() >= MAX_STARTS {
+            let until = free_again(&self.known, MAX_STARTS, self.longest);
+            let numbers = (MAX_STARTS, self.known.len());
+            held.push(self.note(Reason::RateLimit, "fleet/starts".into(), numbers, until));
+        }
                 held.extend(self.spent(policy, budget, verdict));
             }
             held.extend(self.shut(policy, verdict));
@@ -231,6 +255,7 @@ impl Running<'_> {
             }
         }
         self.scopes.starts.push(self.now);
+        self.known.push(self.now);
         let mut policies = self.world.policies.iter();
         let Some(policy) = policies.find(|policy| policy.name == verdict.policy) else {
             return;
@@ -261,7 +286,7 @@ fn over(
     if let Some((count, within)) = budget.max_repairs {
         let starts = within_window(&tally.starts, within, now);
         if starts.len() >= count as usize {
-            let until = free_again(&starts, count, within);
+            let until = free_again(&starts, count as usize, within);
             return Some((count as usize, starts.len(), until));
         }
     }
@@ -286,7 +311,7 @@ fn within_window(starts: &[Timestamp], within: Span, now: Timestamp) -> Vec<Time
 }
 
 /// When enough of these sorted starts are so old that one more may follow.
-fn free_again(starts: &[Timestamp], count: u32, within: Span) -> Option<Timestamp> {
-    let last = starts.len().checked_sub(count as usize)?;
+fn free_again(starts: &[Timestamp], count: usize, within: Span) -> Option<Timestamp> {
+    let last = starts.len().checked_sub(count)?;
     starts.get(last).map(|at| within.after(*at))
 }

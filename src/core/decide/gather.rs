@@ -169,8 +169,9 @@ fn standing(node: &NodeView, policies: &[&Policy], world: &World<'_>, now: Times
         deleting: node.deleting,
         silences_unknown: world.evidence.silences_unknown(now),
         nodes_stale: !world.evidence.nodes_fresh(now),
-        needs_human: repairs.any(|repair| repair.phase() == Phase::NeedsHuman),
-        repair_deleted: deleted(world).any(|start| start.node_uid == node.uid),
+        needs_human: last.is_some_and(|repair| repair.phase() == Phase::NeedsHuman),
+        repair_deleted: deleted(world)
+            .any(|start| start.node_uid == node.uid && super::DELETED_HOLDS.after(start.at) > now),
         no_owner: policy.mode != Mode::Observe && node.instance_id().is_none(),
         silenced: false,
     }

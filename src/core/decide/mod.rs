@@ -138,6 +138,24 @@ pub struct Verdict {
 
 /// Starts whose record a person deleted.
 fn deleted<'a>(world: &World<'a>) -> impl Iterator<Item = &'a Reservation> {
+/// How long a deleted record holds its node, from its start on.
+const DELETED_HOLDS: Span = Span::minutes(60);
+/// Starts are remembered at least this long, also where a policy that counts them is refused
+/// for a while.
+const REMEMBERED: Span = Span::minutes(24 * 60);
+
+/// How long starts are to be remembered: as long as any limit or budget counts them.
+pub fn memory(limits: &Limits, policies: &[Policy]) -> Span {
+    longest_window(limits, policies).max(REMEMBERED)
+}
+
+fn longest_window(limits: &Limits, policies: &[Policy]) -> Span {
+    let budgets = policies.iter().flat_map(|policy| &policy.budgets);
+    let windows = budgets.filter_map(|budget| budget.max_repairs.as_ref());
+    let windows = limits.max_repairs.iter().chain(windows);
+    windows.map(|(_, within)| *within).max().unwrap_or_default()
+}
+
     let known: BTreeSet<&str> = world.repairs.iter().map(NodeRepair::name).collect();
     world
         .starts

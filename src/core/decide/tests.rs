@@ -299,6 +299,22 @@ fn each_standing_guard_holds_with_its_reason() {
     );
 }
 
+#[test]
+fn a_deleted_record_holds_its_node_for_an_hour_however_long_it_is_remembered() {
+    let mut fleet = Fleet::new(10, 1);
+    fleet.watch(10, 1, 30, 60);
+    let deleted = |second: i64| Reservation {
+        repair: "deleted".into(),
+        node_uid: "n000".into(),
+        at: at(second),
+    };
+    fleet.starts = vec![deleted(60 - 3599)];
+    let held = (VerdictKind::Held, vec![Reason::RepairDeleted]);
+    assert_eq!(fleet.first(60), held);
+    fleet.starts = vec![deleted(60 - 3600)];
+    assert_eq!(fleet.first(60), (VerdictKind::Due, vec![]));
+}
+
 /// A person asks for the repair of a node that is well.
 fn asked(node: &mut NodeView) {
     if node.name == "n005" {
@@ -871,6 +887,66 @@ fn h82_nodes_that_never_were_ready_are_nothing_that_a_budget_could_miss() {
     };
     fleet.see(40, 0, 150);
     assert_eq!(counted(&fleet, 150), (10, 0, true));
+}
+
+#[test]
+fn h64_where_no_more_starts_can_be_remembered_nothing_starts() {
+    let mut fleet = Fleet::new(100, 4);
+    fleet.limits.max_in_flight = 99;
+    fleet.limits.max_repairs = vec![(1_000_000, Span::minutes(60))];
+    fleet.policies[0].budgets = vec![Budget {
+        max_repairs: Some((1_000_000, Span::minutes(120))),
+        ..budget("long", Per::Cluster)
+    }];
+    fleet.watch(100, 4, 30, 120);
+    let start = |number: usize| Reservation {
+        repair: format!("deleted-{number}"),
+        node_uid: "x".into(),
+        at: at(-600),
+    };
+    fleet.starts = (0..crate::api::MAX_STARTS - 3).map(start).collect();
+    assert_eq!(fleet.decide(120).1, ["n000", "n001", "n002"]);
+    fleet.starts.push(start(4000));
+    fleet.starts.push(start(4001));
+    fleet.starts.push(start(4002));
+    let rules = Rules::default();
+    let mut verdicts = judge_all(&fleet.world(&rules), at(120));
+    let scopes = survey(&verdicts, &fleet.world(&rules), at(120));
+    let admission = admit(&mut verdicts, &scopes, &fleet.world(&rules), at(120));
+    assert!(admission.admitted.is_empty());
+    let [guard] = &admission.guards[..] else {
+        panic!("one guard: {:?}", admission.guards);
+    };
+    let found = (
+        guard.scope.as_str(),
+        guard.reason,
+        guard.current,
+        guard.until,
+    );
+    let until = Some(at(-600 + 7200));
+    assert_eq!(found, ("fleet/starts", Reason::RateLimit, 1000, until));
+}
+
+#[test]
+fn starts_are_remembered_for_the_longest_window_of_limits_and_policies() {
+    let mut fleet = Fleet::new(1, 0);
+    let check = |fleet: &Fleet, minutes: u32| {
+        let found = memory(&fleet.limits, &fleet.policies);
+        assert_eq!(found, Span::minutes(minutes));
+    };
+    fleet.limits.max_repairs = vec![(1, Span::minutes(10))];
+    // A day at least: a policy may be refused for a while.
+    check(&fleet, 24 * 60);
+    fleet.limits.max_repairs = vec![(1, Span::minutes(2000)), (1, Span::minutes(10))];
+    check(&fleet, 2000);
+    fleet.policies[0].budgets = vec![
+        budget("other", Per::Zone),
+        Budget {
+            max_repairs: Some((10, Span::minutes(7 * 24 * 60))),
+            ..budget("weekly", Per::Pool)
+        },
+    ];
+    check(&fleet, 7 * 24 * 60);
 }
 
 #[test]
