@@ -2,7 +2,7 @@
 //! reads the records afresh, so that nothing rests on having seen an edge.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 
 use futures_util::future::join_all;
@@ -116,6 +116,7 @@ struct Known<'a> {
     healths: Vec<NodeHealth>,
     fallen: Vec<Fallen>,
     starts: Vec<Reservation>,
+    reserved: Vec<Reservation>,
     pauses: &'a [Pause],
 }
 
@@ -164,7 +165,10 @@ const MAX_GUARDS: usize = 100;
 const REPLAN: Span = Span::minutes(1);
 /// How often admission begins again without nodes that turned out to have no plan.
 const MAX_ADMISSIONS: usize = 10;
-/// `FleetState` holds so many of each.
+/// How long a reservation without a record counts. Our calls end after 5 s, and the API server
+/// works on one for a minute (its `--request-timeout`): what did not land by then never will.
+const RESERVED_FOR: Span = Span::seconds(90);
+/// `FleetState` holds so many.
 const MAX_SOURCES: usize = 100;
 
 impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
@@ -259,8 +263,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         self.evidence
             .settle(&self.setup.rules, &self.setup.policies, now);
         let repairs = self.cluster.repairs().await?;
-        // What the list shows needs its reservation no more; what it lacks never came to be.
-        fleet.spec.reservations.clear();
+        self.keep_pending(&mut fleet.spec.reservations, &repairs, now);
         fleet.spec.starts = self.starts(&fleet, &repairs, now);
         fleet.spec.sources_down = self.sources_down();
         let healths = self.cluster.healths().await?;
@@ -275,6 +278,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         if self.read_leases(&judged, &known, now).await {
             (judged, scopes) = self.judge(&known, now);
         }
+            reserved: fleet.spec.reservations.clone(),
         if self.probe(&judged, &scopes, &known, now).await {
             (judged, scopes) = self.judge(&known, now);
         }
@@ -375,8 +379,8 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
     /// cannot be planned for is held, and takes nobody's place.
     async fn admit(
         &mut self,
-        judged: Vec<Verdict>,
                 policy: status.policy.clone(),
+        judged: Vec<Verdict>,
         scopes: &Scopes,
         known: &Known<'_>,
         epoch: u64,
@@ -451,13 +455,22 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         starting: &[NodeRepair],
         now: Timestamp,
     ) -> Result<(), Error> {
-        fleet.spec.reservations = starting
-            .iter()
-            .map(|repair| reserved(repair, now))
-            .collect();
+        let pending = &mut fleet.spec.reservations;
+        let again = |one: &Reservation| starting.iter().any(|repair| repair.name() == one.repair);
+        let name = |repair: &NodeRepair| repair.name().to_owned();
+        // Of one that is tried again, the first try may land whatever becomes of this one.
+        let new = starting.iter().map(name);
+        let new = new.filter(|name| !pending.iter().any(|one| one.repair == *name));
+        self.dropped = new.collect();
+        pending.retain(|one| !again(one));
+        pending.extend(starting.iter().map(|repair| reserved(repair, now)));
         self.fleet = Some(self.commit_fleet(fleet).await?);
         for repair in starting {
-            self.cluster.create_repair(repair).await?;
+            let created = self.cluster.create_repair(repair).await;
+            if matches!(created, Ok(()) | Err(CallError::NoAnswer(_))) {
+                self.dropped.remove(repair.name());
+            }
+            created?;
         }
         Ok(())
     }
@@ -572,6 +585,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             && let Some(stored) = self.cluster.fleet().await?
         {
             match stored.spec.epoch.cmp(&known.spec.epoch) {
+            reserved: &known.reserved,
                 Ordering::Greater => return Err(Error::Deposed),
                 Ordering::Equal => return Ok(stored),
                 Ordering::Less => {}

@@ -3,13 +3,13 @@
 
 use futures_util::FutureExt;
 use nodemend_core::api::{
-    Action, ConditionLeaf, ConditionStatus, Leaf, Mode, NodeSelector, Phase, Severity, Strategy,
-    When,
+    Action, ConditionLeaf, ConditionStatus, Leaf, Mode, NodeSelector, Per, Phase, Severity,
+    Strategy, When,
 };
 use nodemend_core::config::{self, Limits, Policy, Rules};
 use nodemend_core::decide::{self, Pause, Verdict};
 use nodemend_core::evidence::Input;
-use nodemend_core::model::{REQUEST_ANNOTATION, Reason, VerdictKind};
+use nodemend_core::model::{DO_NOT_REPAIR_ANNOTATION, REQUEST_ANNOTATION, Reason, VerdictKind};
 
 use super::*;
 use crate::controller::{Controller, Records as _, Report, Setup};
@@ -51,19 +51,29 @@ type Leader = Controller<World, World, World>;
 
 /// Six nodes whose instances are of the cluster `sim`, and who leads this cluster.
 fn six(cluster: &str) -> (World, Leader) {
+    six_under(cluster, silent_replaces(), Limits::default())
+}
+
+/// The same under this policy and these limits.
+fn six_under(cluster: &str, policy: Policy, limits: Limits) -> (World, Leader) {
     let world = World::new(Timestamp::UNIX_EPOCH, &[]);
     for name in ["a", "b", "c", "d", "e", "f"] {
         world.add_node(name, "z", &[]);
     }
+    let leader = lead(&world, cluster, policy, limits);
+    (world, leader)
+}
+
+fn lead(world: &World, cluster: &str, policy: Policy, limits: Limits) -> Leader {
     let setup = Setup {
         cluster_tag: format!("kubernetes.io/cluster/{cluster}"),
         rules: Rules::default(),
-        policies: vec![silent_replaces()],
-        limits: Limits::default(),
+        policies: vec![policy],
+        limits,
         cluster_jobs: vec![],
     };
-    let leader = Controller::new(world.clone(), world.clone(), world.clone(), setup, None);
-    (world, leader)
+    let (cluster, cloud, probes) = (world.clone(), world.clone(), world.clone());
+    Controller::new(cluster, cloud, probes, setup, Some(world.now()))
 }
 
 /// One pass, and five seconds.

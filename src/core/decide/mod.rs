@@ -90,6 +90,8 @@ pub struct World<'a> {
     pub fallen: &'a [Fallen],
     /// Repairs that started lately, whatever became of their objects.
     pub starts: &'a [Reservation],
+    /// Admissions whose records may yet appear: in flight as far as is known.
+    pub reserved: &'a [Reservation],
     /// The pauses in force or not.
     pub pauses: &'a [Pause],
 }
@@ -136,8 +138,6 @@ pub struct Verdict {
     pub inputs: Option<Arc<Inputs>>,
 }
 
-/// Starts whose record a person deleted.
-fn deleted<'a>(world: &World<'a>) -> impl Iterator<Item = &'a Reservation> {
 /// How long a deleted record holds its node, from its start on.
 const DELETED_HOLDS: Span = Span::minutes(60);
 /// Starts are remembered at least this long, also where a policy that counts them is refused
@@ -156,6 +156,8 @@ fn longest_window(limits: &Limits, policies: &[Policy]) -> Span {
     windows.map(|(_, within)| *within).max().unwrap_or_default()
 }
 
+/// Starts whose record a person deleted.
+fn deleted<'a>(world: &World<'a>) -> impl Iterator<Item = &'a Reservation> {
     let known: BTreeSet<&str> = world.repairs.iter().map(NodeRepair::name).collect();
     world
         .starts

@@ -64,6 +64,7 @@ struct Fleet {
     repairs: Vec<NodeRepair>,
     fallen: Vec<Fallen>,
     starts: Vec<Reservation>,
+    reserved: Vec<Reservation>,
     pauses: Vec<Pause>,
     change: fn(&mut NodeView),
 }
@@ -77,6 +78,7 @@ impl Fleet {
             repairs: Vec::new(),
             fallen: Vec::new(),
             starts: Vec::new(),
+            reserved: Vec::new(),
             pauses: Vec::new(),
             change: |_| {},
         };
@@ -110,6 +112,7 @@ impl Fleet {
             repairs: &self.repairs,
             fallen: &self.fallen,
             starts: &self.starts,
+            reserved: &self.reserved,
             pauses: &self.pauses,
         }
     }
@@ -887,6 +890,39 @@ fn h82_nodes_that_never_were_ready_are_nothing_that_a_budget_could_miss() {
     };
     fleet.see(40, 0, 150);
     assert_eq!(counted(&fleet, 150), (10, 0, true));
+}
+
+#[test]
+fn an_admission_whose_record_may_yet_appear_is_in_flight() {
+    let zone = Budget {
+        max_in_flight: Some(1),
+        ..budget("zone", Per::Zone)
+    };
+    let mut fleet = budgeted(zone);
+    assert_eq!(fleet.decide(120).1, ["n000", "n001"]);
+    // Of a node in zone a, whatever became of its fault.
+    fleet.reserved = vec![Reservation {
+        repair: "to-come".into(),
+        node_uid: "n050".into(),
+        at: at(110),
+    }];
+    let (verdicts, admitted, scopes) = fleet.decide(120);
+    assert_eq!(admitted, ["n001"]);
+    assert_eq!(held(&verdicts, "n000").0, [Reason::Budget]);
+    assert_eq!(scopes.cluster().in_flight, 1);
+    assert_eq!(scopes.starts.len(), 0, "no rate is configured");
+    fleet.limits.max_in_flight = 1;
+    fleet.limits.max_repairs = vec![(1, Span::minutes(60))];
+    let (verdicts, admitted, _) = fleet.decide(120);
+    assert!(admitted.is_empty());
+    let both = [Reason::InFlight, Reason::RateLimit];
+    assert_eq!(held(&verdicts, "n001").0, both);
+    fleet.limits = Limits::default();
+    // The node is gone: it may have been anywhere.
+    fleet.reserved[0].node_uid = "gone".into();
+    let (_, admitted, scopes) = fleet.decide(120);
+    assert!(admitted.is_empty());
+    assert_eq!(scopes.cluster().in_flight, 1);
 }
 
 #[test]
