@@ -151,7 +151,8 @@ fn standing(node: &NodeView, policies: &[&Policy], world: &World<'_>, now: Times
     let policy = policies[0];
     let mut pauses = world.pauses.iter();
     let mine = |repair: &&NodeRepair| repair.spec.node_uid == node.uid;
-    let mut repairs = world.repairs.iter().filter(mine);
+    let repairs = world.repairs.iter().filter(mine);
+    let last = repairs.max_by_key(|repair| (repair.spec.ordinal, repair.name()));
     let approved = node.annotations.get(APPROVED_ANNOTATION);
     let approved = approved.and_then(|text| text.parse::<Timestamp>().ok());
     let in_force = |until: &Timestamp| *until <= super::APPROVED_FOR.after(now);

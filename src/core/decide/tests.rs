@@ -303,6 +303,21 @@ fn each_standing_guard_holds_with_its_reason() {
 }
 
 #[test]
+fn a_node_asks_for_a_person_until_a_later_repair_of_it() {
+    let mut fleet = Fleet::new(10, 1);
+    fleet.watch(10, 1, 30, 60);
+    fleet.repairs = vec![repair("n000", -9000, Phase::NeedsHuman)];
+    let asks = (VerdictKind::Held, vec![Reason::NeedsHuman]);
+    assert_eq!(fleet.first(60), asks);
+    let mut later = repair("n000", -100, Phase::Aborted);
+    (later.metadata.name, later.spec.ordinal) = (Some("r-2".into()), 2);
+    fleet.repairs.insert(0, later);
+    assert_eq!(fleet.first(60), (VerdictKind::Due, vec![]));
+    fleet.repairs[0].status.as_mut().unwrap().phase = Phase::NeedsHuman;
+    assert_eq!(fleet.first(60), asks);
+}
+
+#[test]
 fn a_deleted_record_holds_its_node_for_an_hour_however_long_it_is_remembered() {
     let mut fleet = Fleet::new(10, 1);
     fleet.watch(10, 1, 30, 60);
