@@ -44,10 +44,11 @@ pub fn admit(
         }
     }
     let mut running = Running {
+        shut,
         scopes: scopes.clone(),
-        world,
         known,
         longest,
+        world,
         now,
         guards: BTreeMap::new(),
     };
@@ -107,13 +108,15 @@ fn order(verdicts: &[Verdict], scopes: &Scopes) -> Vec<usize> {
 
 /// The scopes as they are with those who were admitted so far.
 struct Running<'a> {
+    /// The policies of whose windows none is open, and when the next opens: once for all nodes.
+    shut: BTreeMap<&'a str, Option<Timestamp>>,
     scopes: Scopes,
-    world: &'a World<'a>,
-    now: Timestamp,
-    guards: BTreeMap<(Reason, String), GuardRecord>,
     /// The starts on record that any window counts, and the longest of these.
     known: Vec<Timestamp>,
     longest: Span,
+    world: &'a World<'a>,
+    now: Timestamp,
+    guards: BTreeMap<(Reason, String), GuardRecord>,
 }
 
 impl Running<'_> {
@@ -170,15 +173,15 @@ impl Running<'_> {
                 held.push(self.note(Reason::RateLimit, cluster.clone(), numbers, until));
             }
         }
-        let mut policies = self.world.policies.iter();
-        if let Some(policy) = policies.find(|policy| policy.name == verdict.policy) {
-            for budget in &policy.budgets {
         // One more, and the oldest would be forgotten while it counts.
         if self.known.len() >= MAX_STARTS {
             let until = free_again(&self.known, MAX_STARTS, self.longest);
             let numbers = (MAX_STARTS, self.known.len());
             held.push(self.note(Reason::RateLimit, "fleet/starts".into(), numbers, until));
         }
+        let mut policies = self.world.policies.iter();
+        if let Some(policy) = policies.find(|policy| policy.name == verdict.policy) {
+            for budget in &policy.budgets {
                 held.extend(self.spent(policy, budget, verdict));
             }
             held.extend(self.shut(policy, verdict));
@@ -223,15 +226,10 @@ impl Running<'_> {
 
     /// Whether no window is open for a fault that has to wait for one.
     fn shut(&mut self, policy: &Policy, verdict: &Verdict) -> Option<(Reason, String)> {
-        let waits = verdict.severity != Severity::Critical && !policy.windows.is_empty();
-        let mut windows = policy.windows.iter();
-        if !waits || windows.any(|window| window.open_until(self.now).is_some()) {
+        if verdict.severity == Severity::Critical {
             return None;
         }
-        let windows = policy.windows.iter();
-        let next = windows
-            .filter_map(|window| window.next_start(self.now))
-            .min();
+        let next = *self.shut.get(policy.name.as_str())?;
         let scope = format!("window/{}", policy.name);
         Some(self.note(Reason::OutsideWindow, scope, (0, 0), next))
     }
