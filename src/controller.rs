@@ -141,6 +141,8 @@ pub struct Report {
     pub wake: Option<Timestamp>,
     /// What people ask for in a way that does not count, and why; each told once.
     pub unusable: Vec<(NodeView, String)>,
+    /// No node has any of the labels that name a pool; told once.
+    pub unpooled: bool,
 }
 
 /// The leader.
@@ -157,6 +159,9 @@ pub struct Controller<C, K, P> {
     unplanned: BTreeMap<String, (Reason, Timestamp)>,
     /// By node UID, why its request does not count, as it was told.
     unusable: BTreeMap<String, String>,
+    unpooled: bool,
+    /// Repairs that were reserved, but of which it is known that they do not come.
+    dropped: BTreeSet<String>,
 }
 
 /// `FleetState` holds so many guards.
@@ -191,6 +196,8 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             last_seen,
             unplanned: BTreeMap::new(),
             unusable: BTreeMap::new(),
+            unpooled: false,
+            dropped: BTreeSet::new(),
         }
     }
 
@@ -271,6 +278,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             fallen: self.fallen(&healths, now),
             healths,
             starts: fleet.spec.starts.clone(),
+            reserved: fleet.spec.reservations.clone(),
             repairs,
             pauses,
         };
@@ -278,7 +286,6 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         if self.read_leases(&judged, &known, now).await {
             (judged, scopes) = self.judge(&known, now);
         }
-            reserved: fleet.spec.reservations.clone(),
         if self.probe(&judged, &scopes, &known, now).await {
             (judged, scopes) = self.judge(&known, now);
         }
@@ -305,7 +312,11 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             Err(error) => (Vec::new(), Some(error)),
         };
         self.collect(now).await;
+        let pooled = |verdict: &Verdict| !verdict.place.pool.is_empty();
+        let unpooled = !verdicts.is_empty() && !verdicts.iter().any(pooled);
+        let known = std::mem::replace(&mut self.unpooled, unpooled);
         Ok(Report {
+            unpooled: unpooled && !known,
             now,
             verdicts,
             repairs,
@@ -368,6 +379,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                     zone: status.zone.clone(),
                     pool: status.pool.clone(),
                 },
+                policy: status.policy.clone(),
                 since: status.fell_sick?,
                 gone: (sick && !there).then(|| status.gone.unwrap_or(now)),
             })
@@ -379,7 +391,6 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
     /// cannot be planned for is held, and takes nobody's place.
     async fn admit(
         &mut self,
-                policy: status.policy.clone(),
         judged: Vec<Verdict>,
         scopes: &Scopes,
         known: &Known<'_>,
@@ -574,6 +585,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             repairs: &known.repairs,
             fallen: &known.fallen,
             starts: &known.starts,
+            reserved: &known.reserved,
             pauses: known.pauses,
         }
     }
@@ -585,7 +597,6 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             && let Some(stored) = self.cluster.fleet().await?
         {
             match stored.spec.epoch.cmp(&known.spec.epoch) {
-            reserved: &known.reserved,
                 Ordering::Greater => return Err(Error::Deposed),
                 Ordering::Equal => return Ok(stored),
                 Ordering::Less => {}

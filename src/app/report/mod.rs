@@ -254,7 +254,9 @@ fn remedy(reason: Reason) -> &'static str {
         Reason::Budget => "the policy's budget has room again",
         Reason::OutsideWindow => "a window of the policy opens",
         Reason::PoolBackoff => "the pool was left alone for long enough",
-        Reason::PoolStopped => "fewer nodes of the pool ask for a person",
+        Reason::PoolStopped => {
+            "fewer nodes of the pool ask for a person: they are mended, or tried again by `nodemend repair`"
+        }
     }
 }
 

@@ -235,7 +235,9 @@ impl Running<'_> {
     }
 
     fn backed_off(&mut self, verdict: &Verdict) -> Option<(Reason, String)> {
-        let pool = self.scopes.pools.get(&verdict.place.pool)?.clone();
+        // Nodes without a pool are no pool, as for breakers.
+        let pool = Some(&verdict.place.pool).filter(|pool| !pool.is_empty())?;
+        let pool = self.scopes.pools.get(pool)?.clone();
         let scope = Scope::Pool(verdict.place.pool.clone()).to_string();
         if pool.need_human >= STOPPED {
             let numbers = (STOPPED - 1, pool.need_human);

@@ -410,8 +410,8 @@ fn nodes_that_people_had_replaced_were_not_sick() {
 fn guards_that_count_hold_a_person_too_unless_told_to_be_ignored() {
     let check = |prepare: &dyn Fn(&mut Fleet), expect: &[Reason]| {
         let mut fleet = Fleet::new(20, 0);
-        prepare(&mut fleet);
         fleet.change = asked;
+        prepare(&mut fleet);
         fleet.watch(20, 5, 30, 120);
         let (verdicts, admitted, _) = fleet.decide(120);
         assert_eq!(verdicts[5].reasons, expect);
@@ -444,7 +444,15 @@ fn guards_that_count_hold_a_person_too_unless_told_to_be_ignored() {
             ];
             needs[0].spec.node_uid = "n001".into();
             needs[1].spec.node_uid = "n002".into();
+            for repair in &mut needs {
+                repair.spec.pool = "x".into();
+            }
             fleet.repairs = needs.to_vec();
+            fleet.limits.breaker.share = 100;
+            fleet.change = |node| {
+                asked(node);
+                in_pool_x(node);
+            };
         },
         &[Reason::PoolStopped],
     );
@@ -1213,7 +1221,7 @@ fn replaced(node: &str, by: &str, started: i64, ready: i64) -> NodeRepair {
     let status = repair.status.as_mut().unwrap();
     status.ended = Some(at(ready));
     status.replacement = Some(Replacement {
-        instance_id: String::new(),
+        instance_id: format!("i-{by}"),
         node_name: by.into(),
         ready_since: Some(at(ready)),
     });
@@ -1234,15 +1242,19 @@ fn h62_a_pool_whose_replacements_fall_sick_is_left_alone_for_longer_and_longer()
     assert!(admitted.is_empty());
     assert_eq!(held(&verdicts, "n000").0, [Reason::PoolBackoff]);
     assert_eq!(scopes.pools["x"].failures, 1);
-    assert_eq!(scopes.pools["x"].backoff_until, Some(at(600)));
+    // Cooldown from when it is due.
+    assert_eq!(scopes.pools["x"].backoff_until, Some(at(60 + 600)));
     let mut earlier = replaced("older", "old", -2000, -1500);
     fleet.repairs[0].spec.fault_since = at(-1000);
     fleet.repairs.push(earlier.clone());
     let pool = fleet.decide(60).2.pools["x"].clone();
-    assert_eq!((pool.failures, pool.backoff_until), (2, Some(at(1200))));
+    assert_eq!(
+        (pool.failures, pool.backoff_until),
+        (2, Some(at(60 + 1200)))
+    );
     // One that was well for an hour in between begins anew.
     let status = earlier.status.as_mut().unwrap();
-    status.replacement.as_mut().unwrap().node_name = "n040".into();
+    status.replacement.as_mut().unwrap().instance_id = "i-n040".into();
     status.replacement.as_mut().unwrap().ready_since = Some(at(-3600 - 500));
     fleet.repairs[1] = earlier;
     assert_eq!(fleet.decide(60).2.pools["x"].failures, 1);
@@ -1252,6 +1264,111 @@ fn h62_a_pool_whose_replacements_fall_sick_is_left_alone_for_longer_and_longer()
     never.status.as_mut().unwrap().reason = Some(GaveUp::ReplacementNotReady);
     fleet.repairs.push(never);
     assert_eq!(fleet.decide(60).2.pools["x"].failures, 2);
+}
+
+fn in_pool_x(node: &mut NodeView) {
+    node.labels = [("karpenter.sh/nodepool".to_owned(), "x".to_owned())].into();
+}
+
+#[test]
+fn h62_a_pool_is_left_alone_from_when_its_replacement_is_due() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = in_pool_x;
+    fleet.policies[0].faults[0].for_ = Span::minutes(15);
+    let replaced = [replaced("old", "n000", -900, -300)];
+    let until = |fleet: &Fleet, second: i64| fleet.decide(second).2.pools["x"].backoff_until;
+    // Pending, due, and at the end.
+    for (from, second) in [(0, 60), (90, 900), (930, 1470)] {
+        fleet.watch(50, 1, from, second);
+        fleet.repairs.clear();
+        assert_eq!(fleet.decide(second).1.len(), usize::from(second >= 900));
+        fleet.repairs = replaced.to_vec();
+        assert_eq!(until(&fleet, second), Some(at(900 + 600)), "at {second}");
+        assert!(fleet.decide(second).1.is_empty(), "at {second}");
+    }
+    fleet.see(50, 1, 1500);
+    assert_eq!(fleet.decide(1500).1, ["n000"]);
+    // Its repair, which starts then, begins no further wait.
+    let mut again = repair("n000", 1500, Phase::Draining);
+    (again.spec.pool, again.spec.fault_since) = ("x".into(), at(0));
+    fleet.repairs.push(again);
+    assert_eq!(until(&fleet, 1500), None);
+    // Where its policy is gone, that start is what is known.
+    fleet.repairs[1].spec.policy = "gone".into();
+    fleet.repairs[1].spec.node_uid = "gone".into();
+    fleet.see(50, 0, 1530);
+    assert_eq!(until(&fleet, 1530), Some(at(1500 + 600)));
+}
+
+#[test]
+fn a_replacement_is_known_by_its_instance() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = in_pool_x;
+    fleet.watch(50, 1, 0, 60);
+    let failures = |fleet: &Fleet| fleet.decide(60).2.pools["x"].failures;
+    fleet.repairs = vec![replaced("old", "n000", -900, -300)];
+    assert_eq!(failures(&fleet), 1);
+    // The name of an earlier node, which somebody gives again to new ones.
+    let mut former = repair("n000", -8000, Phase::Succeeded);
+    (former.metadata.name, former.spec.pool) = (Some("former".into()), "x".into());
+    former.spec.node_uid = "former".into();
+    former.spec.plan.instance_id = "i-former".into();
+    fleet.repairs.push(former);
+    assert_eq!(failures(&fleet), 1);
+    // Another machine of the name of the replacement.
+    let status = fleet.repairs[0].status.as_mut().unwrap();
+    status.replacement.as_mut().unwrap().instance_id = "i-another".into();
+    assert_eq!(failures(&fleet), 0);
+}
+
+#[test]
+fn a_replacement_that_is_sick_from_before_it_was_counted_ready_failed_too() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = in_pool_x;
+    fleet.watch(50, 1, 0, 60);
+    // It was Ready for so short that its fault's clock runs on.
+    fleet.repairs = vec![replaced("old", "n000", -900, 30)];
+    let pool = fleet.decide(60).2.pools["x"].clone();
+    assert_eq!((pool.failures, pool.backoff_until), (1, Some(at(60 + 600))));
+}
+
+#[test]
+fn what_a_person_asks_for_is_no_failure_of_the_replacement() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = in_pool_x;
+    fleet.watch(50, 1, 0, 60);
+    let mut again = repair("n040", 0, Phase::Draining);
+    again.spec.pool = "x".into();
+    fleet.repairs = vec![replaced("old", "n040", -900, -300), again];
+    let failures = |fleet: &Fleet| fleet.decide(60).2.pools["x"].failures;
+    assert_eq!(failures(&fleet), 1);
+    fleet.repairs[1].spec.request = Some(crate::api::RepairRequest {
+        uid: "n040".into(),
+        at: at(0),
+        until: at(900),
+        by: "eve".into(),
+        reason: "smells".into(),
+        overrides: vec![],
+    });
+    assert_eq!(failures(&fleet), 0);
+    assert_eq!(fleet.decide(60).1, ["n000"]);
+}
+
+#[test]
+fn nodes_without_a_pool_are_no_pool() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.watch(50, 1, 0, 60);
+    let asks = |node: &str| repair(node, -4000, Phase::NeedsHuman);
+    let mut sick_again = replaced("old", "n000", -900, -300);
+    sick_again.spec.pool = String::new();
+    fleet.repairs = vec![asks("n010"), asks("n011"), sick_again];
+    assert_eq!(fleet.decide(60).1, ["n000"]);
+    for repair in &mut fleet.repairs {
+        repair.spec.pool = "x".into();
+    }
+    fleet.change = in_pool_x;
+    fleet.see(50, 1, 60);
+    assert!(fleet.decide(60).1.is_empty());
 }
 
 #[test]
