@@ -2,15 +2,15 @@
 //! reads the records afresh, so that nothing rests on having seen an edge.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use nodemend_core::api::{
     AlertGroup, AlertGroupSpec, BY_HAND, FINALIZER, FaultRecord, FleetState, FleetStateSpec,
-    GuardRecord, NodeHealth, NodeHealthSpec, NodeHealthStatus, NodeRepair, NodeRepairSpec, Plan,
-    RepairRequest, Reservation, Score, SourceDown, Step,
+    GuardRecord, MAX_STARTS, NodeHealth, NodeHealthSpec, NodeHealthStatus, NodeRepair,
+    NodeRepairSpec, Plan, RepairRequest, Reservation, Score, SourceDown, Step,
 };
 use nodemend_core::config::{Limits, Policy, Rule, Rules};
 use nodemend_core::decide::{self, Admission, Fallen, Pause, Place, Scopes, Verdict, World};
@@ -118,6 +118,7 @@ struct Known<'a> {
     healths: Vec<NodeHealth>,
     fallen: Vec<Fallen>,
     starts: Vec<Reservation>,
+    reserved: Vec<Reservation>,
     pauses: &'a [Pause],
 }
 
@@ -142,6 +143,8 @@ pub struct Report {
     pub wake: Option<Timestamp>,
     /// What people ask for in a way that does not count, and why; each told once.
     pub unusable: Vec<(NodeView, String)>,
+    /// No node has any of the labels that name a pool; told once.
+    pub unpooled: bool,
 }
 
 /// The leader.
@@ -158,6 +161,9 @@ pub struct Controller<C, K, P> {
     unplanned: BTreeMap<String, (Reason, Timestamp)>,
     /// By node UID, why its request does not count, as it was told.
     unusable: BTreeMap<String, String>,
+    unpooled: bool,
+    /// Repairs that were reserved, but of which it is known that they do not come.
+    dropped: BTreeSet<String>,
 }
 
 /// `FleetState` holds so many guards.
@@ -166,15 +172,15 @@ const MAX_GUARDS: usize = 100;
 const REPLAN: Span = Span::minutes(1);
 /// How often admission begins again without nodes that turned out to have no plan.
 const MAX_ADMISSIONS: usize = 10;
-/// `FleetState` holds so many of each.
+/// How long a reservation without a record counts. Our calls end after 5 s, and the API server
+/// works on one for a minute (its `--request-timeout`): what did not land by then never will.
+const RESERVED_FOR: Span = Span::seconds(90);
+/// `FleetState` holds so many.
 const MAX_SOURCES: usize = 100;
-const MAX_STARTS: usize = 200;
 /// The source that lists the nodes.
 const NODES: &str = "nodes";
 const MAX_SUSPENDED: usize = 100;
 const MAX_JOINED: usize = 1000;
-/// A deleted record counts, and holds its node, at least this long.
-const MIN_MEMORY: Span = Span::minutes(60);
 
 impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
     /// A leader that has not yet acted. `last_seen` is when the one before was last
@@ -199,6 +205,8 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             last_seen,
             unplanned: BTreeMap::new(),
             unusable: BTreeMap::new(),
+            unpooled: false,
+            dropped: BTreeSet::new(),
         }
     }
 
@@ -272,8 +280,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         self.evidence
             .settle(&self.setup.rules, &self.setup.policies, now);
         let repairs = self.cluster.repairs().await?;
-        // What the list shows needs its reservation no more; what it lacks never came to be.
-        fleet.spec.reservations.clear();
+        self.keep_pending(&mut fleet.spec.reservations, &repairs, now);
         fleet.spec.starts = self.starts(&fleet, &repairs, now);
         fleet.spec.sources_down = self.sources_down(nodes_down(&fleet.spec), now);
         fleet.spec.dark = self.evidence.dark(fleet.spec.dark, now);
@@ -283,6 +290,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             fallen: self.fallen(&healths, now),
             healths,
             starts: fleet.spec.starts.clone(),
+            reserved: fleet.spec.reservations.clone(),
             repairs,
             pauses,
         };
@@ -316,7 +324,11 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             Err(error) => (Vec::new(), Some(error)),
         };
         self.collect(now).await;
+        let pooled = |verdict: &Verdict| !verdict.place.pool.is_empty();
+        let unpooled = !verdicts.is_empty() && !verdicts.iter().any(pooled);
+        let known = std::mem::replace(&mut self.unpooled, unpooled);
         Ok(Report {
+            unpooled: unpooled && !known,
             now,
             verdicts,
             repairs,
@@ -376,6 +388,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             Some(Fallen {
                 uid: health.spec.node_uid.clone(),
                 place: place_of(status),
+                policy: status.policy.clone(),
                 since: status.fell_sick?,
                 sick,
                 gone: (sick && !there).then(|| status.gone.unwrap_or(now)),
@@ -463,27 +476,50 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         starting: &[NodeRepair],
         now: Timestamp,
     ) -> Result<(), Error> {
-        fleet.spec.reservations = starting
-            .iter()
-            .map(|repair| reserved(repair, now))
-            .collect();
+        let pending = &mut fleet.spec.reservations;
+        let again = |one: &Reservation| starting.iter().any(|repair| repair.name() == one.repair);
+        let name = |repair: &NodeRepair| repair.name().to_owned();
+        // Of one that is tried again, the first try may land whatever becomes of this one.
+        let new = starting.iter().map(name);
+        let new = new.filter(|name| !pending.iter().any(|one| one.repair == *name));
+        self.dropped = new.collect();
+        pending.retain(|one| !again(one));
+        pending.extend(starting.iter().map(|repair| reserved(repair, now)));
         self.fleet = Some(self.commit_fleet(fleet).await?);
         for repair in starting {
-            self.cluster.create_repair(repair).await?;
+            let created = self.cluster.create_repair(repair).await;
+            if matches!(created, Ok(()) | Err(CallError::NoAnswer(_))) {
+                self.dropped.remove(repair.name());
+            }
+            created?;
         }
         Ok(())
     }
 
-    /// The starts that some rate still counts, also those whose records are gone.
+    /// Keeps the reservations that still count. What is listed needs none any more; what is
+    /// not may have been created without an answer, and land yet.
+    fn keep_pending(
+        &self,
+        reservations: &mut Vec<Reservation>,
+        repairs: &[NodeRepair],
+        now: Timestamp,
+    ) {
+        reservations.retain(|one| {
+            let listed = repairs.iter().any(|repair| repair.name() == one.repair);
+            let recent = RESERVED_FOR.after(one.at) > now && RESERVED_FOR.after(now) > one.at;
+            recent && !listed && !self.dropped.contains(&one.repair)
+        });
+    }
+
+    /// The starts that some rate still counts, also those whose records are gone. Where there
+    /// are more than fit, the newest: so many that nothing starts until there is room.
     fn starts(
         &self,
         fleet: &FleetState,
         repairs: &[NodeRepair],
         now: Timestamp,
     ) -> Vec<Reservation> {
-        let windows = self.setup.limits.max_repairs.iter();
-        let memory = windows.map(|(_, within)| *within).max();
-        let memory = memory.unwrap_or_default().max(MIN_MEMORY);
+        let memory = decide::memory(&self.setup.limits, &self.setup.policies);
         let listed = repairs
             .iter()
             .map(|repair| reserved(repair, repair.spec.quarantine.at));
@@ -559,6 +595,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             repairs: &known.repairs,
             fallen: &known.fallen,
             starts: &known.starts,
+            reserved: &known.reserved,
             pauses: known.pauses,
         }
     }

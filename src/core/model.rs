@@ -475,13 +475,14 @@ impl NodeView {
     }
     /// The instance id at the end of an AWS providerID.
     pub fn instance_id(&self) -> Option<&str> {
-        let id = self
-            .provider_id
-            .strip_prefix("aws://")?
-            .rsplit('/')
-            .next()?;
-        (id.starts_with("i-") && id.len() > 2).then_some(id)
+        instance_id(&self.provider_id)
     }
+}
+
+/// The instance id at the end of an AWS providerID.
+pub fn instance_id(provider_id: &str) -> Option<&str> {
+    let id = provider_id.strip_prefix("aws://")?.rsplit('/').next()?;
+    (id.starts_with("i-") && id.len() > 2).then_some(id)
 }
 
 /// A pod, reduced to what a drain needs.

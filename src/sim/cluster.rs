@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use nodemend_core::api::{AlertGroupSpec, FleetState, NodeHealth, NodeRepair, Step};
 use nodemend_core::model::{NodeView, PodView, QUARANTINE_ANNOTATION};
 
-use super::{State, Strike, World};
+use super::{Creates, State, Strike, World};
 use crate::controller::Records;
 use crate::exec::{CallError, Cluster, NodePatch};
 
@@ -221,12 +221,19 @@ impl Records for World {
             if state.repairs.contains_key(&name) {
                 return Err(conflict("it exists"));
             }
+            if state.creates == Creates::Refused {
+                return Err(CallError::Refused("no repair is wanted".into()));
+            }
             let mut created = repair.clone();
             created.status = None;
             let again = format!("create repair {name}");
             let nth = state.calls.iter().filter(|call| **call == again).count();
             created.metadata.uid = Some(format!("{name}/{nth}"));
             created.metadata.resource_version = Some(version);
+            if state.creates == Creates::Late {
+                state.late.push(created);
+                return Err(CallError::NoAnswer("nothing was heard".into()));
+            }
             state.repairs.insert(name.clone(), created);
             state.check();
             Ok(())

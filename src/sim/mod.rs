@@ -40,6 +40,18 @@ pub enum Strike {
     NoAnswer(usize),
 }
 
+/// What becomes of repairs that are created.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Creates {
+    /// They are there.
+    #[default]
+    Answered,
+    /// There is no answer, and they land later.
+    Late,
+    /// They are refused for good.
+    Refused,
+}
+
 /// What is wrong with a machine. What shows it is up to monitoring, what it means to
 /// rules and policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +84,9 @@ pub struct State {
     repairs: BTreeMap<String, NodeRepair>,
     healths: BTreeMap<String, NodeHealth>,
     fleet: Option<FleetState>,
+    creates: Creates,
+    /// Repairs whose creation got no answer and may land yet.
+    late: Vec<NodeRepair>,
     faults: BTreeMap<String, BTreeSet<Fault>>,
     /// When the kubelets that are down went down, by node.
     silent: BTreeMap<String, Timestamp>,
@@ -126,6 +141,26 @@ impl World {
     /// Strikes at a call, once; none lets all of them be.
     pub fn strike_at(&self, strike: Option<Strike>) {
         self.0.borrow_mut().strike = strike;
+    }
+
+    /// What becomes of the repairs that are created from now on.
+    pub fn answer_creates(&self, creates: Creates) {
+        self.0.borrow_mut().creates = creates;
+    }
+
+    /// What was created without an answer lands now.
+    pub fn land(&self) {
+        let mut state = self.0.borrow_mut();
+        for repair in std::mem::take(&mut state.late) {
+            let name = repair.name().to_owned();
+            state.repairs.entry(name).or_insert(repair);
+        }
+        state.check();
+    }
+
+    /// A person deletes the record of a repair.
+    pub fn forget_repair(&self, name: &str) {
+        self.0.borrow_mut().repairs.remove(name);
     }
 
     /// Every mutating call so far: what, and on which object.

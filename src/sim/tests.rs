@@ -3,13 +3,13 @@
 
 use futures_util::FutureExt;
 use nodemend_core::api::{
-    Action, ConditionLeaf, ConditionStatus, Leaf, Mode, NodeSelector, Phase, Severity, Strategy,
-    When,
+    Action, ConditionLeaf, ConditionStatus, Leaf, Mode, NodeSelector, Per, Phase, Severity,
+    Strategy, When,
 };
 use nodemend_core::config::{self, Limits, Policy, Rules};
 use nodemend_core::decide::{self, Pause, Verdict};
 use nodemend_core::evidence::{Answer, Input};
-use nodemend_core::model::{REQUEST_ANNOTATION, Reason, VerdictKind};
+use nodemend_core::model::{DO_NOT_REPAIR_ANNOTATION, REQUEST_ANNOTATION, Reason, VerdictKind};
 
 use super::*;
 use crate::controller::{Controller, Records as _, Report, Setup};
@@ -51,24 +51,35 @@ type Leader = Controller<World, World, World>;
 
 /// Six nodes whose instances are of the cluster `sim`, and who leads this cluster.
 fn six(cluster: &str) -> (World, Leader) {
-    six_under(cluster, Rules::default(), silent_replaces())
+    six_under(
+        cluster,
+        Rules::default(),
+        silent_replaces(),
+        Limits::default(),
+    )
 }
 
-fn six_under(cluster: &str, rules: Rules, policy: Policy) -> (World, Leader) {
+/// The same under these rules, this policy and these limits.
+fn six_under(cluster: &str, rules: Rules, policy: Policy, limits: Limits) -> (World, Leader) {
     let world = World::new(Timestamp::UNIX_EPOCH, &[]);
     for name in ["a", "b", "c", "d", "e", "f"] {
         world.add_node(name, "z", &[]);
     }
+    let leader = lead(&world, cluster, rules, policy, limits);
+    (world, leader)
+}
+
+fn lead(world: &World, cluster: &str, rules: Rules, policy: Policy, limits: Limits) -> Leader {
     let setup = Setup {
         cluster_tag: format!("kubernetes.io/cluster/{cluster}"),
         rules,
         policies: vec![policy],
-        limits: Limits::default(),
+        limits,
         cluster_jobs: vec![],
         external_labels: BTreeMap::new(),
     };
-    let leader = Controller::new(world.clone(), world.clone(), world.clone(), setup, None);
-    (world, leader)
+    let (cluster, cloud, probes) = (world.clone(), world.clone(), world.clone());
+    Controller::new(cluster, cloud, probes, setup, Some(world.now()))
 }
 
 /// One pass, and five seconds.
@@ -140,7 +151,7 @@ fn polled() -> (Rules, Policy) {
 #[test]
 fn h19_an_outage_gives_up_no_repair_of_what_fires_on() {
     let (rules, policy) = polled();
-    let (world, mut leader) = six_under("sim", rules, policy);
+    let (world, mut leader) = six_under("sim", rules, policy, Limits::default());
     let series = |names: &[&str]| {
         let labels = |name: &&str| BTreeMap::from([("node".to_owned(), (*name).to_owned())]);
         names.iter().map(labels).collect()
@@ -217,6 +228,147 @@ fn a_request_that_does_not_count_is_told_once() {
     assert_eq!(told("please"), []);
     assert_eq!(told(&"x".repeat(3000)).len(), 1);
     assert!(world.list_repairs().is_empty());
+}
+
+#[test]
+fn that_no_node_has_a_pool_is_told_once() {
+    let (world, mut leader) = six("sim");
+    let mut told = || pass(&world, &mut leader, &[]).unpooled;
+    assert_eq!([told(), told()], [true, false]);
+    let pool = "karpenter.sh/nodepool".to_owned();
+    let put = |node: &mut NodeView| drop(node.labels.insert(pool, "x".into()));
+    world.edit_node("a", put);
+    assert!(!told());
+    world.edit_node("a", |node| node.labels.clear());
+    assert_eq!([told(), told()], [true, false]);
+}
+
+fn reasons(report: &Report, node: &str) -> Vec<Reason> {
+    let mut verdicts = report.verdicts.iter();
+    let found = verdicts.find(|verdict| verdict.node == node);
+    found.expect("it is there").reasons.clone()
+}
+
+#[test]
+fn h64_a_rate_of_a_policy_is_not_freed_by_deleting_the_records() {
+    let daily = config::Budget {
+        name: "daily".into(),
+        per: Per::Cluster,
+        max_repairs: Some((1, Span::minutes(24 * 60))),
+        max_in_flight: None,
+        max_unavailable: None,
+    };
+    let policy = Policy {
+        budgets: vec![daily],
+        ..silent_replaces()
+    };
+    let (world, mut leader) = six_under("sim", Rules::default(), policy, Limits::default());
+    world.break_machine("b", Fault::KubeletDown);
+    for _ in 0..200 {
+        pass(&world, &mut leader, &[]);
+    }
+    let repairs = world.list_repairs();
+    assert_eq!(repairs.len(), 1);
+    assert_eq!(repairs[0].phase(), Phase::Succeeded);
+    world.forget_repair(repairs[0].name());
+    for hours in [2, 20] {
+        for _ in 0..hours * 2 {
+            world.tick(Span::minutes(30));
+            pass(&world, &mut leader, &[]);
+        }
+        if hours == 2 {
+            world.break_machine("c", Fault::KubeletDown);
+        }
+        let mut last = pass(&world, &mut leader, &[]);
+        for _ in 0..120 {
+            last = pass(&world, &mut leader, &[]);
+        }
+        assert_eq!(reasons(&last, "c"), [Reason::Budget], "{hours} h later");
+        assert!(world.list_repairs().is_empty());
+    }
+    for _ in 0..6 {
+        world.tick(Span::minutes(30));
+        pass(&world, &mut leader, &[]);
+    }
+    for _ in 0..120 {
+        pass(&world, &mut leader, &[]);
+    }
+    assert_eq!(world.list_repairs().len(), 1, "a day is over");
+}
+
+/// Two sick nodes, of which one may be repaired at a time; the creation of the first repair
+/// comes to this, and then a person takes its node out of nodemend's hands.
+fn created(creates: Creates) -> (World, Leader) {
+    let limits = Limits {
+        max_in_flight: 1,
+        ..Limits::default()
+    };
+    let (world, mut leader) = six_under("sim", Rules::default(), silent_replaces(), limits);
+    world.break_machine("a", Fault::KubeletDown);
+    world.break_machine("b", Fault::KubeletDown);
+    world.answer_creates(creates);
+    let tried = |world: &World| {
+        let calls = world.calls();
+        calls.iter().any(|call| call.starts_with("create repair a"))
+    };
+    for _ in 0..120 {
+        if tried(&world) {
+            break;
+        }
+        pass(&world, &mut leader, &[]);
+    }
+    assert!(tried(&world));
+    world.answer_creates(Creates::Answered);
+    world.annotate("a", DO_NOT_REPAIR_ANNOTATION, "true");
+    (world, leader)
+}
+
+/// Passes until then; when the repair of b started, if it did.
+fn until_b_starts(world: &World, leader: &mut Leader, passes: usize) -> Option<usize> {
+    for number in 0..passes {
+        pass(world, leader, &[]);
+        let repairs = world.list_repairs();
+        let running = repairs.iter().filter(|repair| repair.in_flight()).count();
+        assert!(running <= 1, "{running} in flight");
+        if repairs.iter().any(|repair| repair.spec.node_name == "b") {
+            return Some(number);
+        }
+    }
+    None
+}
+
+#[test]
+fn h64_a_creation_without_an_answer_is_in_flight_until_it_cannot_land_any_more() {
+    // It lands after the next list: b waits until that is over.
+    let (world, mut leader) = created(Creates::Late);
+    let last = pass(&world, &mut leader, &[]);
+    assert_eq!(reasons(&last, "b"), [Reason::InFlight]);
+    assert_eq!(until_b_starts(&world, &mut leader, 5), None);
+    world.land();
+    assert!(until_b_starts(&world, &mut leader, 60).is_some());
+    assert_eq!(world.list_repairs().len(), 2);
+    assert_eq!(world.invariants().1, Vec::<String>::new());
+
+    // It never does, also under the next leader.
+    for relay in [false, true] {
+        let (world, mut leader) = created(Creates::Late);
+        if relay {
+            let limits = Limits {
+                max_in_flight: 1,
+                ..Limits::default()
+            };
+            leader = lead(&world, "sim", Rules::default(), silent_replaces(), limits);
+        }
+        let started = until_b_starts(&world, &mut leader, 120);
+        // Passes are 5 s apart; the first of them is 5 s after the admission.
+        let minute_and_a_half = 17;
+        assert!(started >= Some(minute_and_a_half), "{started:?}");
+        assert!(relay || started == Some(minute_and_a_half), "{started:?}");
+    }
+
+    // It is known that it will not.
+    let (world, mut leader) = created(Creates::Refused);
+    assert_eq!(until_b_starts(&world, &mut leader, 60), Some(0));
 }
 
 #[test]

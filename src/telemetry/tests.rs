@@ -89,6 +89,7 @@ fn verdict(node: &str, kind: VerdictKind, reasons: &[Reason]) -> Verdict {
         scopes: Vec::new(),
         place: nodemend_core::decide::Place::default(),
         counts: true,
+        joined: true,
         available: true,
         sick_since: None,
         policy: "general".into(),

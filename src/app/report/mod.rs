@@ -237,14 +237,16 @@ fn remedy(reason: Reason) -> &'static str {
         Reason::ZoneBreaker => "fewer nodes of the zone are sick, or did not fall sick lately",
         Reason::PoolBreaker => "fewer nodes of the pool are sick, or did not fall sick lately",
         Reason::NeedsHuman => {
-            "a person mends it: the last repair asks for that, or all actions were tried"
+            "a person mends it, or has it tried again by `nodemend repair --override NeedsHuman`: the last repair gave up, or all actions were tried"
         }
         Reason::NoOwner => "the node has a providerID of an instance that can be replaced",
         Reason::NotOurInstance => "the instance carries the cluster's tag",
         Reason::OwnedByOther => "nothing else replaces the instance when it ends",
         Reason::CloudUnavailable => "the cloud answers again",
         Reason::PolicyRefused => "the policy's mistakes are mended: `kubectl get rpol -o yaml`",
-        Reason::RepairDeleted => "an hour passes since a person took the last repair away",
+        Reason::RepairDeleted => {
+            "an hour passes since the repair began that a person took away, or `nodemend repair --override RepairDeleted`"
+        }
         Reason::AwaitingApproval => "`nodemend approve` of this node",
         Reason::TooYoung => "the node is older than limits.minNodeAge",
         Reason::OtherActor => "whoever takes the node away takes its taint off",
@@ -252,7 +254,9 @@ fn remedy(reason: Reason) -> &'static str {
         Reason::Budget => "the policy's budget has room again",
         Reason::OutsideWindow => "a window of the policy opens",
         Reason::PoolBackoff => "the pool was left alone for long enough",
-        Reason::PoolStopped => "fewer nodes of the pool ask for a person",
+        Reason::PoolStopped => {
+            "fewer nodes of the pool ask for a person: they are mended, or tried again by `nodemend repair`"
+        }
     }
 }
 

@@ -197,6 +197,9 @@ impl Leader {
         for (repair, error) in &report.stuck {
             tracing::warn!(repair, %error, "a repair cannot go on now");
         }
+        if report.unpooled {
+            tracing::warn!("no node has any of poolLabels: no guard counts over pools");
+        }
         self.telemetry
             .source_up(Source::Kubernetes, controller.evidence().nodes_fresh(now));
         let notices = self.telemetry.pass(&Pass {

@@ -14,6 +14,10 @@ use crate::model::{Reason, SignalState, Span, VerdictKind};
 /// The finalizer of an open repair.
 pub const FINALIZER: &str = "nodemend.dev/repair";
 
+/// How many starts `FleetState` remembers; where there are so many, nothing starts until the
+/// oldest counts no longer.
+pub const MAX_STARTS: usize = 1000;
+
 /// What must be remembered of the alerts of one sender, receiver and group.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[x_kube(crates(kube_core = "::kube_core"))]
@@ -255,7 +259,7 @@ pub struct FleetStateSpec {
     /// Repairs that started lately, whatever became of their objects: a rate is not freed by
     /// deleting the record of it.
     #[serde(default)]
-    #[schemars(length(max = 200))]
+    #[schemars(length(max = 1000))]
     pub starts: Vec<Reservation>,
     /// Sources that do not answer.
     #[serde(default)]
@@ -315,7 +319,8 @@ pub struct Score {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GuardRecord {
-    /// Over what it counts: `cluster`, `zone/…`, `pool/…`, `budget/POLICY/NAME…`, `window/POLICY`.
+    /// Over what it counts: `cluster`, `zone/…`, `pool/…`, `budget/POLICY/NAME…`, `window/POLICY`,
+    /// `fleet/starts`.
     pub scope: String,
     /// The reason that it gives.
     pub reason: Reason,

@@ -39,16 +39,11 @@ impl Window {
         })
     }
 
-    /// Until when it is open; none if it is closed.
-    pub fn open_until(&self, now: Timestamp) -> Option<Timestamp> {
+    /// Whether it is open.
+    pub fn is_open(&self, now: Timestamp) -> bool {
         // A start at `now - duration` ended just now.
-        let mut open = None;
-        let mut after = self.duration.before(now);
-        while let Some(start) = self.next_start(after).filter(|start| *start <= now) {
-            open = Some(self.duration.after(start));
-            after = start;
-        }
-        open
+        let first = self.next_start(self.duration.before(now));
+        first.is_some_and(|start| start <= now)
     }
 
     /// When it opens next; none if never again.
@@ -109,20 +104,19 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn check(window: &Window, now: &str, until: Option<&str>) {
-        assert_eq!(window.open_until(at(now)), until.map(at), "{now}");
+    fn check(window: &Window, now: &str, open: bool) {
+        assert_eq!(window.is_open(at(now)), open, "{now}");
     }
 
     #[test]
     fn a_window_is_open_from_its_start_to_before_its_end() {
         let nights = window("0 2 * * MON-FRI Europe/Berlin", "4h");
-        let until = Some("2026-11-24T05:00:00Z");
-        check(&nights, "2026-11-24T00:59:59Z", None);
-        check(&nights, "2026-11-24T01:00:00Z", until);
-        check(&nights, "2026-11-24T04:59:59Z", until);
-        check(&nights, "2026-11-24T05:00:00Z", None);
+        check(&nights, "2026-11-24T00:59:59Z", false);
+        check(&nights, "2026-11-24T01:00:00Z", true);
+        check(&nights, "2026-11-24T04:59:59Z", true);
+        check(&nights, "2026-11-24T05:00:00Z", false);
         // A Saturday.
-        check(&nights, "2026-11-28T02:00:00Z", None);
+        check(&nights, "2026-11-28T02:00:00Z", false);
         assert_eq!(
             nights.next_start(at("2026-11-27T12:00:00Z")),
             Some(at("2026-11-30T01:00:00Z"))
@@ -132,12 +126,18 @@ mod tests {
     #[test]
     fn a_window_over_midnight_belongs_to_the_day_it_began() {
         let friday = window("0 22 * * FRI UTC", "6h");
-        let until = Some("2026-11-28T04:00:00Z");
-        check(&friday, "2026-11-28T03:00:00Z", until);
-        check(&friday, "2026-11-29T03:00:00Z", None);
-        // Windows that overlap end with the later.
+        check(&friday, "2026-11-28T03:00:00Z", true);
+        check(&friday, "2026-11-29T03:00:00Z", false);
+        // Windows that overlap are one.
         let often = window("0 * * * * UTC", "90m");
-        check(&often, "2026-11-24T10:10:00Z", Some("2026-11-24T11:30:00Z"));
+        check(&often, "2026-11-24T10:10:00Z", true);
+        check(&often, "2026-11-24T10:40:00Z", true);
+        let always = window("* * * * * UTC", "7d");
+        check(&always, "2026-11-24T10:10:59Z", true);
+        // Open once a year, and the rest of it closed.
+        let yearly = window("0 0 1 JAN * UTC", "7d");
+        check(&yearly, "2026-01-07T23:59:59Z", true);
+        check(&yearly, "2026-01-08T00:00:00Z", false);
     }
 
     #[test]
@@ -145,15 +145,15 @@ mod tests {
         // In Berlin clocks go from 02:00 to 03:00 on the last Sunday of March, and from
         // 03:00 back to 02:00 on the last of October.
         let night = window("30 2 * * * Europe/Berlin", "30m");
-        check(&night, "2026-03-28T01:45:00Z", Some("2026-03-28T02:00:00Z"));
+        check(&night, "2026-03-28T01:45:00Z", true);
         for minute in 0..60 {
-            check(&night, &format!("2026-03-29T01:{minute:02}:00Z"), None);
+            check(&night, &format!("2026-03-29T01:{minute:02}:00Z"), false);
         }
-        check(&night, "2026-10-25T00:45:00Z", Some("2026-10-25T01:00:00Z"));
-        check(&night, "2026-10-25T01:45:00Z", Some("2026-10-25T02:00:00Z"));
+        check(&night, "2026-10-25T00:45:00Z", true);
+        check(&night, "2026-10-25T01:45:00Z", true);
         // A duration is time that passes, whatever the clock shows.
         let long = window("0 1 * * * Europe/Berlin", "4h");
-        check(&long, "2026-03-29T03:59:00Z", Some("2026-03-29T04:00:00Z"));
-        check(&long, "2026-10-25T02:59:00Z", Some("2026-10-25T03:00:00Z"));
+        check(&long, "2026-03-29T03:59:00Z", true);
+        check(&long, "2026-10-25T02:59:00Z", true);
     }
 }

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 
 use super::efficacy::STOPPED;
 use super::scope::{BreakerState, BudgetKey, Scope, Scopes, Tally};
-use super::{Verdict, World};
-use crate::api::{GuardRecord, Severity};
+use super::{Verdict, World, longest_window};
+use crate::api::{GuardRecord, MAX_STARTS, Severity};
 use crate::config::{Budget, Policy};
 use crate::model::{Reason, Span, VerdictKind};
 
@@ -30,8 +30,24 @@ pub fn admit(
     world: &World<'_>,
     now: Timestamp,
 ) -> Admission {
+    let longest = longest_window(world.limits, world.policies);
+    let known = world.starts.iter().chain(world.reserved);
+    let known: Vec<Timestamp> = known.map(|start| start.at).collect();
+    let mut known = within_window(&known, longest, now);
+    known.sort();
+    let mut shut = BTreeMap::new();
+    for policy in world.policies.iter().filter(|one| !one.windows.is_empty()) {
+        let windows = || policy.windows.iter();
+        if !windows().any(|window| window.is_open(now)) {
+            let next = windows().filter_map(|window| window.next_start(now)).min();
+            shut.insert(policy.name.as_str(), next);
+        }
+    }
     let mut running = Running {
+        shut,
         scopes: scopes.clone(),
+        known,
+        longest,
         world,
         now,
         guards: BTreeMap::new(),
@@ -92,7 +108,12 @@ fn order(verdicts: &[Verdict], scopes: &Scopes) -> Vec<usize> {
 
 /// The scopes as they are with those who were admitted so far.
 struct Running<'a> {
+    /// The policies of whose windows none is open, and when the next opens: once for all nodes.
+    shut: BTreeMap<&'a str, Option<Timestamp>>,
     scopes: Scopes,
+    /// The starts on record that any window counts, and the longest of these.
+    known: Vec<Timestamp>,
+    longest: Span,
     world: &'a World<'a>,
     now: Timestamp,
     guards: BTreeMap<(Reason, String), GuardRecord>,
@@ -147,10 +168,16 @@ impl Running<'_> {
         for (count, within) in &limits.max_repairs {
             let starts = within_window(&self.scopes.starts, *within, self.now);
             if starts.len() >= *count as usize {
-                let until = free_again(&starts, *count, *within);
+                let until = free_again(&starts, *count as usize, *within);
                 let numbers = (*count as usize, starts.len());
                 held.push(self.note(Reason::RateLimit, cluster.clone(), numbers, until));
             }
+        }
+        // One more, and the oldest would be forgotten while it counts.
+        if self.known.len() >= MAX_STARTS {
+            let until = free_again(&self.known, MAX_STARTS, self.longest);
+            let numbers = (MAX_STARTS, self.known.len());
+            held.push(self.note(Reason::RateLimit, "fleet/starts".into(), numbers, until));
         }
         let mut policies = self.world.policies.iter();
         if let Some(policy) = policies.find(|policy| policy.name == verdict.policy) {
@@ -199,21 +226,18 @@ impl Running<'_> {
 
     /// Whether no window is open for a fault that has to wait for one.
     fn shut(&mut self, policy: &Policy, verdict: &Verdict) -> Option<(Reason, String)> {
-        let waits = verdict.severity != Severity::Critical && !policy.windows.is_empty();
-        let mut windows = policy.windows.iter();
-        if !waits || windows.any(|window| window.open_until(self.now).is_some()) {
+        if verdict.severity == Severity::Critical {
             return None;
         }
-        let windows = policy.windows.iter();
-        let next = windows
-            .filter_map(|window| window.next_start(self.now))
-            .min();
+        let next = *self.shut.get(policy.name.as_str())?;
         let scope = format!("window/{}", policy.name);
         Some(self.note(Reason::OutsideWindow, scope, (0, 0), next))
     }
 
     fn backed_off(&mut self, verdict: &Verdict) -> Option<(Reason, String)> {
-        let pool = self.scopes.pools.get(&verdict.place.pool)?.clone();
+        // Nodes without a pool are no pool, as for breakers.
+        let pool = Some(&verdict.place.pool).filter(|pool| !pool.is_empty())?;
+        let pool = self.scopes.pools.get(pool)?.clone();
         let scope = Scope::Pool(verdict.place.pool.clone()).to_string();
         if pool.need_human >= STOPPED {
             let numbers = (STOPPED - 1, pool.need_human);
@@ -231,6 +255,7 @@ impl Running<'_> {
             }
         }
         self.scopes.starts.push(self.now);
+        self.known.push(self.now);
         let mut policies = self.world.policies.iter();
         let Some(policy) = policies.find(|policy| policy.name == verdict.policy) else {
             return;
@@ -261,7 +286,7 @@ fn over(
     if let Some((count, within)) = budget.max_repairs {
         let starts = within_window(&tally.starts, within, now);
         if starts.len() >= count as usize {
-            let until = free_again(&starts, count, within);
+            let until = free_again(&starts, count as usize, within);
             return Some((count as usize, starts.len(), until));
         }
     }
@@ -286,7 +311,7 @@ fn within_window(starts: &[Timestamp], within: Span, now: Timestamp) -> Vec<Time
 }
 
 /// When enough of these sorted starts are so old that one more may follow.
-fn free_again(starts: &[Timestamp], count: u32, within: Span) -> Option<Timestamp> {
-    let last = starts.len().checked_sub(count as usize)?;
+fn free_again(starts: &[Timestamp], count: usize, within: Span) -> Option<Timestamp> {
+    let last = starts.len().checked_sub(count)?;
     starts.get(last).map(|at| within.after(*at))
 }

@@ -58,8 +58,9 @@ pub const fn overridable(reason: Reason) -> bool {
         // Who cordons a node by hand often wants it replaced; what was found is kept.
         | Reason::CordonedByOther
         | Reason::SilencesUnknown
-        // A person took the last one away; a person asks for this one.
-        | Reason::RepairDeleted => true,
+        // A person took the last one away, or was asked for; a person asks for this one.
+        | Reason::RepairDeleted
+        | Reason::NeedsHuman => true,
         Reason::Paused
         | Reason::ObserveMode
         | Reason::OptedOut
@@ -75,7 +76,6 @@ pub const fn overridable(reason: Reason) -> bool {
         | Reason::NodesStale
         | Reason::NodeDeleting
         | Reason::OtherActor
-        | Reason::NeedsHuman
         | Reason::NoOwner
         | Reason::NotOurInstance
         | Reason::OwnedByOther

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{Verdict, World};
 use crate::api::{GaveUp, NodeRepair, Phase};
-use crate::model::Span;
+use crate::model::{Span, instance_id};
 
 /// A replacement that is well for this long proves that the pool can be repaired.
 const PROBATION: Span = Span::minutes(60);
@@ -41,16 +41,7 @@ pub(super) fn pools(
     for repair in world.repairs {
         of.entry(&repair.spec.pool).or_default().push(repair);
     }
-    // Since when each node that was a replacement is sick, now or when it was repaired.
-    let mut sick: BTreeMap<&str, Timestamp> = verdicts
-        .iter()
-        .filter_map(|verdict| Some((verdict.node.as_str(), verdict.sick_since?)))
-        .collect();
-    for repair in world.repairs {
-        let since = sick.entry(&repair.spec.node_name);
-        let since = since.or_insert(repair.spec.fault_since);
-        *since = repair.spec.fault_since.min(*since);
-    }
+    let sick = sick(verdicts, world);
     let breaker = &world.limits.breaker;
     of.into_iter()
         .map(|(pool, repairs)| {
@@ -67,17 +58,13 @@ pub(super) fn pools(
                     && world.evidence.has(&repair.spec.node_uid)
                     && last(repair)
             });
-            let mut outcomes: Vec<(Timestamp, bool)> = repairs
+            let mut outcomes: Vec<(Timestamp, Option<Timestamp>)> = repairs
                 .iter()
                 .filter_map(|repair| outcome(repair, &sick, now))
                 .collect();
             outcomes.sort();
-            let failed: Vec<Timestamp> = outcomes
-                .iter()
-                .rev()
-                .take_while(|(_, failed)| *failed)
-                .map(|(at, _)| *at)
-                .collect();
+            let last = outcomes.iter().rev().map_while(|(_, failed)| *failed);
+            let failed: Vec<Timestamp> = last.collect();
             let wait = failed.len().checked_sub(1).map(|doublings| {
                 let shift = u32::try_from(doublings).unwrap_or(u32::MAX).min(16);
                 let seconds = breaker.cooldown.as_seconds().saturating_mul(1 << shift);
@@ -85,8 +72,8 @@ pub(super) fn pools(
                 Span::seconds(seconds).min(LONGEST)
             });
             let until = wait
-                .zip(failed.first())
-                .map(|(wait, last)| wait.after(*last));
+                .zip(failed.iter().max())
+                .map(|(wait, due)| wait.after(*due));
             let found = Pool {
                 failures: failed.len(),
                 backoff_until: until.filter(|until| *until > now),
@@ -98,22 +85,67 @@ pub(super) fn pools(
         .collect()
 }
 
-/// When a repair failed (true) or proved to help; none while that is open.
+/// That a machine is sick, or was when it was repaired.
+struct Sick {
+    since: Timestamp,
+    /// When it is due, or was: a wait from an earlier time might be over before it counts.
+    due: Timestamp,
+}
+
+/// By instance: names of nodes are given again. What a person asks for says nothing of the
+/// machine.
+fn sick<'a>(verdicts: &'a [Verdict], world: &World<'a>) -> BTreeMap<&'a str, Vec<Sick>> {
+    let now = verdicts.iter().filter_map(|verdict| {
+        let since = verdict.sick_since?;
+        let node = world.evidence.node(&verdict.node)?;
+        let faults = verdict.inputs.iter().flat_map(|inputs| &inputs.faults);
+        let due = faults.filter_map(|fault| Some(fault.for_.after(fault.since?)));
+        let due = due.min().map_or(since, |due| due.max(since));
+        Some((node.instance_id()?, Sick { since, due }))
+    });
+    let unasked = world.repairs.iter();
+    let unasked = unasked.filter(|repair| repair.spec.request.is_none());
+    let repaired = unasked.filter_map(|repair| {
+        let spec = &repair.spec;
+        let planned = Some(spec.plan.instance_id.as_str()).filter(|id| !id.is_empty());
+        let instance = planned.or_else(|| instance_id(&spec.provider_id))?;
+        let mut policies = world.policies.iter();
+        let policy = policies.find(|policy| policy.name == spec.policy);
+        let mut faults = policy.into_iter().flat_map(|policy| &policy.faults);
+        let fault = faults.find(|fault| fault.name == spec.fault);
+        let (since, began) = (spec.fault_since, spec.quarantine.at);
+        let due = fault.map_or(began, |fault| fault.for_.after(since).min(began));
+        Some((instance, Sick { since, due }))
+    });
+    let mut sick: BTreeMap<&str, Vec<Sick>> = BTreeMap::new();
+    for (instance, found) in now.chain(repaired) {
+        sick.entry(instance).or_default().push(found);
+    }
+    sick
+}
+
+/// When a repair failed or proved to help, and if it failed, from when on its pool is left
+/// alone; none while that is open.
 fn outcome(
     repair: &NodeRepair,
-    sick: &BTreeMap<&str, Timestamp>,
+    sick: &BTreeMap<&str, Vec<Sick>>,
     now: Timestamp,
-) -> Option<(Timestamp, bool)> {
+) -> Option<(Timestamp, Option<Timestamp>)> {
     let status = repair.status.as_ref()?;
     if status.reason == Some(GaveUp::ReplacementNotReady) {
-        return Some((status.ended.unwrap_or(now), true));
+        let ended = status.ended.unwrap_or(now);
+        return Some((ended, Some(ended)));
     }
     let replacement = status.replacement.as_ref()?;
     let ready = replacement.ready_since?;
     let proven = PROBATION.after(ready);
-    let relapsed = sick.get(replacement.node_name.as_str());
-    match relapsed.filter(|at| **at >= ready && **at < proven) {
-        Some(at) => Some((*at, true)),
-        None => (proven <= now).then_some((proven, false)),
+    let relapses = sick.get(replacement.instance_id.as_str()).into_iter();
+    // A fault that comes and goes may be older than the time it was first Ready.
+    let relapses = relapses.flatten().filter(|sick| sick.since < proven);
+    let relapses = relapses.map(|sick| (sick.since.max(ready), sick.due.max(ready)));
+    let relapsed = relapses.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
+    match relapsed {
+        Some((at, due)) => Some((at, Some(due))),
+        None => (proven <= now).then_some((proven, None)),
     }
 }

@@ -151,7 +151,8 @@ fn standing(node: &NodeView, policies: &[&Policy], world: &World<'_>, now: Times
     let policy = policies[0];
     let mut pauses = world.pauses.iter();
     let mine = |repair: &&NodeRepair| repair.spec.node_uid == node.uid;
-    let mut repairs = world.repairs.iter().filter(mine);
+    let repairs = world.repairs.iter().filter(mine);
+    let last = repairs.max_by_key(|repair| (repair.spec.ordinal, repair.name()));
     let approved = node.annotations.get(APPROVED_ANNOTATION);
     let approved = approved.and_then(|text| text.parse::<Timestamp>().ok());
     let in_force = |until: &Timestamp| *until <= super::APPROVED_FOR.after(now);
@@ -169,8 +170,9 @@ fn standing(node: &NodeView, policies: &[&Policy], world: &World<'_>, now: Times
         deleting: node.deleting,
         silences_unknown: world.evidence.silences_unknown(now),
         nodes_stale: !world.evidence.nodes_fresh(now),
-        needs_human: repairs.any(|repair| repair.phase() == Phase::NeedsHuman),
-        repair_deleted: deleted(world).any(|start| start.node_uid == node.uid),
+        needs_human: last.is_some_and(|repair| repair.phase() == Phase::NeedsHuman),
+        repair_deleted: deleted(world)
+            .any(|start| start.node_uid == node.uid && super::DELETED_HOLDS.after(start.at) > now),
         no_owner: policy.mode != Mode::Observe && node.instance_id().is_none(),
         silenced: false,
     }

@@ -90,6 +90,8 @@ pub struct World<'a> {
     pub fallen: &'a [Fallen],
     /// Repairs that started lately, whatever became of their objects.
     pub starts: &'a [Reservation],
+    /// Admissions whose records may yet appear: in flight as far as is known.
+    pub reserved: &'a [Reservation],
     /// The pauses in force or not.
     pub pauses: &'a [Pause],
 }
@@ -109,9 +111,11 @@ pub struct Verdict {
     pub scopes: Vec<String>,
     /// Where the node is.
     pub place: Place,
-    /// Whether it counts in scopes: not while it starts, nor when its owner takes it away.
+    /// Whether breakers count it: not while it starts, nor when its owner takes it away.
     pub counts: bool,
-    /// Whether it is Ready and takes pods.
+    /// Whether it was ever Ready, or had the time for it: before, no budget misses it.
+    pub joined: bool,
+    /// Whether it is Ready and takes pods, and nobody takes it away.
     pub available: bool,
     /// Since when it is sick as breakers count: not Ready, or with an enforced fault that
     /// is true, even before its `for`, or not known since it was last true.
@@ -132,6 +136,24 @@ pub struct Verdict {
     pub silences: Vec<SilenceRecord>,
     /// What it rests on; none of a node that is plainly healthy, or that no policy speaks for.
     pub inputs: Option<Arc<Inputs>>,
+}
+
+/// How long a deleted record holds its node, from its start on.
+const DELETED_HOLDS: Span = Span::minutes(60);
+/// Starts are remembered at least this long, also where a policy that counts them is refused
+/// for a while.
+const REMEMBERED: Span = Span::minutes(24 * 60);
+
+/// How long starts are to be remembered: as long as any limit or budget counts them.
+pub fn memory(limits: &Limits, policies: &[Policy]) -> Span {
+    longest_window(limits, policies).max(REMEMBERED)
+}
+
+fn longest_window(limits: &Limits, policies: &[Policy]) -> Span {
+    let budgets = policies.iter().flat_map(|policy| &policy.budgets);
+    let windows = budgets.filter_map(|budget| budget.max_repairs.as_ref());
+    let windows = limits.max_repairs.iter().chain(windows);
+    windows.map(|(_, within)| *within).max().unwrap_or_default()
 }
 
 /// Starts whose record a person deleted.
@@ -256,7 +278,8 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
 fn unjudged(node: &NodeView, policies: &[&Policy], world: &World<'_>, now: Timestamp) -> Verdict {
     let limits = world.limits;
     let ready = node.ready();
-    let starting = || world.evidence.is_starting(node, limits.startup_grace, now);
+    let starting = !ready && world.evidence.is_starting(node, limits.startup_grace, now);
+    let taken = node.deleting || node.taken_by_other();
     let policy = policies.first();
     let policy = policy.filter(|policy| policy.control_plane || !node.control_plane());
     Verdict {
@@ -266,8 +289,9 @@ fn unjudged(node: &NodeView, policies: &[&Policy], world: &World<'_>, now: Times
         reasons: Vec::new(),
         scopes: Vec::new(),
         place: Place::of(node, limits),
-        counts: !(node.deleting || node.taken_by_other() || (!ready && starting())),
-        available: ready && !node.unschedulable && !node.deleting,
+        counts: !(taken || starting),
+        joined: !starting,
+        available: ready && !node.unschedulable && !taken,
         sick_since: None,
         policy: policy.map_or_else(String::new, |policy| policy.name.clone()),
         fault: String::new(),

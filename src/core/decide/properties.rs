@@ -51,23 +51,40 @@ struct Record {
     pool: &'static str,
 }
 
-/// A node that fell sick before, or a repair that started, whose records are gone.
+/// A node that fell sick before, and may be well again.
 #[derive(Clone, Debug)]
 struct Memory {
     of: Index,
-    gone: bool,
     ago: u32,
     sick: bool,
+}
+
+/// A node that went away sick, without a repair.
+#[derive(Clone, Debug)]
+struct Loss {
+    ago: u32,
+    /// Whether the policy `p` spoke for it.
+    ours: bool,
     zone: &'static str,
     pool: &'static str,
+}
+
+/// A start without a record: a person deleted it, or it may yet appear.
+#[derive(Clone, Debug)]
+struct Unlisted {
+    of: Index,
+    gone: bool,
+    ago: u32,
+    to_come: bool,
 }
 
 #[derive(Clone, Debug)]
 struct Case {
     machines: Vec<Machine>,
     records: Vec<Record>,
-    fallen: Vec<Memory>,
-    starts: Vec<Memory>,
+    memories: Vec<Memory>,
+    losses: Vec<Loss>,
+    unlisted: Vec<Unlisted>,
     budgets: Vec<Budget>,
     mode: Mode,
     limits: Limits,
@@ -75,7 +92,7 @@ struct Case {
 }
 
 fn machine() -> impl Strategy<Value = Machine> {
-    let since = || prop_oneof![3 => Just(None), 1 => (0u32..1200).prop_map(Some)];
+    let since = || prop_oneof![3 => Just(None), 1 => (0u32..1320).prop_map(Some)];
     let says = select(vec![Says::Fires, Says::Clear, Says::Nothing]);
     let rarely = || proptest::bool::weighted(0.05);
     (
@@ -134,22 +151,27 @@ fn record() -> impl Strategy<Value = Record> {
 }
 
 fn memory() -> impl Strategy<Value = Memory> {
-    (
-        any::<Index>(),
-        any::<bool>(),
-        0u32..3000,
-        any::<bool>(),
-        select(vec!["", "a", "b"]),
-        select(vec!["", "x", "y"]),
-    )
-        .prop_map(|(of, gone, ago, sick, zone, pool)| Memory {
-            of,
-            gone,
-            ago,
-            sick,
-            zone,
-            pool,
-        })
+    (any::<Index>(), 0u32..3000, any::<bool>()).prop_map(|(of, ago, sick)| Memory { of, ago, sick })
+}
+
+fn loss() -> impl Strategy<Value = Loss> {
+    let place = (select(vec!["", "a", "b"]), select(vec!["", "x", "y"]));
+    (0u32..1200, any::<bool>(), place).prop_map(|(ago, ours, (zone, pool))| Loss {
+        ago,
+        ours,
+        zone,
+        pool,
+    })
+}
+
+fn unlisted() -> impl Strategy<Value = Unlisted> {
+    let all = (any::<Index>(), any::<bool>(), 0u32..9000, any::<bool>());
+    all.prop_map(|(of, gone, ago, to_come)| Unlisted {
+        of,
+        gone,
+        ago,
+        to_come,
+    })
 }
 
 fn counting_budget() -> impl Strategy<Value = Budget> {
@@ -200,7 +222,8 @@ fn case() -> impl Strategy<Value = Case> {
         (
             vec(record(), 0..6),
             vec(memory(), 0..6),
-            vec(memory(), 0..4),
+            vec(loss(), 0..3),
+            vec(unlisted(), 0..3),
         ),
         vec(budget(), 0..3),
         select(vec![
@@ -212,15 +235,16 @@ fn case() -> impl Strategy<Value = Case> {
         limits(),
         select(vec![None, None, Some("a"), Some("")]),
     )
-        .prop_map(|(machines, memory, mut budgets, mode, limits, paused)| {
-            let (records, fallen, starts) = memory;
+        .prop_map(|(machines, known, mut budgets, mode, limits, paused)| {
+            let (records, memories, losses, unlisted) = known;
             budgets.sort_by(|one, other| one.name.cmp(&other.name));
             budgets.dedup_by(|one, other| one.name == other.name);
             Case {
                 machines,
                 records,
-                fallen,
-                starts,
+                memories,
+                losses,
+                unlisted,
                 budgets,
                 mode,
                 limits,
@@ -248,7 +272,8 @@ fn storm_case() -> impl Strategy<Value = Case> {
         case.limits.breaker.share = case.limits.breaker.share.min(40);
         case.limits.breaker.min_nodes = case.limits.breaker.min_nodes.min(3);
         case.records.clear();
-        case.fallen.clear();
+        case.memories.clear();
+        case.losses.clear();
         case
     })
 }
@@ -274,6 +299,7 @@ struct Fleet {
     repairs: Vec<NodeRepair>,
     fallen: Vec<Fallen>,
     starts: Vec<Reservation>,
+    reserved: Vec<Reservation>,
     pauses: Vec<Pause>,
 }
 
@@ -310,11 +336,13 @@ impl Fleet {
             policy: None,
             until: None,
         });
-        let mut fallen: Vec<Fallen> = case.fallen.iter().map(|one| one.fallen(case)).collect();
+        let memories = case.memories.iter().map(|one| one.fallen(case));
+        let losses = case.losses.iter().enumerate();
+        let losses = losses.map(|(nth, loss)| loss.read(nth));
+        let mut fallen: Vec<Fallen> = memories.chain(losses).collect();
         // There is one record of each node.
         fallen.sort_by(|one, other| one.uid.cmp(&other.uid));
         fallen.dedup_by(|one, other| one.uid == other.uid);
-        let starts = case.starts.iter().enumerate();
         Self {
             evidence: Evidence::default(),
             rules: Rules::from_iter([rule()]),
@@ -324,7 +352,8 @@ impl Fleet {
                 .map(|(nth, record)| record.read(nth, case))
                 .collect(),
             fallen,
-            starts: starts.map(|(nth, one)| one.start(nth, case)).collect(),
+            starts: case.without_record(false),
+            reserved: case.without_record(true),
             pauses: paused.into_iter().collect(),
         }
     }
@@ -336,6 +365,7 @@ impl Fleet {
             fleet.repairs.reverse();
             fleet.fallen.reverse();
             fleet.starts.reverse();
+            fleet.reserved.reverse();
         }
         for second in (0..=NOW).step_by(60) {
             let silent = blind.filter(|_| second > NOW - 120);
@@ -404,6 +434,7 @@ impl Fleet {
                 (Some(since), None) => self.fallen.push(Fallen {
                     uid: verdict.uid.clone(),
                     place: verdict.place.clone(),
+                    policy: verdict.policy.clone(),
                     since,
                     sick: true,
                     gone: None,
@@ -424,6 +455,7 @@ impl Fleet {
             repairs: &self.repairs,
             fallen: &self.fallen,
             starts: &self.starts,
+            reserved: &self.reserved,
             pauses: &self.pauses,
         }
     }
@@ -490,37 +522,120 @@ impl Record {
 }
 
 impl Memory {
-    fn uid(&self, case: &Case) -> String {
-        if self.gone {
-            return format!("gone{}", self.ago % 4);
-        }
-        format!("n{:03}", self.of.index(case.machines.len()))
-    }
-
     fn fallen(&self, case: &Case) -> Fallen {
+        let number = self.of.index(case.machines.len());
+        let machine = &case.machines[number];
         Fallen {
-            uid: self.uid(case),
+            uid: format!("n{number:03}"),
+            place: Place {
+                zone: machine.zone.into(),
+                pool: machine.pool.into(),
+            },
+            policy: String::new(),
+            since: at(NOW - i64::from(self.ago)),
+            sick: self.sick,
+            gone: None,
+        }
+    }
+}
+
+impl Loss {
+    fn read(&self, nth: usize) -> Fallen {
+        Fallen {
+            uid: format!("lost{nth}"),
             place: Place {
                 zone: self.zone.into(),
                 pool: self.pool.into(),
             },
-            since: at(NOW - i64::from(self.ago)),
-            sick: self.sick,
-            gone: (self.gone && self.sick).then(|| at(NOW - i64::from(self.ago / 2))),
+            policy: if self.ours { "p" } else { "q" }.into(),
+            since: at(NOW - 1200),
+            sick: true,
+            gone: Some(at(NOW - i64::from(self.ago))),
         }
     }
+}
 
-    /// Of a repair that is on record, or not.
-    fn start(&self, nth: usize, case: &Case) -> Reservation {
-        Reservation {
-            repair: if self.sick {
-                format!("r{nth}")
-            } else {
-                format!("deleted{nth}")
-            },
-            node_uid: self.uid(case),
-            at: at(NOW - i64::from(self.ago)),
+/// What the documentation says that a budget counts in a scope.
+#[derive(Debug, Default)]
+struct Count {
+    nodes: usize,
+    unavailable: usize,
+    in_flight: usize,
+    /// How many seconds ago repairs started.
+    starts: Vec<u32>,
+}
+
+impl Count {
+    fn gone(&mut self) {
+        self.nodes += 1;
+        self.unavailable += 1;
+    }
+
+    fn started_within(&self, window: Span) -> usize {
+        let starts = self.starts.iter();
+        starts
+            .filter(|ago| i64::from(**ago) < window.as_seconds())
+            .count()
+    }
+}
+
+impl Case {
+    fn without_record(&self, to_come: bool) -> Vec<Reservation> {
+        let all = self.unlisted.iter().enumerate();
+        all.filter(|(_, one)| one.to_come == to_come)
+            .map(|(nth, one)| Reservation {
+                repair: format!("unlisted{nth}"),
+                node_uid: if one.gone {
+                    format!("deleted{nth}")
+                } else {
+                    format!("n{:03}", one.of.index(self.machines.len()))
+                },
+                at: at(NOW - i64::from(one.ago)),
+            })
+            .collect()
+    }
+
+    /// Counted from the case alone, for what the policy `p` speaks for; by nothing that
+    /// decisions count with.
+    fn count(&self, per: Per, of: &Machine) -> Count {
+        let here = |zone: &str, pool: &str| match per {
+            Per::Cluster => true,
+            Per::Zone => zone == of.zone,
+            Per::Pool => pool == of.pool,
+        };
+        let mut count = Count::default();
+        // Never Ready, and in its time for that.
+        let starts = |one: &Machine| one.young && one.unready.is_some_and(|ago| ago >= 1200);
+        let ours = |one: &&Machine| !one.priority && here(one.zone, one.pool);
+        for machine in self.machines.iter().filter(ours) {
+            if !starts(machine) {
+                let taken = machine.cordoned || machine.deleting || machine.tainted;
+                count.nodes += 1;
+                count.unavailable += usize::from(taken || machine.unready.is_some());
+            }
         }
+        let cooldown = 600;
+        for record in self.records.iter().filter(|one| here(one.zone, one.pool)) {
+            let open = record.phase == Phase::Draining;
+            count.starts.push(record.started);
+            count.in_flight += usize::from(open);
+            if record.gone && (open || record.started <= cooldown) {
+                count.gone();
+            }
+        }
+        for loss in self.losses.iter().filter(|one| here(one.zone, one.pool)) {
+            if loss.ours && loss.ago <= cooldown {
+                count.gone();
+            }
+        }
+        for one in &self.unlisted {
+            let machine = &self.machines[one.of.index(self.machines.len())];
+            if one.gone || (!machine.priority && here(machine.zone, machine.pool)) {
+                count.starts.push(one.ago);
+                count.in_flight += usize::from(one.to_come);
+            }
+        }
+        count
     }
 }
 
@@ -547,35 +662,42 @@ proptest! {
         let fleet = Fleet::new(&case, false, None);
         let (verdicts, scopes, admission) = fleet.decide();
         let started = || verdicts.iter().filter(|one| admission.admitted.contains(&one.uid));
-        let limits = &fleet.limits;
-        let running = scopes.cluster().in_flight + started().count();
-        prop_assert!(started().count() == 0 || running <= limits.max_in_flight as usize);
-        let within = |starts: &[Timestamp], within: Span| {
-            starts.iter().filter(|start| within.after(**start) > at(NOW)).count()
-        };
+        let (limits, new) = (&fleet.limits, started().count());
+        let (records, unlisted) = (&case.records, &case.unlisted);
+        let running = records.iter().filter(|one| one.phase == Phase::Draining).count()
+            + unlisted.iter().filter(|one| one.to_come).count();
+        prop_assert!(new == 0 || running + new <= limits.max_in_flight as usize);
+        let starts = records.iter().map(|one| one.started).chain(unlisted.iter().map(|one| one.ago));
+        let all = Count { starts: starts.collect(), ..Count::default() };
         for (count, window) in &limits.max_repairs {
-            let all = within(&scopes.starts, *window) + started().count();
-            prop_assert!(started().count() == 0 || all <= *count as usize);
+            prop_assert!(new == 0 || all.started_within(*window) + new <= *count as usize);
         }
-        for ((name, budget, scope), before) in &scopes.tallies {
-            let policy = fleet.policies.iter().find(|policy| policy.name == *name).unwrap();
-            let budget = policy.budgets.iter().find(|one| one.name == *budget).unwrap();
-            let here = || started()
-                .filter(|one| one.policy == *name && one.place.counted(budget.per) == *scope);
-            let new = here().count();
-            if new == 0 {
+        let machine = |verdict: &Verdict| &case.machines[verdict.node[1..].parse::<usize>().unwrap()];
+        for (budget, verdict) in case.budgets.iter().flat_map(|one| started().map(move |start| (one, start))) {
+            if verdict.policy != "p" {
                 continue;
             }
+            let before = case.count(budget.per, machine(verdict));
+            let here = || started().filter(|one| one.policy == "p" && match budget.per {
+                Per::Cluster => true,
+                Per::Zone => machine(one).zone == machine(verdict).zone,
+                Per::Pool => machine(one).pool == machine(verdict).pool,
+            });
+            let new = here().count();
             let most = budget.max_in_flight.map_or(usize::MAX, |most| most as usize);
-            prop_assert!(before.in_flight + new <= most);
+            prop_assert!(before.in_flight + new <= most, "{budget:?}: {before:?}");
             if let Some((count, window)) = budget.max_repairs {
-                prop_assert!(within(&before.starts, window) + new <= count as usize);
+                let all = before.started_within(window) + new;
+                prop_assert!(all <= count as usize, "{budget:?}: {before:?}");
             }
             if let Some(amount) = budget.max_unavailable {
-                let (most, taken) = (amount.of(before.nodes), here().filter(|one| one.available).count());
-                prop_assert!(most > 0);
-                prop_assert!(taken == 0 || before.unavailable + taken <= most);
-                prop_assert!(before.unavailable <= most || before.in_flight + new == 1);
+                // Those that started and were up.
+                let taken = here().filter(|one| machine(one).unready.is_none()).count();
+                let most = amount.of(before.nodes);
+                prop_assert!(most > 0, "{budget:?}: {before:?}");
+                prop_assert!(taken == 0 || before.unavailable + taken <= most, "{budget:?}: {before:?}");
+                let alone = before.in_flight + new == 1;
+                prop_assert!(before.unavailable <= most || alone, "{budget:?}: {before:?}");
             }
         }
         for (scope, census) in &scopes.census {
@@ -628,24 +750,40 @@ proptest! {
     }
 
     #[test]
-    fn a_smaller_budget_starts_no_more(case in open_case(), budget in counting_budget(), less in 0u32..5) {
+    fn a_smaller_budget_starts_no_more_in_its_own_scope(
+        case in open_case(), budget in budget(), less in 0u32..5, alone in any::<bool>(),
+    ) {
         let mut case = case;
-        case.budgets = vec![budget.clone()];
-        let larger = Fleet::new(&case, false, None);
-        let smaller = Budget {
-            max_repairs: budget.max_repairs.map(|(count, within)| (count.saturating_sub(less), within)),
-            max_in_flight: Some(budget.max_in_flight.unwrap_or(5).saturating_sub(less)),
-            ..budget.clone()
-        };
-        case.budgets = vec![smaller];
-        let smaller = Fleet::new(&case, false, None);
-        // Zone by zone it may: what one zone has to leave, another may take.
-        let starts = |fleet: &Fleet| {
-            let (verdicts, _, admission) = fleet.decide();
+        if alone {
+            // No limit is shared by scopes: what one has to leave, another might take.
+            (case.limits.max_in_flight, case.limits.max_repairs) = (1000, Vec::new());
+        }
+        let starts = |case: &Case| {
+            let (verdicts, _, admission) = Fleet::new(case, false, None).decide();
+            let mut starts: BTreeMap<Scope, usize> = BTreeMap::new();
             let started = verdicts.iter().filter(|one| admission.admitted.contains(&one.uid));
-            started.filter(|one| one.policy == "p").count()
+            for one in started.filter(|one| one.policy == "p") {
+                *starts.entry(one.place.counted(budget.per)).or_default() += 1;
+            }
+            starts
         };
-        prop_assert!(starts(&smaller) <= starts(&larger));
+        case.budgets = vec![budget.clone()];
+        let larger = starts(&case);
+        case.budgets = vec![Budget {
+            max_repairs: budget.max_repairs.map(|(count, within)| (count.saturating_sub(less), within)),
+            max_in_flight: Some(budget.max_in_flight.unwrap_or(24).saturating_sub(less)),
+            max_unavailable: Some(match budget.max_unavailable {
+                Some(Amount::Count(count)) => Amount::Count(count.saturating_sub(less)),
+                Some(Amount::Percent(share)) => Amount::Percent(share.saturating_sub(10 * less)),
+                None => Amount::Percent(100 - 10 * less),
+            }),
+            ..budget.clone()
+        }];
+        let smaller = starts(&case);
+        prop_assert!(smaller.values().sum::<usize>() <= larger.values().sum::<usize>());
+        for (scope, count) in smaller.iter().filter(|_| alone) {
+            prop_assert!(Some(count) <= larger.get(scope), "{}", scope);
+        }
     }
 
     #[test]

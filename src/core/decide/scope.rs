@@ -104,6 +104,8 @@ pub struct Fallen {
     pub uid: String,
     /// Where it was.
     pub place: Place,
+    /// The policy that spoke for it; empty if none did.
+    pub policy: String,
     /// When it fell sick.
     pub since: Timestamp,
     /// Whether it was sick still when it was last looked at.
@@ -148,7 +150,8 @@ pub struct Census {
 /// What one budget counts in one scope.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Nodes that the policy speaks for.
+    /// Nodes that the policy speaks for, with those that went away sick or were repaired away
+    /// within the cooldown; not those that never were Ready yet.
     pub nodes: usize,
     /// Those that are not available.
     pub unavailable: usize,
@@ -323,6 +326,15 @@ pub fn survey(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Scopes
             wards.entry(scope).or_default().in_flight += 1;
         }
     }
+    // Those too of which nobody knows yet whether they run. Their nodes may be gone by now.
+    for reserved in world.reserved {
+        let mut verdicts = verdicts.iter();
+        let verdict = verdicts.find(|verdict| verdict.uid == reserved.node_uid);
+        let place = verdict.map_or_else(Place::default, |verdict| verdict.place.clone());
+        for scope in place.scopes() {
+            wards.entry(scope).or_default().in_flight += 1;
+        }
+    }
     let census = wards.into_iter().map(|(scope, ward)| {
         let whole = scope == Scope::Cluster
             && ward.sick == all
@@ -370,6 +382,14 @@ fn by_scope<'a>(
     wards
 }
 
+/// Nodes that went away lately while they were sick.
+fn lost<'a>(world: &World<'a>, horizon: Timestamp) -> impl Iterator<Item = &'a Fallen> {
+    let lately = move |fallen: &&Fallen| fallen.gone.is_some_and(|at| at >= horizon);
+    let evidence = world.evidence;
+    let fallen = world.fallen.iter().filter(lately);
+    fallen.filter(|fallen| !evidence.has(&fallen.uid))
+}
+
 /// By name, whatever the order of the list.
 fn in_order<'a>(world: &World<'a>) -> Vec<&'a NodeRepair> {
     let mut repairs: Vec<&NodeRepair> = world.repairs.iter().collect();
@@ -382,7 +402,8 @@ fn starts(world: &World<'_>, now: Timestamp) -> Vec<Timestamp> {
     let windows = world.limits.max_repairs.iter();
     let longest = windows.map(|(_, within)| *within).max().unwrap_or_default();
     let listed = world.repairs.iter().map(|repair| repair.spec.quarantine.at);
-    let mut starts: Vec<Timestamp> = listed.chain(deleted(world).map(|start| start.at)).collect();
+    let unlisted = deleted(world).chain(world.reserved).map(|start| start.at);
+    let mut starts: Vec<Timestamp> = listed.chain(unlisted).collect();
     starts.retain(|at| longest.after(*at) > now);
     starts.sort();
     starts
@@ -398,8 +419,9 @@ fn tallies(
     let mut tallies: BTreeMap<BudgetKey, Tally> = BTreeMap::new();
     let with_budgets = world.policies.iter();
     let repaired = repairs.iter().map(|repair| repair.spec.node_uid.as_str());
-    let deleted_starts = deleted(world).map(|start| start.node_uid.as_str());
-    let started: BTreeSet<&str> = repaired.chain(deleted_starts).collect();
+    let unlisted = deleted(world).chain(world.reserved);
+    let unlisted = unlisted.map(|start| start.node_uid.as_str());
+    let started: BTreeSet<&str> = repaired.chain(unlisted).collect();
     for policy in with_budgets.filter(|policy| !policy.budgets.is_empty()) {
         let spoken = || verdicts.iter().filter(|one| one.policy == policy.name);
         // Those of them that anything is asked of by UID.
@@ -408,10 +430,11 @@ fn tallies(
             .map(|verdict| (verdict.uid.as_str(), verdict))
             .collect();
         let mut places: BTreeMap<&Place, (usize, usize)> = BTreeMap::new();
-        for verdict in spoken().filter(|verdict| verdict.counts) {
+        // Those too that others take away: they are missed all the same.
+        for verdict in spoken() {
             let (nodes, unavailable) = places.entry(&verdict.place).or_default();
-            *nodes += 1;
-            *unavailable += usize::from(!verdict.available);
+            *nodes += usize::from(verdict.joined);
+            *unavailable += usize::from(verdict.joined && !verdict.available);
         }
         let mut ours = repairs.to_vec();
         ours.retain(|repair| {
@@ -429,6 +452,13 @@ fn tallies(
                 tally.unavailable += unavailable;
             }
             let mut gone = BTreeSet::new();
+            for lost in lost(world, horizon).filter(|lost| lost.policy == policy.name) {
+                if gone.insert(lost.uid.as_str()) {
+                    let tally = tallies.entry(key(&lost.place)).or_default();
+                    tally.nodes += 1;
+                    tally.unavailable += 1;
+                }
+            }
             for repair in &ours {
                 let tally = tallies.entry(key(&Place::of_repair(repair))).or_default();
                 let at = repair.spec.quarantine.at;
@@ -447,28 +477,28 @@ fn tallies(
                     tally.unavailable += 1;
                 }
             }
-            let known: BTreeSet<&str> = ours.iter().map(|repair| repair.name()).collect();
-            // Starts whose record was deleted count where their node is, or everywhere.
-            let unknown = deleted(world).filter(|start| !known.contains(start.repair.as_str()));
-            for start in unknown {
+            // Starts without a record, deleted or to come, count where their node is, or
+            // everywhere.
+            let reserved = world.reserved.iter().map(|start| (start, true));
+            for (start, runs) in deleted(world).map(|start| (start, false)).chain(reserved) {
                 let within = budget
                     .max_repairs
                     .map_or(Span::default(), |(_, within)| within);
                 let counted = Some(start.at).filter(|at| within.after(*at) > now);
-                let place = members.get(start.node_uid.as_str()).map(|one| &one.place);
-                if let Some(place) = place {
-                    tallies
-                        .entry(key(place))
-                        .or_default()
-                        .starts
-                        .extend(counted);
+                let member = members.get(start.node_uid.as_str());
+                let taken = runs && member.is_some_and(|member| member.available);
+                let add = |tally: &mut Tally| {
+                    tally.starts.extend(counted);
+                    tally.in_flight += usize::from(runs);
+                    tally.unavailable += usize::from(taken);
+                };
+                if let Some(member) = member {
+                    add(tallies.entry(key(&member.place)).or_default());
                 } else {
                     let all = tallies.iter_mut();
                     let same =
                         all.filter(|((of, name, _), _)| (of, name) == (&policy.name, &budget.name));
-                    for (_, tally) in same {
-                        tally.starts.extend(counted);
-                    }
+                    same.for_each(|(_, tally)| add(tally));
                 }
             }
         }

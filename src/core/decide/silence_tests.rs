@@ -86,6 +86,7 @@ fn with_world<T>(evidence: &Evidence, ask: impl FnOnce(&World<'_>) -> T) -> T {
         repairs: &[],
         fallen: &[],
         starts: &[],
+        reserved: &[],
         pauses: &[],
     })
 }

@@ -64,6 +64,7 @@ struct Fleet {
     repairs: Vec<NodeRepair>,
     fallen: Vec<Fallen>,
     starts: Vec<Reservation>,
+    reserved: Vec<Reservation>,
     pauses: Vec<Pause>,
     change: fn(&mut NodeView),
 }
@@ -77,6 +78,7 @@ impl Fleet {
             repairs: Vec::new(),
             fallen: Vec::new(),
             starts: Vec::new(),
+            reserved: Vec::new(),
             pauses: Vec::new(),
             change: |_| {},
         };
@@ -110,6 +112,7 @@ impl Fleet {
             repairs: &self.repairs,
             fallen: &self.fallen,
             starts: &self.starts,
+            reserved: &self.reserved,
             pauses: &self.pauses,
         }
     }
@@ -299,6 +302,37 @@ fn each_standing_guard_holds_with_its_reason() {
     );
 }
 
+#[test]
+fn a_node_asks_for_a_person_until_a_later_repair_of_it() {
+    let mut fleet = Fleet::new(10, 1);
+    fleet.watch(10, 1, 30, 60);
+    fleet.repairs = vec![repair("n000", -9000, Phase::NeedsHuman)];
+    let asks = (VerdictKind::Held, vec![Reason::NeedsHuman]);
+    assert_eq!(fleet.first(60), asks);
+    let mut later = repair("n000", -100, Phase::Aborted);
+    (later.metadata.name, later.spec.ordinal) = (Some("r-2".into()), 2);
+    fleet.repairs.insert(0, later);
+    assert_eq!(fleet.first(60), (VerdictKind::Due, vec![]));
+    fleet.repairs[0].status.as_mut().unwrap().phase = Phase::NeedsHuman;
+    assert_eq!(fleet.first(60), asks);
+}
+
+#[test]
+fn a_deleted_record_holds_its_node_for_an_hour_however_long_it_is_remembered() {
+    let mut fleet = Fleet::new(10, 1);
+    fleet.watch(10, 1, 30, 60);
+    let deleted = |second: i64| Reservation {
+        repair: "deleted".into(),
+        node_uid: "n000".into(),
+        at: at(second),
+    };
+    fleet.starts = vec![deleted(60 - 3599)];
+    let held = (VerdictKind::Held, vec![Reason::RepairDeleted]);
+    assert_eq!(fleet.first(60), held);
+    fleet.starts = vec![deleted(60 - 3600)];
+    assert_eq!(fleet.first(60), (VerdictKind::Due, vec![]));
+}
+
 /// A person asks for the repair of a node that is well.
 fn asked(node: &mut NodeView) {
     if node.name == "n005" {
@@ -376,8 +410,8 @@ fn nodes_that_people_had_replaced_were_not_sick() {
 fn guards_that_count_hold_a_person_too_unless_told_to_be_ignored() {
     let check = |prepare: &dyn Fn(&mut Fleet), expect: &[Reason]| {
         let mut fleet = Fleet::new(20, 0);
-        prepare(&mut fleet);
         fleet.change = asked;
+        prepare(&mut fleet);
         fleet.watch(20, 5, 30, 120);
         let (verdicts, admitted, _) = fleet.decide(120);
         assert_eq!(verdicts[5].reasons, expect);
@@ -410,7 +444,15 @@ fn guards_that_count_hold_a_person_too_unless_told_to_be_ignored() {
             ];
             needs[0].spec.node_uid = "n001".into();
             needs[1].spec.node_uid = "n002".into();
+            for repair in &mut needs {
+                repair.spec.pool = "x".into();
+            }
             fleet.repairs = needs.to_vec();
+            fleet.limits.breaker.share = 100;
+            fleet.change = |node| {
+                asked(node);
+                in_pool_x(node);
+            };
         },
         &[Reason::PoolStopped],
     );
@@ -744,8 +786,9 @@ fn h83_who_is_down_may_be_repaired_where_too_many_are_one_at_a_time() {
     assert!(fleet.decide(120).1.is_empty(), "none is none");
 }
 
-#[test]
-fn h65_a_node_that_is_up_is_not_taken_where_others_are_down() {
+/// Ten nodes of which n000 has a bad disk and is Ready all the same, where one of them may
+/// be unavailable.
+fn one_of_ten_may_be_down() -> Fleet {
     let mut fleet = Fleet::new(0, 0);
     let one = Budget {
         max_unavailable: Some(Amount::Count(1)),
@@ -758,39 +801,212 @@ fn h65_a_node_that_is_up_is_not_taken_where_others_are_down() {
         reasons: vec![],
     };
     fleet.policies[0].faults[0].when.all[0].condition = Some(wanted);
-    let disk = |node: &mut NodeView| {
-        if node.name == "n000" {
-            node.conditions.push(Condition {
-                type_: "Disk".into(),
-                status: "True".into(),
-                reason: String::new(),
-            });
-        } else {
-            node.conditions.push(Condition {
-                type_: "Disk".into(),
-                status: "False".into(),
-                reason: String::new(),
-            });
-        }
-    };
-    fleet.change = disk;
+    fleet.change = bad_disk;
     fleet.watch(10, 0, 0, 120);
     assert_eq!(fleet.decide(120).1, ["n000"]);
-    // Somebody drains another node for an upgrade.
-    fleet.change = |node| {
-        let (n0, n5) = (node.name == "n000", node.name == "n005");
-        let status = if n0 { "True" } else { "False" };
-        node.conditions.push(Condition {
-            type_: "Disk".into(),
-            status: status.into(),
-            reason: String::new(),
-        });
-        node.unschedulable = n5;
+    fleet
+}
+
+fn bad_disk(node: &mut NodeView) {
+    let status = if node.name == "n000" { "True" } else { "False" };
+    node.conditions.push(Condition {
+        type_: "Disk".into(),
+        status: status.into(),
+        reason: String::new(),
+    });
+}
+
+/// The nodes and the unavailable ones that the only budget counts, and whether n000 starts.
+fn counted(fleet: &Fleet, second: i64) -> (usize, usize, bool) {
+    let (verdicts, admitted, scopes) = fleet.decide(second);
+    let starts = admitted == ["n000"];
+    if !starts {
+        assert!(admitted.is_empty(), "{admitted:?}");
+        assert_eq!(held(&verdicts, "n000").0, [Reason::Budget]);
+    }
+    let [tally] = &scopes.tallies.values().collect::<Vec<_>>()[..] else {
+        panic!("one budget: {:?}", scopes.tallies);
     };
-    fleet.see(10, 0, 150);
-    let (verdicts, admitted, _) = fleet.decide(150);
-    assert!(admitted.is_empty());
+    (tally.nodes, tally.unavailable, starts)
+}
+
+#[test]
+fn h65_a_node_that_is_up_is_not_taken_where_others_are_down() {
+    type Change = fn(&mut NodeView);
+    fn of_four(node: &NodeView) -> bool {
+        ["n006", "n007", "n008", "n009"].contains(&node.name.as_str())
+    }
+    let by_others: [Change; 4] = [
+        // Somebody drains nodes for an upgrade.
+        |node| node.unschedulable = of_four(node),
+        |node| node.deleting = of_four(node),
+        |node| {
+            if of_four(node) {
+                node.taints.push("karpenter.sh/disrupted".into());
+            }
+        },
+        |node| {
+            if of_four(node) {
+                node.taints.push("ToBeDeletedByClusterAutoscaler".into());
+                (node.unschedulable, node.deleting) = (true, true);
+            }
+        },
+    ];
+    for change in by_others {
+        let mut fleet = one_of_ten_may_be_down();
+        fleet.change = bad_disk;
+        let mut nodes: Vec<NodeView> = fleet.evidence.nodes().cloned().collect();
+        nodes.iter_mut().for_each(change);
+        fleet.evidence.fold(Input::Nodes(nodes), at(150));
+        assert_eq!(counted(&fleet, 150), (10, 4, false));
+        // Breakers leave those alone that others take away.
+        let (_, _, scopes) = fleet.decide(150);
+        assert_eq!(scopes.cluster().sick, 1);
+        // They are gone, and were never sick.
+        fleet.see(6, 0, 180);
+        assert_eq!(counted(&fleet, 180), (6, 0, true));
+    }
+}
+
+#[test]
+fn h65_a_node_that_was_lost_without_a_repair_is_unavailable_for_the_cooldown() {
+    let mut fleet = one_of_ten_may_be_down();
+    fleet.see(9, 0, 150);
+    assert_eq!(counted(&fleet, 150), (9, 0, true));
+    let lost = Fallen {
+        uid: "n009".into(),
+        place: Place::default(),
+        policy: "p".into(),
+        since: at(130),
+        sick: true,
+        gone: Some(at(140)),
+    };
+    fleet.fallen = vec![lost];
+    assert_eq!(counted(&fleet, 150), (10, 1, false));
+    // Its repair counts it once.
+    fleet.repairs = vec![repair("n009", 140, Phase::Aborted)];
+    assert_eq!(counted(&fleet, 150), (10, 1, false));
+    fleet.repairs.clear();
+    // Who is back, or was another policy's, does not count.
+    fleet.see(10, 0, 180);
+    assert_eq!(counted(&fleet, 180), (10, 0, true));
+    fleet.see(9, 0, 210);
+    fleet.fallen[0].policy = "q".into();
+    assert_eq!(counted(&fleet, 210), (9, 0, true));
+    fleet.fallen[0].policy = "p".into();
+    fleet.watch(9, 0, 240, 740);
+    fleet.see(9, 0, 740);
+    assert_eq!(counted(&fleet, 740), (10, 1, false));
+    fleet.see(9, 0, 741);
+    assert_eq!(counted(&fleet, 741), (9, 0, true));
+}
+
+#[test]
+fn h82_nodes_that_never_were_ready_are_nothing_that_a_budget_could_miss() {
+    let mut fleet = one_of_ten_may_be_down();
+    fleet.change = |node| {
+        bad_disk(node);
+        let number: usize = node.name[1..].parse().unwrap();
+        if number >= 10 {
+            (node.created, node.conditions[0].status) = (at(140), "False".into());
+            node.deleting = number == 10;
+        }
+    };
+    fleet.see(40, 0, 150);
+    assert_eq!(counted(&fleet, 150), (10, 0, true));
+}
+
+#[test]
+fn an_admission_whose_record_may_yet_appear_is_in_flight() {
+    let zone = Budget {
+        max_in_flight: Some(1),
+        ..budget("zone", Per::Zone)
+    };
+    let mut fleet = budgeted(zone);
+    assert_eq!(fleet.decide(120).1, ["n000", "n001"]);
+    // Of a node in zone a, whatever became of its fault.
+    fleet.reserved = vec![Reservation {
+        repair: "to-come".into(),
+        node_uid: "n050".into(),
+        at: at(110),
+    }];
+    let (verdicts, admitted, scopes) = fleet.decide(120);
+    assert_eq!(admitted, ["n001"]);
     assert_eq!(held(&verdicts, "n000").0, [Reason::Budget]);
+    assert_eq!(scopes.cluster().in_flight, 1);
+    assert_eq!(scopes.starts.len(), 0, "no rate is configured");
+    fleet.limits.max_in_flight = 1;
+    fleet.limits.max_repairs = vec![(1, Span::minutes(60))];
+    let (verdicts, admitted, _) = fleet.decide(120);
+    assert!(admitted.is_empty());
+    let both = [Reason::InFlight, Reason::RateLimit];
+    assert_eq!(held(&verdicts, "n001").0, both);
+    fleet.limits = Limits::default();
+    // The node is gone: it may have been anywhere.
+    fleet.reserved[0].node_uid = "gone".into();
+    let (_, admitted, scopes) = fleet.decide(120);
+    assert!(admitted.is_empty());
+    assert_eq!(scopes.cluster().in_flight, 1);
+}
+
+#[test]
+fn h64_where_no_more_starts_can_be_remembered_nothing_starts() {
+    let mut fleet = Fleet::new(100, 4);
+    fleet.limits.max_in_flight = 99;
+    fleet.limits.max_repairs = vec![(1_000_000, Span::minutes(60))];
+    fleet.policies[0].budgets = vec![Budget {
+        max_repairs: Some((1_000_000, Span::minutes(120))),
+        ..budget("long", Per::Cluster)
+    }];
+    fleet.watch(100, 4, 30, 120);
+    let start = |number: usize| Reservation {
+        repair: format!("deleted-{number}"),
+        node_uid: "x".into(),
+        at: at(-600),
+    };
+    fleet.starts = (0..crate::api::MAX_STARTS - 3).map(start).collect();
+    assert_eq!(fleet.decide(120).1, ["n000", "n001", "n002"]);
+    fleet.starts.push(start(4000));
+    fleet.starts.push(start(4001));
+    fleet.starts.push(start(4002));
+    let rules = Rules::default();
+    let mut verdicts = judge_all(&fleet.world(&rules), at(120));
+    let scopes = survey(&verdicts, &fleet.world(&rules), at(120));
+    let admission = admit(&mut verdicts, &scopes, &fleet.world(&rules), at(120));
+    assert!(admission.admitted.is_empty());
+    let [guard] = &admission.guards[..] else {
+        panic!("one guard: {:?}", admission.guards);
+    };
+    let found = (
+        guard.scope.as_str(),
+        guard.reason,
+        guard.current,
+        guard.until,
+    );
+    let until = Some(at(-600 + 7200));
+    assert_eq!(found, ("fleet/starts", Reason::RateLimit, 1000, until));
+}
+
+#[test]
+fn starts_are_remembered_for_the_longest_window_of_limits_and_policies() {
+    let mut fleet = Fleet::new(1, 0);
+    let check = |fleet: &Fleet, minutes: u32| {
+        let found = memory(&fleet.limits, &fleet.policies);
+        assert_eq!(found, Span::minutes(minutes));
+    };
+    fleet.limits.max_repairs = vec![(1, Span::minutes(10))];
+    // A day at least: a policy may be refused for a while.
+    check(&fleet, 24 * 60);
+    fleet.limits.max_repairs = vec![(1, Span::minutes(2000)), (1, Span::minutes(10))];
+    check(&fleet, 2000);
+    fleet.policies[0].budgets = vec![
+        budget("other", Per::Zone),
+        Budget {
+            max_repairs: Some((10, Span::minutes(7 * 24 * 60))),
+            ..budget("weekly", Per::Pool)
+        },
+    ];
+    check(&fleet, 7 * 24 * 60);
 }
 
 #[test]
@@ -964,6 +1180,7 @@ fn nodes_that_were_lost_while_sick_are_remembered_for_the_cooldown() {
     let lost = |number: usize| Fallen {
         uid: format!("lost-{number}"),
         place: Place::default(),
+        policy: "p".into(),
         since: at(60),
         sick: true,
         gone: Some(at(90)),
@@ -983,6 +1200,7 @@ fn h59_nodes_that_recovered_still_fell_sick_within_the_cooldown() {
     let recovered = |number: usize| Fallen {
         uid: format!("n{number:03}"),
         place: Place::default(),
+        policy: "p".into(),
         since: at(60),
         sick: false,
         gone: None,
@@ -1059,6 +1277,7 @@ fn h58_a_storm_that_rolls_on_began_with_its_first_node_whatever_became_of_it() {
     let fallen = |number: usize, gone: Option<Timestamp>| Fallen {
         uid: format!("{}{number:03}", if gone.is_some() { "gone" } else { "n" }),
         place: Place::default(),
+        policy: String::new(),
         since: at(20 * i64::try_from(number).unwrap()),
         sick: gone.is_some(),
         gone,
@@ -1099,6 +1318,7 @@ fn h83_a_breaker_does_not_stay_open_on_nodes_that_went_blind() {
     let known = |number: usize| Fallen {
         uid: format!("n{number:03}"),
         place: Place::default(),
+        policy: String::new(),
         since: at(-3600),
         sick: true,
         gone: None,
@@ -1152,7 +1372,7 @@ fn replaced(node: &str, by: &str, started: i64, ready: i64) -> NodeRepair {
     let status = repair.status.as_mut().unwrap();
     status.ended = Some(at(ready));
     status.replacement = Some(Replacement {
-        instance_id: String::new(),
+        instance_id: format!("i-{by}"),
         node_name: by.into(),
         ready_since: Some(at(ready)),
     });
@@ -1173,15 +1393,19 @@ fn h62_a_pool_whose_replacements_fall_sick_is_left_alone_for_longer_and_longer()
     assert!(admitted.is_empty());
     assert_eq!(held(&verdicts, "n000").0, [Reason::PoolBackoff]);
     assert_eq!(scopes.pools["x"].failures, 1);
-    assert_eq!(scopes.pools["x"].backoff_until, Some(at(600)));
+    // Cooldown from when it is due.
+    assert_eq!(scopes.pools["x"].backoff_until, Some(at(60 + 600)));
     let mut earlier = replaced("older", "old", -2000, -1500);
     fleet.repairs[0].spec.fault_since = at(-1000);
     fleet.repairs.push(earlier.clone());
     let pool = fleet.decide(60).2.pools["x"].clone();
-    assert_eq!((pool.failures, pool.backoff_until), (2, Some(at(1200))));
+    assert_eq!(
+        (pool.failures, pool.backoff_until),
+        (2, Some(at(60 + 1200)))
+    );
     // One that was well for an hour in between begins anew.
     let status = earlier.status.as_mut().unwrap();
-    status.replacement.as_mut().unwrap().node_name = "n040".into();
+    status.replacement.as_mut().unwrap().instance_id = "i-n040".into();
     status.replacement.as_mut().unwrap().ready_since = Some(at(-3600 - 500));
     fleet.repairs[1] = earlier;
     assert_eq!(fleet.decide(60).2.pools["x"].failures, 1);
@@ -1191,6 +1415,111 @@ fn h62_a_pool_whose_replacements_fall_sick_is_left_alone_for_longer_and_longer()
     never.status.as_mut().unwrap().reason = Some(GaveUp::ReplacementNotReady);
     fleet.repairs.push(never);
     assert_eq!(fleet.decide(60).2.pools["x"].failures, 2);
+}
+
+fn in_pool_x(node: &mut NodeView) {
+    node.labels = [("karpenter.sh/nodepool".to_owned(), "x".to_owned())].into();
+}
+
+#[test]
+fn h62_a_pool_is_left_alone_from_when_its_replacement_is_due() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = in_pool_x;
+    fleet.policies[0].faults[0].for_ = Span::minutes(15);
+    let replaced = [replaced("old", "n000", -900, -300)];
+    let until = |fleet: &Fleet, second: i64| fleet.decide(second).2.pools["x"].backoff_until;
+    // Pending, due, and at the end.
+    for (from, second) in [(0, 60), (90, 900), (930, 1470)] {
+        fleet.watch(50, 1, from, second);
+        fleet.repairs.clear();
+        assert_eq!(fleet.decide(second).1.len(), usize::from(second >= 900));
+        fleet.repairs = replaced.to_vec();
+        assert_eq!(until(&fleet, second), Some(at(900 + 600)), "at {second}");
+        assert!(fleet.decide(second).1.is_empty(), "at {second}");
+    }
+    fleet.see(50, 1, 1500);
+    assert_eq!(fleet.decide(1500).1, ["n000"]);
+    // Its repair, which starts then, begins no further wait.
+    let mut again = repair("n000", 1500, Phase::Draining);
+    (again.spec.pool, again.spec.fault_since) = ("x".into(), at(0));
+    fleet.repairs.push(again);
+    assert_eq!(until(&fleet, 1500), None);
+    // Where its policy is gone, that start is what is known.
+    fleet.repairs[1].spec.policy = "gone".into();
+    fleet.repairs[1].spec.node_uid = "gone".into();
+    fleet.see(50, 0, 1530);
+    assert_eq!(until(&fleet, 1530), Some(at(1500 + 600)));
+}
+
+#[test]
+fn a_replacement_is_known_by_its_instance() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = in_pool_x;
+    fleet.watch(50, 1, 0, 60);
+    let failures = |fleet: &Fleet| fleet.decide(60).2.pools["x"].failures;
+    fleet.repairs = vec![replaced("old", "n000", -900, -300)];
+    assert_eq!(failures(&fleet), 1);
+    // The name of an earlier node, which somebody gives again to new ones.
+    let mut former = repair("n000", -8000, Phase::Succeeded);
+    (former.metadata.name, former.spec.pool) = (Some("former".into()), "x".into());
+    former.spec.node_uid = "former".into();
+    former.spec.plan.instance_id = "i-former".into();
+    fleet.repairs.push(former);
+    assert_eq!(failures(&fleet), 1);
+    // Another machine of the name of the replacement.
+    let status = fleet.repairs[0].status.as_mut().unwrap();
+    status.replacement.as_mut().unwrap().instance_id = "i-another".into();
+    assert_eq!(failures(&fleet), 0);
+}
+
+#[test]
+fn a_replacement_that_is_sick_from_before_it_was_counted_ready_failed_too() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = in_pool_x;
+    fleet.watch(50, 1, 0, 60);
+    // It was Ready for so short that its fault's clock runs on.
+    fleet.repairs = vec![replaced("old", "n000", -900, 30)];
+    let pool = fleet.decide(60).2.pools["x"].clone();
+    assert_eq!((pool.failures, pool.backoff_until), (1, Some(at(60 + 600))));
+}
+
+#[test]
+fn what_a_person_asks_for_is_no_failure_of_the_replacement() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = in_pool_x;
+    fleet.watch(50, 1, 0, 60);
+    let mut again = repair("n040", 0, Phase::Draining);
+    again.spec.pool = "x".into();
+    fleet.repairs = vec![replaced("old", "n040", -900, -300), again];
+    let failures = |fleet: &Fleet| fleet.decide(60).2.pools["x"].failures;
+    assert_eq!(failures(&fleet), 1);
+    fleet.repairs[1].spec.request = Some(crate::api::RepairRequest {
+        uid: "n040".into(),
+        at: at(0),
+        until: at(900),
+        by: "eve".into(),
+        reason: "smells".into(),
+        overrides: vec![],
+    });
+    assert_eq!(failures(&fleet), 0);
+    assert_eq!(fleet.decide(60).1, ["n000"]);
+}
+
+#[test]
+fn nodes_without_a_pool_are_no_pool() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.watch(50, 1, 0, 60);
+    let asks = |node: &str| repair(node, -4000, Phase::NeedsHuman);
+    let mut sick_again = replaced("old", "n000", -900, -300);
+    sick_again.spec.pool = String::new();
+    fleet.repairs = vec![asks("n010"), asks("n011"), sick_again];
+    assert_eq!(fleet.decide(60).1, ["n000"]);
+    for repair in &mut fleet.repairs {
+        repair.spec.pool = "x".into();
+    }
+    fleet.change = in_pool_x;
+    fleet.see(50, 1, 60);
+    assert!(fleet.decide(60).1.is_empty());
 }
 
 #[test]

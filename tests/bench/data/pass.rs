@@ -59,6 +59,7 @@ impl Setup {
             repairs: &[],
             fallen: &[],
             starts: &[],
+            reserved: &[],
             pauses: &[],
         };
         let mut verdicts = decide::judge_all(&world, now);

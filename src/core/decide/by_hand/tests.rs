@@ -58,6 +58,12 @@ fn what_of_a_request_cannot_be_used_is_told() {
     ));
 }
 
+#[test]
+fn who_asks_may_take_a_node_up_that_was_given_up() {
+    assert!(overridable(Reason::NeedsHuman) && overridable(Reason::RepairDeleted));
+    assert!(!overridable(Reason::OwnedByOther) && !overridable(Reason::Paused));
+}
+
 /// Each guard that looks at the node alone.
 #[test]
 fn guards_hold_what_a_person_asks_for_and_few_can_be_overridden() {

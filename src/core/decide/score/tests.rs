@@ -48,6 +48,7 @@ impl Site {
             repairs: &[],
             fallen: &[],
             starts: &[],
+            reserved: &[],
             pauses: &self.pauses,
         };
         count(&mut self.fleet, self.health.as_slice(), &world, at(second));
@@ -206,6 +207,7 @@ fn an_empty_or_an_old_list_of_nodes_ends_nothing() {
             repairs: &[],
             fallen: &[],
             starts: &[],
+            reserved: &[],
             pauses: &[],
         };
         count(&mut fleet, site.health.as_slice(), &world, at(second));
