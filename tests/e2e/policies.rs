@@ -53,6 +53,11 @@ fn refused() -> Vec<(&'static str, Value, &'static str)> {
         ),
         (
             "faults",
+            fault("actions", json!(["Cordon", "Reboot"])),
+            "only Reboot can be followed",
+        ),
+        (
+            "faults",
             fault("when", json!({})),
             "give at least one of all",
         ),

@@ -160,7 +160,8 @@ impl NodeSelector {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(
     crates(kube_core = "::kube_core"),
-    validation = Rule::new("!has(self.confirm) || (has(self.actions) && size(self.actions) > 0)").message("confirm is for a fault that has an action")
+    validation = Rule::new("!has(self.confirm) || (has(self.actions) && size(self.actions) > 0)").message("confirm is for a fault that has an action"),
+    validation = Rule::new("!has(self.actions) || size(self.actions) < 2 || (size(self.actions) == 2 && self.actions[0] == 'Reboot')").message("only Reboot can be followed by another action")
 )]
 pub struct FaultSpec {
     /// A name, unique within the policy.
