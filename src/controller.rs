@@ -761,8 +761,8 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 };
             let past = |at: Timestamp| cooldown.after(at) <= now;
             let well = well && status.observed.is_none();
-            let fell = status.fell_sick;
-            let told = fell.is_none_or(|at| past(at) && !storms(&verdict.place, scopes));
+            let fell_sick = status.fell_sick;
+            let told = fell_sick.is_none_or(|at| past(at) && !storms(&verdict.place, scopes));
             if well && past(status.since) && told {
                 if let Some(health) = before {
                     self.cluster.delete_health(health).await?;

@@ -143,8 +143,8 @@ fn outcome(
     // A fault that comes and goes may be older than the time it was first Ready.
     let relapses = relapses.flatten().filter(|sick| sick.since < proven);
     let relapses = relapses.map(|sick| (sick.since.max(ready), sick.due.max(ready)));
-    let relapsed = relapses.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
-    match relapsed {
+    let failed = relapses.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)));
+    match failed {
         Some((at, due)) => Some((at, Some(due))),
         None => (proven <= now).then_some((proven, None)),
     }

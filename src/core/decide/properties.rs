@@ -814,10 +814,12 @@ proptest! {
                 let least = case.limits.breaker.min_nodes as usize;
                 let limit = most.max(least - 1);
                 let whole = scope == Scope::Cluster && sick == all && sick >= least;
-                let expect = match () {
-                    () if whole || recent > limit => "Open",
-                    () if sick > limit => "Slow",
-                    () => "Closed",
+                let expect = if whole || recent > limit {
+                    "Open"
+                } else if sick > limit {
+                    "Slow"
+                } else {
+                    "Closed"
                 };
                 let found = format!("{:?}", census.breaker);
                 assert!(found.starts_with(expect), "{scope} at {second}: {found}, not {expect}");
@@ -830,12 +832,12 @@ proptest! {
             fleet.hear(&case.machines, false, None, second);
             watch(&mut fleet, second);
         }
-        let mut well = case.machines.clone();
-        for machine in &mut well {
+        let mut cured = case.machines.clone();
+        for machine in &mut cured {
             (machine.unready, machine.fires) = (None, None);
         }
         for second in (NOW + 60..=NOW + 720).step_by(60) {
-            fleet.hear(&well, false, None, second);
+            fleet.hear(&cured, false, None, second);
             watch(&mut fleet, second);
         }
         prop_assume!(!opened.is_empty());
