@@ -2,6 +2,7 @@
 //! that makes a delivery durable before it is acknowledged. And what it says when asked.
 
 pub mod ask;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,6 +19,9 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::controller::{Age, Groups};
 use crate::exec::CallError;
+use crate::fetch::quote;
+
+pub use waiting::Waiting;
 
 /// The most alerts of one delivery.
 pub const MAX_ALERTS: usize = 10_000;

@@ -249,7 +249,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
     /// Decides on what is known now, and takes every open repair as far as it goes.
     pub async fn pass<T: Clock>(
         &mut self,
-        inputs: Vec<Input>,
+        inputs: impl IntoIterator<Item = Input>,
         pauses: &[Pause],
         clock: &T,
     ) -> Result<Report, Error> {
