@@ -41,8 +41,6 @@ const BUCKETS: u8 = 16;
 const WRITES: usize = 4;
 /// How often a write that another replica was faster with is tried.
 const ATTEMPTS: usize = 5;
-/// The longest text of a payload that a message repeats.
-const MAX_QUOTE: usize = 200;
 
 /// Why a delivery is not taken.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -269,10 +267,6 @@ fn bucket(fingerprint: &str) -> u8 {
     u8::from_str_radix(&digest(&[fingerprint], 2), 16).unwrap_or_default() % BUCKETS
 }
 
-fn quote(text: &str) -> String {
-    text.chars().take(MAX_QUOTE).collect()
-}
-
 fn short(what: &'static str, text: &str, most: usize) -> Result<(), Error> {
     if text.len() > most {
         return Err(Error::TooLong(what));
@@ -386,14 +380,14 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// A list of which at most `MAX_ALERTS` are kept and the rest is only counted, so
-/// that a small body cannot take much memory.
-struct Capped<T> {
+/// A list of which so many are kept and the rest is only counted, so that a small body
+/// cannot take much memory.
+struct Capped<T, const MOST: usize = MAX_ALERTS> {
     items: Vec<T>,
     more: usize,
 }
 
-impl<T> Default for Capped<T> {
+impl<T, const MOST: usize> Default for Capped<T, MOST> {
     fn default() -> Self {
         Self {
             items: Vec::new(),
@@ -402,17 +396,17 @@ impl<T> Default for Capped<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Capped<T> {
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for Capped<T, MOST> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct List<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
-            type Value = Capped<T>;
+        struct List<T, const MOST: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for List<T, MOST> {
+            type Value = Capped<T, MOST>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a list")
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
                 let mut list = Capped::default();
-                while list.items.len() < MAX_ALERTS {
+                while list.items.len() < MOST {
                     match seq.next_element()? {
                         Some(item) => list.items.push(item),
                         None => return Ok(list),
@@ -428,17 +422,17 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Capped<T> {
     }
 }
 
-/// Labels of which at most `MAX_LABELS` are kept and the rest is only counted.
-struct Labels {
+/// Labels of which so many are kept and the rest is only counted.
+struct Labels<const MOST: usize = MAX_LABELS> {
     map: identity::Labels,
     more: usize,
 }
 
-impl<'de> Deserialize<'de> for Labels {
+impl<'de, const MOST: usize> Deserialize<'de> for Labels<MOST> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Pairs;
-        impl<'de> Visitor<'de> for Pairs {
-            type Value = Labels;
+        struct Pairs<const MOST: usize>;
+        impl<'de, const MOST: usize> Visitor<'de> for Pairs<MOST> {
+            type Value = Labels<MOST>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("labels")
             }
@@ -447,7 +441,7 @@ impl<'de> Deserialize<'de> for Labels {
                     map: identity::Labels::new(),
                     more: 0,
                 };
-                while labels.map.len() < MAX_LABELS {
+                while labels.map.len() < MOST {
                     match map.next_entry::<String, String>()? {
                         Some((name, value)) => {
                             if labels.map.insert(name, value).is_some() {
