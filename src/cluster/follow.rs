@@ -1,7 +1,7 @@
 //! Keeps a copy of all objects of a kind: a consistent list, then a watch with
 //! bookmarks. kube's own watcher hides bookmarks and notices a dead stream only
-//! after minutes; here every sign of life counts, so that silence can be told
-//! from quiet.
+//! after minutes; here lists, events and bookmarks are the signs of life, so that silence
+//! can be told from quiet. That a watch begins is none: whoever answers may know nothing.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -16,8 +16,10 @@ use tokio::time::sleep_until;
 
 use super::{CALL_DEADLINE, Failure, Kubernetes, PAGE, name_of, plain};
 
-/// The server ends a watch after this many seconds; beginning it anew is a sign of life.
+/// The server ends a watch after this many seconds, just before that it sends a bookmark.
 const WATCH_SECONDS: u32 = 30;
+/// After so many watches without an event or a bookmark all is listed again.
+const MUTE: u32 = 2;
 /// A stream that says nothing for this long is dead.
 const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 10);
 /// A server that ends watches sooner than this is not asked more often.
@@ -140,6 +142,7 @@ pub async fn follow<K, T>(
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY.1);
+        // The list alone does not make it sound.
     }
 }
 
@@ -166,7 +169,9 @@ where
     };
     wake.notify_one();
     let api = cluster.api::<K>();
-    loop {
+    let mut mute = 0;
+    while mute < MUTE {
+        mute += 1;
         let params = WatchParams::default().timeout(WATCH_SECONDS);
         let begun = tokio::time::timeout(CALL_DEADLINE, api.watch(&params, &version)).await;
         let stream = match begun {
@@ -174,7 +179,6 @@ where
             Ok(Err(error)) => return expired_or(&error),
             Ok(Ok(stream)) => stream,
         };
-        into.lock().alive();
         let next = tokio::time::Instant::now() + SHORTEST;
         pin_mut!(stream);
         loop {
@@ -198,6 +202,7 @@ where
                     version = version_of(&object).unwrap_or(version);
                     if into.change(name_of(&object), None) {
                         wake.notify_one();
+            mute = 0;
                     }
                 }
                 WatchEvent::Bookmark(bookmark) => {
@@ -220,6 +225,7 @@ fn expired_or(error: &kube::Error) -> Ended {
 
 fn version_of<K: kube::Resource>(object: &K) -> Option<String> {
     object.meta().resource_version.clone()
+    Ended::Failed("watches end without a word".into())
 }
 
 /// Gives back the version to watch from.
@@ -453,6 +459,33 @@ mod tests {
         copy.lock().alive();
         assert!(copy.news().is_some(), "a bookmark");
         assert!(copy.change("a".into(), None));
+    #[tokio::test]
+    async fn h24_watches_that_begin_and_end_are_no_sign_of_life() {
+        let answers = vec![
+            list("5", &[node("a", "3")]),
+            vec![],
+            // A word, and two watches without any after it.
+            vec![bookmark("6")],
+            vec![],
+            vec![],
+            list("9", &[node("a", "3"), node("b", "8")]),
+            vec![],
+        ];
+        let (cluster, asked) = api(answers);
+        let copy = Followed::default();
+        let name = |node: &Node| node.metadata.name.clone();
+        let wake = Notify::new();
+        let once = round(&cluster, &name, &copy, &wake, SILENCE);
+        let ended = tokio::time::timeout(PATIENCE, once).await;
+        let ended = ended.expect("it gives up");
+        assert!(matches!(ended, Ended::Failed(why) if why == "watches end without a word"));
+        assert_eq!(asked.lock().unwrap().len(), 5);
+        assert_eq!(copy.lock().alive, 2, "the list and the bookmark");
+        let again = round(&cluster, &name, &copy, &wake, Duration::from_millis(20));
+        tokio::time::timeout(PATIENCE, again).await.expect("silent");
+        assert_eq!(copy.lock().objects.len(), 2, "what was missed is found");
+    }
+
         assert_eq!(copy.news(), Some(BTreeMap::new()));
         copy.lock().alive();
         assert_eq!(copy.news_within(Duration::ZERO), None, "too old by now");
