@@ -25,6 +25,9 @@ pub use waiting::Waiting;
 
 /// The most alerts of one delivery.
 pub const MAX_ALERTS: usize = 10_000;
+/// The most groups of one sender: each is kept for a day, in up to 16 objects. Grouped by
+/// alert, as the shipped receiver does, no installation has as many.
+pub const MAX_GROUPS: usize = 1_000;
 /// The most labels of one alert.
 pub const MAX_LABELS: usize = 64;
 /// The most bytes of a name, a severity or an identity label.
@@ -66,6 +69,9 @@ pub enum Error {
     /// The group does not fit into one object.
     #[error("the group would take {0} bytes, at most {MAX_GROUP} are stored: group by more labels")]
     GroupTooLarge(usize),
+    /// The sender has as many groups as one may have.
+    #[error("this sender has {0} groups, and no new one is taken: group by fewer labels")]
+    TooManyGroups(usize),
     /// Other replicas were faster, again and again.
     #[error("the group is being written by others")]
     Contended,
@@ -100,12 +106,14 @@ pub struct Delivery {
 #[derive(Clone, Debug)]
 pub struct Intake<G> {
     groups: G,
+    max_groups: usize,
 }
 
 impl<G: Groups> Intake<G> {
     /// An intake that stores into `groups`.
     pub const fn new(groups: G) -> Self {
-        Self { groups }
+        let max_groups = MAX_GROUPS;
+        Self { groups, max_groups }
     }
 
     /// Merges the delivery into its group and stores that, if it says anything new.
@@ -124,6 +132,7 @@ impl<G: Groups> Intake<G> {
                 "Alertmanager leaves alerts out: raise max_alerts of its receiver, or group by more labels"
             );
         }
+        self.check_new(&delivery, sender)?;
         let stored = delivery.groups.values().map(|group| group.alerts.len());
         let (stored, skipped) = (stored.sum(), delivery.skipped);
         let writes = stream::iter(delivery.groups)
@@ -137,6 +146,17 @@ impl<G: Groups> Intake<G> {
             skipped,
             written: written?.contains(&true),
         })
+    }
+
+    /// No new group for a sender that has very many. Of two at once both may be taken.
+    fn check_new(&self, delivery: &Delivery, sender: &str) -> Result<(), Error> {
+        let object = delivery.groups.keys().next();
+        let group = object.and_then(|object| object.rsplit_once('-'));
+        let others = group.and_then(|(group, _)| self.groups.others(sender, group));
+        match others {
+            Some(count) if count >= self.max_groups => Err(Error::TooManyGroups(count)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether it took a write.

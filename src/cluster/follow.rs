@@ -79,6 +79,17 @@ impl<T: Clone + PartialEq> Followed<T> {
             .is_some_and(|heard| heard.elapsed() <= time)
     }
 
+    /// Asks the copy itself; nothing before the first list.
+    pub(super) fn ask<R>(&self, ask: impl FnOnce(&BTreeMap<String, T>) -> R) -> Option<R> {
+        let copied = self.lock();
+        copied.heard.map(|_| ask(&copied.objects))
+    }
+
+    /// Notes an object that was written here, ahead of the watch. It is no sign of life.
+    pub(super) fn note(&self, name: String, object: T) {
+        self.lock().objects.insert(name, object);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Copied<T>> {
         // A panic elsewhere leaves the map whole: every change is one statement.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -131,6 +142,7 @@ pub async fn follow<K, T>(
     loop {
         let started = into.lock().alive;
         let ended = round(&cluster, &reduce, &into, &wake, SILENCE).await;
+        // The list alone does not make it sound.
         if into.lock().alive > started + 1 {
             pause = RETRY.0;
         }
@@ -142,7 +154,6 @@ pub async fn follow<K, T>(
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(RETRY.1);
-        // The list alone does not make it sound.
     }
 }
 
@@ -191,6 +202,7 @@ where
                 Ok(Some(Err(error))) => return expired_or(&error),
                 Ok(Some(Ok(event))) => event,
             };
+            mute = 0;
             match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     version = version_of(&object).unwrap_or(version);
@@ -202,7 +214,6 @@ where
                     version = version_of(&object).unwrap_or(version);
                     if into.change(name_of(&object), None) {
                         wake.notify_one();
-            mute = 0;
                     }
                 }
                 WatchEvent::Bookmark(bookmark) => {
@@ -214,6 +225,7 @@ where
             }
         }
     }
+    Ended::Failed("watches end without a word".into())
 }
 
 fn expired_or(error: &kube::Error) -> Ended {
@@ -225,7 +237,6 @@ fn expired_or(error: &kube::Error) -> Ended {
 
 fn version_of<K: kube::Resource>(object: &K) -> Option<String> {
     object.meta().resource_version.clone()
-    Ended::Failed("watches end without a word".into())
 }
 
 /// Gives back the version to watch from.
@@ -297,6 +308,7 @@ mod tests {
             client: kube::Client::new(service, "default"),
             lease: Lease::default(),
             telemetry: Telemetry::silent(),
+            senders: Followed::default(),
         };
         (cluster, asked)
     }
@@ -447,18 +459,6 @@ mod tests {
         assert_eq!(asked.lock().unwrap().len(), 2);
     }
 
-    #[test]
-    fn each_sign_of_life_is_news_and_only_a_change_is_a_change() {
-        let copy = Followed::default();
-        assert_eq!(copy.news(), None);
-        copy.set([("a".to_owned(), 1)].into());
-        assert_eq!(copy.news(), Some([("a".to_owned(), 1)].into()));
-        assert_eq!(copy.news(), None);
-        assert!(!copy.change("a".into(), Some(1)), "a heartbeat");
-        assert!(copy.news().is_some());
-        copy.lock().alive();
-        assert!(copy.news().is_some(), "a bookmark");
-        assert!(copy.change("a".into(), None));
     #[tokio::test]
     async fn h24_watches_that_begin_and_end_are_no_sign_of_life() {
         let answers = vec![
@@ -486,10 +486,71 @@ mod tests {
         assert_eq!(copy.lock().objects.len(), 2, "what was missed is found");
     }
 
+    #[test]
+    fn each_sign_of_life_is_news_and_only_a_change_is_a_change() {
+        let copy = Followed::default();
+        assert_eq!(copy.news(), None);
+        copy.set([("a".to_owned(), 1)].into());
+        assert_eq!(copy.news(), Some([("a".to_owned(), 1)].into()));
+        assert_eq!(copy.news(), None);
+        assert!(!copy.change("a".into(), Some(1)), "a heartbeat");
+        assert!(copy.news().is_some());
+        copy.lock().alive();
+        assert!(copy.news().is_some(), "a bookmark");
+        assert!(copy.change("a".into(), None));
         assert_eq!(copy.news(), Some(BTreeMap::new()));
         copy.lock().alive();
         assert_eq!(copy.news_within(Duration::ZERO), None, "too old by now");
         copy.lock().alive();
         assert!(copy.news_within(PATIENCE).is_some());
+    }
+
+    #[tokio::test]
+    async fn h71_the_groups_of_a_sender_are_counted_from_what_is_stored() {
+        use crate::controller::Groups as _;
+        use nodemend_core::api::{AlertGroup, AlertGroupSpec};
+        let group = |name: &str, sender: &str| {
+            let spec = AlertGroupSpec {
+                sender: sender.into(),
+                ..AlertGroupSpec::default()
+            };
+            AlertGroup::new(name, spec)
+        };
+        let stored = [
+            ("alerts-a-0", "x"),
+            ("alerts-a-f", "x"),
+            ("alerts-b-3", "y"),
+            ("alerts-c-0", "x"),
+        ];
+        let items = stored.map(|(name, sender)| json!(group(name, sender)));
+        let page = json!({"apiVersion": "nodemend.dev/v1alpha1", "kind": "AlertGroupList",
+            "metadata": {"resourceVersion": "5"}, "items": items});
+        let (cluster, _) = api(vec![vec![page], vec![]]);
+        assert_eq!(
+            cluster.others("x", "alerts-d"),
+            None,
+            "nothing is known yet"
+        );
+        let mut looks = tokio::time::interval(Duration::from_millis(5));
+        let listed = async {
+            while cluster.senders.ask(|_| ()).is_none() {
+                looks.tick().await;
+            }
+        };
+        tokio::select! {
+            () = cluster.clone().follow_senders() => panic!("it ended"),
+            done = tokio::time::timeout(PATIENCE, listed) => done.expect("in time"),
+        }
+        let check = |sender: &str, name: &str, expect| {
+            assert_eq!(cluster.others(sender, name), expect, "{sender} {name}");
+        };
+        check("x", "alerts-d", Some(2));
+        check("x", "alerts-a", None);
+        check("y", "alerts-d", Some(1));
+        check("z", "alerts-d", Some(0));
+        // What was written here counts before the watch tells of it.
+        cluster.senders.note("alerts-d-1".into(), "x".into());
+        check("x", "alerts-d", None);
+        check("x", "alerts-e", Some(3));
     }
 }

@@ -64,6 +64,8 @@ pub enum Refusal {
     /// The group does not fit into one object.
     GroupTooLarge,
     /// It could not be stored.
+    /// The sender has as many groups as one may have.
+    TooManyGroups,
     Store,
     /// Our clock is not known to be right.
     Clock,
@@ -79,7 +81,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every refusal, for metrics that show zeros.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Method,
         Self::ContentType,
         Self::ContentEncoding,
@@ -96,6 +98,7 @@ impl Refusal {
         Self::TooMuch,
         Self::GroupTooLarge,
         Self::Store,
+        Self::TooManyGroups,
         Self::Clock,
         Self::Aborted,
         Self::Handshake,
@@ -122,6 +125,7 @@ impl Refusal {
             Self::TooMuch => "TooMuch",
             Self::GroupTooLarge => "GroupTooLarge",
             Self::Store => "Store",
+            Self::TooManyGroups => "TooManyGroups",
             Self::Clock => "Clock",
             Self::Aborted => "Aborted",
             Self::Handshake => "Handshake",
@@ -149,6 +153,7 @@ impl Refusal {
             | Self::Review
             | Self::Overloaded
             | Self::Store
+            | Self::TooManyGroups
             | Self::Clock
             | Self::Aborted
             | Self::Displaced => StatusCode::SERVICE_UNAVAILABLE,
@@ -166,6 +171,7 @@ impl From<&alertmanager::Error> for Refusal {
             Error::TooManyAlerts(_) | Error::TooManyLabels(_) | Error::TooLong(_) => Self::TooMuch,
             Error::GroupTooLarge(_) => Self::GroupTooLarge,
             Error::Contended | Error::Store(_) => Self::Store,
+            Error::TooManyGroups(_) => Self::TooManyGroups,
         }
     }
 }
