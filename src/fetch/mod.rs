@@ -30,18 +30,21 @@ pub enum Error {
     /// Nothing can be asked at all.
     #[error("{0}")]
     Setup(String),
+    /// Nobody is there: the connection was refused, or none was made in time.
+    #[error("no answer: {0}")]
+    NobodyThere(String),
     /// Nothing came back, or only a part, or too late.
     #[error("no answer: {0}")]
     NoAnswer(String),
     /// A body longer than this many bytes.
     #[error("an answer of more than {0} bytes")]
     TooLong(usize),
-}
-
-/// An answer of which the status has come.
     /// Other answers take the memory that there is for large ones.
     #[error("too many large answers at once")]
     NoRoom,
+}
+
+/// An answer of which the status has come.
 #[derive(Debug)]
 pub struct Reply(Response);
 
@@ -53,10 +56,6 @@ impl Reply {
 
     /// The body, of at most `max` bytes.
     pub async fn body(mut self, max: usize) -> Result<Vec<u8>, Error> {
-        let mut body = Vec::new();
-        while let Some(chunk) = self.0.chunk().await.map_err(|error| no_answer(&error))? {
-            let length = body.len() + chunk.len();
-            if length > max {
         self.read(max, |_| Ok(())).await
     }
 
@@ -73,18 +72,19 @@ impl Reply {
         max: usize,
         mut grow: impl FnMut(usize) -> Result<(), Error>,
     ) -> Result<Vec<u8>, Error> {
+        let mut body = Vec::new();
+        while let Some(chunk) = self.0.chunk().await.map_err(|error| no_answer(&error))? {
+            let length = body.len() + chunk.len();
+            if length > max {
                 return Err(Error::TooLong(max));
             }
+            grow(length)?;
             body.extend_from_slice(&chunk);
         }
         Ok(body)
-            grow(length)?;
     }
 }
 
-/// What all our requests have in common.
-fn builder(deadline: Duration) -> ClientBuilder {
-    reqwest::Client::builder()
 /// Room for large bodies that are in memory at one time. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Room(Arc<Semaphore>);
@@ -118,21 +118,37 @@ impl Place {
     }
 }
 
+/// What all our requests have in common.
+fn builder(deadline: Duration) -> ClientBuilder {
+    reqwest::Client::builder()
         .redirect(redirect::Policy::none())
         .retry(retry::never())
         .timeout(deadline)
 }
 
-fn no_answer(error: &reqwest::Error) -> Error {
-    Error::NoAnswer(if error.is_timeout() {
-        "timed out".into()
 /// As much of a text from elsewhere as a message repeats.
 pub fn quote(text: &str) -> String {
     text.chars().take(MAX_QUOTE).collect()
 }
 
+fn no_answer(error: &reqwest::Error) -> Error {
+    // That our own network fails, or a proxy's, says nothing of who was asked.
+    if error.is_connect() && error.is_timeout() {
+        Error::NobodyThere("connecting timed out".into())
+    } else if error.is_connect() && refused(error) {
+        Error::NobodyThere(cause(error))
+    } else if error.is_timeout() {
+        Error::NoAnswer("timed out".into())
     } else {
-        cause(error)
+        Error::NoAnswer(cause(error))
+    }
+}
+
+fn refused(error: &reqwest::Error) -> bool {
+    let mut sources = successors(error.source(), |error| error.source());
+    sources.any(|source| {
+        let source = source.downcast_ref::<io::Error>();
+        source.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
     })
 }
 
