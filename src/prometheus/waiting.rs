@@ -229,7 +229,7 @@ mod tests {
         let said = |word: &[Word], job: &str| -> Vec<Labels> {
             let nodes = words.iter().filter(|(_, said)| word.contains(said));
             nodes
-                .map(|(node, _)| labels(&[("instance", node), ("job", job)]))
+                .map(|(node, _)| labels(&[("instance", *node), ("job", job)]))
                 .collect()
         };
         let mut present = said(&[Word::Fires, Word::Clear], "node");
@@ -335,8 +335,8 @@ mod tests {
         let waiting = Waiting::default();
         let nodes: Vec<String> = (0..100).map(|number| format!("node-{number}")).collect();
         // One node after the other falls silent for good, then they come and go.
-        for turn in 0..300 {
-            let word = |number| match (turn < 100, number) {
+        for turn in 0..300_usize {
+            let word = |number: usize| match (turn < 100, number) {
                 (true, number) if number < turn => Word::Nothing,
                 (false, number) if number % 7 == turn % 7 => Word::Nothing,
                 _ => Word::Fires,
