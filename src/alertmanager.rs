@@ -2,6 +2,7 @@
 //! that makes a delivery durable before it is acknowledged. And what it says when asked.
 
 pub mod ask;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -18,9 +19,15 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::controller::{Age, Groups};
 use crate::exec::CallError;
+use crate::fetch::quote;
+
+pub use waiting::Waiting;
 
 /// The most alerts of one delivery.
 pub const MAX_ALERTS: usize = 10_000;
+/// The most groups of one sender: each is kept for a day, in up to 16 objects. Grouped by
+/// alert, as the shipped receiver does, no installation has as many.
+pub const MAX_GROUPS: usize = 1_000;
 /// The most labels of one alert.
 pub const MAX_LABELS: usize = 64;
 /// The most bytes of a name, a severity or an identity label.
@@ -37,8 +44,6 @@ const BUCKETS: u8 = 16;
 const WRITES: usize = 4;
 /// How often a write that another replica was faster with is tried.
 const ATTEMPTS: usize = 5;
-/// The longest text of a payload that a message repeats.
-const MAX_QUOTE: usize = 200;
 
 /// Why a delivery is not taken.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -64,6 +69,9 @@ pub enum Error {
     /// The group does not fit into one object.
     #[error("the group would take {0} bytes, at most {MAX_GROUP} are stored: group by more labels")]
     GroupTooLarge(usize),
+    /// The sender has as many groups as one may have.
+    #[error("this sender has {0} groups, and no new one is taken: group by fewer labels")]
+    TooManyGroups(usize),
     /// Other replicas were faster, again and again.
     #[error("the group is being written by others")]
     Contended,
@@ -98,12 +106,14 @@ pub struct Delivery {
 #[derive(Clone, Debug)]
 pub struct Intake<G> {
     groups: G,
+    max_groups: usize,
 }
 
 impl<G: Groups> Intake<G> {
     /// An intake that stores into `groups`.
     pub const fn new(groups: G) -> Self {
-        Self { groups }
+        let max_groups = MAX_GROUPS;
+        Self { groups, max_groups }
     }
 
     /// Merges the delivery into its group and stores that, if it says anything new.
@@ -122,6 +132,7 @@ impl<G: Groups> Intake<G> {
                 "Alertmanager leaves alerts out: raise max_alerts of its receiver, or group by more labels"
             );
         }
+        self.check_new(&delivery, sender)?;
         let stored = delivery.groups.values().map(|group| group.alerts.len());
         let (stored, skipped) = (stored.sum(), delivery.skipped);
         let writes = stream::iter(delivery.groups)
@@ -135,6 +146,17 @@ impl<G: Groups> Intake<G> {
             skipped,
             written: written?.contains(&true),
         })
+    }
+
+    /// No new group for a sender that has very many. Of two at once both may be taken.
+    fn check_new(&self, delivery: &Delivery, sender: &str) -> Result<(), Error> {
+        let object = delivery.groups.keys().next();
+        let group = object.and_then(|object| object.rsplit_once('-'));
+        let others = group.and_then(|(group, _)| self.groups.others(sender, group));
+        match others {
+            Some(count) if count >= self.max_groups => Err(Error::TooManyGroups(count)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether it took a write.
@@ -265,10 +287,6 @@ fn bucket(fingerprint: &str) -> u8 {
     u8::from_str_radix(&digest(&[fingerprint], 2), 16).unwrap_or_default() % BUCKETS
 }
 
-fn quote(text: &str) -> String {
-    text.chars().take(MAX_QUOTE).collect()
-}
-
 fn short(what: &'static str, text: &str, most: usize) -> Result<(), Error> {
     if text.len() > most {
         return Err(Error::TooLong(what));
@@ -382,14 +400,14 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// A list of which at most `MAX_ALERTS` are kept and the rest is only counted, so
-/// that a small body cannot take much memory.
-struct Capped<T> {
+/// A list of which so many are kept and the rest is only counted, so that a small body
+/// cannot take much memory.
+struct Capped<T, const MOST: usize = MAX_ALERTS> {
     items: Vec<T>,
     more: usize,
 }
 
-impl<T> Default for Capped<T> {
+impl<T, const MOST: usize> Default for Capped<T, MOST> {
     fn default() -> Self {
         Self {
             items: Vec::new(),
@@ -398,17 +416,17 @@ impl<T> Default for Capped<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Capped<T> {
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for Capped<T, MOST> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct List<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
-            type Value = Capped<T>;
+        struct List<T, const MOST: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for List<T, MOST> {
+            type Value = Capped<T, MOST>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a list")
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
                 let mut list = Capped::default();
-                while list.items.len() < MAX_ALERTS {
+                while list.items.len() < MOST {
                     match seq.next_element()? {
                         Some(item) => list.items.push(item),
                         None => return Ok(list),
@@ -424,17 +442,17 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Capped<T> {
     }
 }
 
-/// Labels of which at most `MAX_LABELS` are kept and the rest is only counted.
-struct Labels {
+/// Labels of which so many are kept and the rest is only counted.
+struct Labels<const MOST: usize = MAX_LABELS> {
     map: identity::Labels,
     more: usize,
 }
 
-impl<'de> Deserialize<'de> for Labels {
+impl<'de, const MOST: usize> Deserialize<'de> for Labels<MOST> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Pairs;
-        impl<'de> Visitor<'de> for Pairs {
-            type Value = Labels;
+        struct Pairs<const MOST: usize>;
+        impl<'de, const MOST: usize> Visitor<'de> for Pairs<MOST> {
+            type Value = Labels<MOST>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("labels")
             }
@@ -443,7 +461,7 @@ impl<'de> Deserialize<'de> for Labels {
                     map: identity::Labels::new(),
                     more: 0,
                 };
-                while labels.map.len() < MAX_LABELS {
+                while labels.map.len() < MOST {
                     match map.next_entry::<String, String>()? {
                         Some((name, value)) => {
                             if labels.map.insert(name, value).is_some() {

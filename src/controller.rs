@@ -69,6 +69,28 @@ pub trait Groups: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<AlertGroup>, CallError>> + Send;
     /// Creates it, or replaces what was read.
     fn put_group(&self, group: &AlertGroup) -> impl Future<Output = Result<(), CallError>> + Send;
+    /// How many groups of this sender are stored, if this one is none of them; nothing as long
+    /// as that is not known. The names of a group's objects are `group`, a dash and a digit.
+    fn others(&self, sender: &str, group: &str) -> Option<usize>;
+}
+
+/// How many groups of this sender there are among objects of these names and senders, in the
+/// order of their names, if this one is none of them.
+pub fn other_groups<'a>(
+    stored: impl Iterator<Item = (&'a str, &'a str)>,
+    sender: &str,
+    group: &str,
+) -> Option<usize> {
+    let (mut count, mut last) = (0, "");
+    for (object, _) in stored.filter(|(_, of)| *of == sender) {
+        let name = object.rsplit_once('-').map_or(object, |(name, _)| name);
+        if name == group {
+            return None;
+        }
+        count += usize::from(name != last);
+        last = name;
+    }
+    Some(count)
 }
 
 /// Who holds a token, as the Kubernetes API says. Any replica asks.
@@ -267,7 +289,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
     /// Decides on what is known now, and takes every open repair as far as it goes.
     pub async fn pass<T: Clock>(
         &mut self,
-        inputs: Vec<Input>,
+        inputs: impl IntoIterator<Item = Input>,
         pauses: &[Pause],
         clock: &T,
     ) -> Result<Report, Error> {

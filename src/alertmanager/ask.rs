@@ -9,15 +9,23 @@ use futures_util::future::try_join3;
 use jiff::Timestamp;
 use nodemend_core::config::Connection;
 use nodemend_core::evidence::Input;
-use nodemend_core::evidence::identity::Labels;
 use nodemend_core::evidence::silence::{Asked, AskedAlert, Matcher, Silence, WATCHDOG};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::{Capped, Labels};
 use crate::fetch::{self, Server, Servers, Signer};
 
-/// The longest answer that is read, in bytes.
-const MAX_BODY: usize = 64 << 20;
+/// The longest list of alerts that is read, in bytes; the rest of an answer is shorter.
+const MAX_BODY: usize = 32 << 20;
+const MAX_SILENCES_BODY: usize = 8 << 20;
+const MAX_STATUS_BODY: usize = 1 << 20;
+/// The most alerts of an answer, those of others included.
+const MAX_ALERTS: usize = 20_000;
+/// The most silences, those that have expired included.
+const MAX_SILENCES: usize = 10_000;
+/// The most labels of an alert.
+const MAX_LABELS: usize = 256;
 /// How often it is asked.
 const INTERVAL: Duration = Duration::from_mins(1);
 /// How soon it is asked again when no member answered.
@@ -35,6 +43,9 @@ pub enum Error {
     /// It is not what Alertmanager answers.
     #[error("not an answer of Alertmanager: {0}")]
     Shape(String),
+    /// Too many alerts, silences or labels.
+    #[error("{0} {1}, more than {2}")]
+    TooMany(usize, &'static str, usize),
 }
 
 /// The members of one cluster.
@@ -85,22 +96,23 @@ impl Client {
             ("inhibited", "true"),
             ("unprocessed", "true"),
         ];
-        let (status, alerts, silences): (Status, Vec<Alert>, Vec<RawSilence>) = try_join3(
-            self.get(&member, "status", &[]),
-            self.get(&member, "alerts", &STATES),
-            self.get(&member, "silences", &[]),
+        let (status, alerts, silences) = try_join3(
+            self.get::<Status>(&member, "status", &[], MAX_STATUS_BODY),
+            self.get::<Alerts>(&member, "alerts", &STATES, MAX_BODY),
+            self.get::<Silences>(&member, "silences", &[], MAX_SILENCES_BODY),
         )
         .await?;
+        let alerts = all(alerts, "alerts")?.into_iter();
+        let alerts = alerts.filter(|alert| self.is_ours(alert));
         Ok(Asked {
             at,
             running_since: status.uptime,
             missing: None,
-            alerts: alerts
+            alerts: alerts.map(AskedAlert::try_from).collect::<Result<_, _>>()?,
+            silences: all(silences, "silences")?
                 .into_iter()
-                .filter(|alert| self.is_ours(alert))
-                .map(AskedAlert::from)
+                .map(Silence::from)
                 .collect(),
-            silences: silences.into_iter().map(Silence::from).collect(),
         })
     }
 
@@ -109,7 +121,7 @@ impl Client {
     fn is_ours(&self, alert: &Alert) -> bool {
         let mut receivers = alert.receivers.iter();
         self.receivers.is_empty()
-            || alert.labels.get("alertname").map(String::as_str) == Some(WATCHDOG)
+            || alert.labels.map.get("alertname").map(String::as_str) == Some(WATCHDOG)
             || receivers.any(|receiver| self.receivers.contains(&receiver.name))
     }
 
@@ -118,15 +130,24 @@ impl Client {
         member: &Server,
         what: &str,
         query: &[(&str, &str)],
+        most: usize,
     ) -> Result<T, Error> {
         let reply = member.get(&["api", "v2", what], query).await?;
         if reply.status() != 200 {
             return Err(Error::Status(reply.status()));
         }
-        let body = reply.body(self.max_body).await?;
-        let shape = |error: serde_json::Error| Error::Shape(super::quote(&error.to_string()));
+        let body = reply.body(most.min(self.max_body)).await?;
+        let shape = |error: serde_json::Error| Error::Shape(fetch::quote(&error.to_string()));
         serde_json::from_slice(&body).map_err(shape)
     }
+}
+
+/// A list that was not cut short.
+fn all<T, const MOST: usize>(list: Capped<T, MOST>, what: &'static str) -> Result<Vec<T>, Error> {
+    if list.more > 0 {
+        return Err(Error::TooMany(list.items.len() + list.more, what, MOST));
+    }
+    Ok(list.items)
 }
 
 /// What two members say together: of one alert the later word, and of one silence the one
@@ -180,11 +201,14 @@ struct Status {
     uptime: Timestamp,
 }
 
+type Alerts = Capped<Alert, MAX_ALERTS>;
+type Silences = Capped<RawSilence, MAX_SILENCES>;
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Alert {
     fingerprint: String,
-    labels: Labels,
+    labels: Labels<MAX_LABELS>,
     starts_at: Timestamp,
     updated_at: Timestamp,
     #[serde(default)]
@@ -196,14 +220,19 @@ struct Receiver {
     name: String,
 }
 
-impl From<Alert> for AskedAlert {
-    fn from(raw: Alert) -> Self {
-        Self {
+impl TryFrom<Alert> for AskedAlert {
+    type Error = Error;
+    fn try_from(raw: Alert) -> Result<Self, Error> {
+        let Labels { map, more } = raw.labels;
+        if more > 0 {
+            return Err(Error::TooMany(map.len() + more, "labels", MAX_LABELS));
+        }
+        Ok(Self {
             fingerprint: raw.fingerprint,
-            labels: raw.labels,
+            labels: map,
             starts_at: raw.starts_at,
             updated_at: raw.updated_at,
-        }
+        })
     }
 }
 
@@ -450,6 +479,56 @@ mod tests {
             "no answer: timed out",
         )
         .await;
+    }
+
+    #[test]
+    fn h20_nothing_is_built_beyond_the_most_that_is_taken() {
+        let alert = ALERTS.trim_matches(['[', ']']);
+        // What is not built is not even looked at.
+        let text = format!("[{alert},{alert},7,{{}},{alert}]");
+        let list: Capped<Alert, 2> = serde_json::from_str(&text).unwrap();
+        assert_eq!((list.items.len(), list.more), (2, 3));
+        let told = all(list, "alerts").err().map(|error| error.to_string());
+        assert_eq!(told.as_deref(), Some("5 alerts, more than 2"));
+        let labels: Labels<2> = serde_json::from_str(r#"{"a":"","b":"","c":7}"#).unwrap();
+        assert_eq!((labels.map.len(), labels.more), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn h20_an_answer_of_too_many_alerts_silences_or_labels_is_failed() {
+        let many = |list: &str, count: usize| {
+            let one = list.trim_matches(['[', ']']);
+            format!("[{}]", vec![one; count].join(","))
+        };
+        let labels: Vec<String> = (0..MAX_LABELS)
+            .map(|at| format!(r#""l{at}":"x""#))
+            .collect();
+        let labels = labels.join(",");
+        let labelled = ALERTS.replace(r#""node":"a""#, &labels);
+        for (part, body, expect) in [
+            ("/alerts", many(ALERTS, MAX_ALERTS), None),
+            (
+                "/alerts",
+                many(ALERTS, MAX_ALERTS + 1),
+                Some("20001 alerts, more than 20000"),
+            ),
+            ("/alerts", labelled, Some("257 labels, more than 256")),
+            (
+                "/silences",
+                many(SILENCES, MAX_SILENCES + 1),
+                Some("10001 silences, more than 10000"),
+            ),
+        ] {
+            let double = answering(move |line| match sound(line) {
+                Reply::Answer(..) if line.contains(part) => Reply::Answer(200, body.clone()),
+                reply => reply,
+            });
+            let client = client(&[&double.await]);
+            match expect {
+                Some(expect) => check_failed(&client, expect).await,
+                None => assert!(matches!(client.ask(at).await, Input::Asked(_))),
+            }
+        }
     }
 
     #[tokio::test]

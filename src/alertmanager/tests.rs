@@ -8,6 +8,7 @@ use nodemend_core::evidence::{ALERT_TTL, Answer, Evidence, Input};
 use nodemend_core::model::{NodeView, SignalState, Span};
 
 use super::*;
+use crate::controller::other_groups;
 
 mod kube_prometheus;
 
@@ -95,6 +96,12 @@ impl Groups for Memory {
         inner.groups.insert(name, group);
         Ok(())
     }
+    fn others(&self, sender: &str, group: &str) -> Option<usize> {
+        let inner = self.0.lock().unwrap();
+        let stored = inner.groups.iter();
+        let stored = stored.map(|(name, stored)| (name.as_str(), stored.spec.sender.as_str()));
+        other_groups(stored, sender, group)
+    }
 }
 
 /// Polls once: nothing here may need a runtime.
@@ -173,6 +180,38 @@ impl Memory {
         let rules = Rules::from_iter([rule]);
         evidence.signal(&node, "A", &rules, now).state
     }
+}
+
+#[test]
+fn h71_a_sender_has_so_many_groups_and_those_it_has_are_still_taken() {
+    let store = Memory::default();
+    let mut intake = Intake::new(store.clone());
+    intake.max_groups = 2;
+    let deliver = |sender: &str, key: &str, alerts: &str, now| {
+        let body = payload(alerts).replace("{}:{}", key);
+        let done = intake.deliver(body.as_bytes(), sender, now);
+        done.now_or_never().expect("needs no runtime")
+    };
+    // Alerts of several objects of one group.
+    let many: Vec<String> = (0..40).map(|number| numbered(number)).collect();
+    let (one, many) = (numbered(0), many.join(","));
+    for key in ["a", "b"] {
+        assert!(deliver("token", key, &many, at(0)).is_ok());
+    }
+    let stored = store.specs();
+    assert!(stored.len() > 2 * 2, "{} objects", stored.len());
+    let full = deliver("token", "c", &one, at(0));
+    assert_eq!(full, Err(Error::TooManyGroups(2)));
+    assert_eq!(store.specs(), stored);
+    assert!(deliver("token", "a", &numbered(50), at(0)).unwrap().written);
+    assert!(deliver("other", "c", &one, at(0)).unwrap().written);
+    // A delivery without alerts that count makes no group.
+    assert!(deliver("token", "d", "", at(0)).is_ok());
+}
+
+/// An alert of this number.
+fn numbered(number: usize) -> String {
+    alert("firing", 0).replace("0123456789abcdef", &format!("{number:016x}"))
 }
 
 fn holding<'a>(delivery: &'a Delivery, fingerprint: &str) -> (&'a String, &'a AlertGroupSpec) {

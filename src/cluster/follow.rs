@@ -1,7 +1,7 @@
 //! Keeps a copy of all objects of a kind: a consistent list, then a watch with
 //! bookmarks. kube's own watcher hides bookmarks and notices a dead stream only
-//! after minutes; here every sign of life counts, so that silence can be told
-//! from quiet.
+//! after minutes; here lists, events and bookmarks are the signs of life, so that silence
+//! can be told from quiet. That a watch begins is none: whoever answers may know nothing.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -16,8 +16,10 @@ use tokio::time::sleep_until;
 
 use super::{CALL_DEADLINE, Failure, Kubernetes, PAGE, name_of, plain};
 
-/// The server ends a watch after this many seconds; beginning it anew is a sign of life.
+/// The server ends a watch after this many seconds, just before that it sends a bookmark.
 const WATCH_SECONDS: u32 = 30;
+/// After so many watches without an event or a bookmark all is listed again.
+const MUTE: u32 = 2;
 /// A stream that says nothing for this long is dead.
 const SILENCE: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 10);
 /// A server that ends watches sooner than this is not asked more often.
@@ -77,6 +79,17 @@ impl<T: Clone + PartialEq> Followed<T> {
             .is_some_and(|heard| heard.elapsed() <= time)
     }
 
+    /// Asks the copy itself; nothing before the first list.
+    pub(super) fn ask<R>(&self, ask: impl FnOnce(&BTreeMap<String, T>) -> R) -> Option<R> {
+        let copied = self.lock();
+        copied.heard.map(|_| ask(&copied.objects))
+    }
+
+    /// Notes an object that was written here, ahead of the watch. It is no sign of life.
+    pub(super) fn note(&self, name: String, object: T) {
+        self.lock().objects.insert(name, object);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Copied<T>> {
         // A panic elsewhere leaves the map whole: every change is one statement.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -129,6 +142,7 @@ pub async fn follow<K, T>(
     loop {
         let started = into.lock().alive;
         let ended = round(&cluster, &reduce, &into, &wake, SILENCE).await;
+        // The list alone does not make it sound.
         if into.lock().alive > started + 1 {
             pause = RETRY.0;
         }
@@ -166,7 +180,9 @@ where
     };
     wake.notify_one();
     let api = cluster.api::<K>();
-    loop {
+    let mut mute = 0;
+    while mute < MUTE {
+        mute += 1;
         let params = WatchParams::default().timeout(WATCH_SECONDS);
         let begun = tokio::time::timeout(CALL_DEADLINE, api.watch(&params, &version)).await;
         let stream = match begun {
@@ -174,7 +190,6 @@ where
             Ok(Err(error)) => return expired_or(&error),
             Ok(Ok(stream)) => stream,
         };
-        into.lock().alive();
         let next = tokio::time::Instant::now() + SHORTEST;
         pin_mut!(stream);
         loop {
@@ -187,6 +202,7 @@ where
                 Ok(Some(Err(error))) => return expired_or(&error),
                 Ok(Some(Ok(event))) => event,
             };
+            mute = 0;
             match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     version = version_of(&object).unwrap_or(version);
@@ -209,6 +225,7 @@ where
             }
         }
     }
+    Ended::Failed("watches end without a word".into())
 }
 
 fn expired_or(error: &kube::Error) -> Ended {
@@ -291,6 +308,7 @@ mod tests {
             client: kube::Client::new(service, "default"),
             lease: Lease::default(),
             telemetry: Telemetry::silent(),
+            senders: Followed::default(),
         };
         (cluster, asked)
     }
@@ -441,6 +459,33 @@ mod tests {
         assert_eq!(asked.lock().unwrap().len(), 2);
     }
 
+    #[tokio::test]
+    async fn h24_watches_that_begin_and_end_are_no_sign_of_life() {
+        let answers = vec![
+            list("5", &[node("a", "3")]),
+            vec![],
+            // A word, and two watches without any after it.
+            vec![bookmark("6")],
+            vec![],
+            vec![],
+            list("9", &[node("a", "3"), node("b", "8")]),
+            vec![],
+        ];
+        let (cluster, asked) = api(answers);
+        let copy = Followed::default();
+        let name = |node: &Node| node.metadata.name.clone();
+        let wake = Notify::new();
+        let once = round(&cluster, &name, &copy, &wake, SILENCE);
+        let ended = tokio::time::timeout(PATIENCE, once).await;
+        let ended = ended.expect("it gives up");
+        assert!(matches!(ended, Ended::Failed(why) if why == "watches end without a word"));
+        assert_eq!(asked.lock().unwrap().len(), 5);
+        assert_eq!(copy.lock().alive, 2, "the list and the bookmark");
+        let again = round(&cluster, &name, &copy, &wake, Duration::from_millis(20));
+        tokio::time::timeout(PATIENCE, again).await.expect("silent");
+        assert_eq!(copy.lock().objects.len(), 2, "what was missed is found");
+    }
+
     #[test]
     fn each_sign_of_life_is_news_and_only_a_change_is_a_change() {
         let copy = Followed::default();
@@ -458,5 +503,54 @@ mod tests {
         assert_eq!(copy.news_within(Duration::ZERO), None, "too old by now");
         copy.lock().alive();
         assert!(copy.news_within(PATIENCE).is_some());
+    }
+
+    #[tokio::test]
+    async fn h71_the_groups_of_a_sender_are_counted_from_what_is_stored() {
+        use crate::controller::Groups as _;
+        use nodemend_core::api::{AlertGroup, AlertGroupSpec};
+        let group = |name: &str, sender: &str| {
+            let spec = AlertGroupSpec {
+                sender: sender.into(),
+                ..AlertGroupSpec::default()
+            };
+            AlertGroup::new(name, spec)
+        };
+        let stored = [
+            ("alerts-a-0", "x"),
+            ("alerts-a-f", "x"),
+            ("alerts-b-3", "y"),
+            ("alerts-c-0", "x"),
+        ];
+        let items = stored.map(|(name, sender)| json!(group(name, sender)));
+        let page = json!({"apiVersion": "nodemend.dev/v1alpha1", "kind": "AlertGroupList",
+            "metadata": {"resourceVersion": "5"}, "items": items});
+        let (cluster, _) = api(vec![vec![page], vec![]]);
+        assert_eq!(
+            cluster.others("x", "alerts-d"),
+            None,
+            "nothing is known yet"
+        );
+        let mut looks = tokio::time::interval(Duration::from_millis(5));
+        let listed = async {
+            while cluster.senders.ask(|_| ()).is_none() {
+                looks.tick().await;
+            }
+        };
+        tokio::select! {
+            () = cluster.clone().follow_senders() => panic!("it ended"),
+            done = tokio::time::timeout(PATIENCE, listed) => done.expect("in time"),
+        }
+        let check = |sender: &str, name: &str, expect| {
+            assert_eq!(cluster.others(sender, name), expect, "{sender} {name}");
+        };
+        check("x", "alerts-d", Some(2));
+        check("x", "alerts-a", None);
+        check("y", "alerts-d", Some(1));
+        check("z", "alerts-d", Some(0));
+        // What was written here counts before the watch tells of it.
+        cluster.senders.note("alerts-d-1".into(), "x".into());
+        check("x", "alerts-d", None);
+        check("x", "alerts-e", Some(3));
     }
 }

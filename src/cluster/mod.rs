@@ -17,6 +17,7 @@ pub use views::node as node_view;
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -37,7 +38,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::controller::{Age, Groups, Records, TokenReviews};
+use crate::controller::{Age, Groups, Records, TokenReviews, other_groups};
 use crate::exec::{CallError, Cluster, NodePatch};
 use crate::telemetry::{CallResult, Notice, System, Telemetry};
 
@@ -69,6 +70,8 @@ pub struct Kubernetes {
     client: Client,
     lease: Lease,
     telemetry: Telemetry,
+    /// Whose each object of an alert group is; clones share it.
+    senders: Followed<String>,
 }
 
 impl Debug for Kubernetes {
@@ -91,7 +94,16 @@ impl Kubernetes {
             client,
             lease,
             telemetry,
+            senders: Followed::default(),
         })
+    }
+
+    /// Keeps in mind whose the alert groups are, until dropped. Every replica does: each takes
+    /// deliveries.
+    pub async fn follow_senders(self) {
+        let sender = |group: &AlertGroup| group.spec.sender.clone();
+        let senders = self.senders.clone();
+        follow(self, sender, senders, Arc::default()).await;
     }
 
     /// What keeps the service from working, if anything: an API that does not answer,
@@ -541,7 +553,27 @@ impl Groups for Kubernetes {
         let written = self
             .client
             .request::<PartialObjectMeta<AlertGroup>>(request);
-        Ok(self.call(written).await.map(|_| ())?)
+        self.call(written).await?;
+        self.senders.note(name_of(group), group.spec.sender.clone());
+        Ok(())
+    }
+
+    fn others(&self, sender: &str, group: &str) -> Option<usize> {
+        // What one object of a group says all do, and the names of a group's lie together.
+        let first = format!("{group}-");
+        let counted = self.senders.ask(|senders| {
+            let mut known = senders.range(first.clone()..);
+            if known
+                .next()
+                .is_some_and(|(name, _)| name.starts_with(&first))
+            {
+                return None;
+            }
+            let stored = senders.iter();
+            let stored = stored.map(|(name, sender)| (name.as_str(), sender.as_str()));
+            other_groups(stored, sender, group)
+        });
+        counted.flatten()
     }
 }
 

@@ -12,9 +12,10 @@ use super::{Error, Reply, builder, cause, no_answer};
 pub struct Direct(reqwest::Client);
 
 impl Direct {
-    /// The deadline is for one answer.
-    pub fn new(deadline: Duration) -> Result<Self, Error> {
-        let http = builder(deadline).no_proxy().build();
+    /// The deadlines are for a connection, and for one answer with that.
+    pub fn new(connecting: Duration, deadline: Duration) -> Result<Self, Error> {
+        let builder = builder(deadline).connect_timeout(connecting);
+        let http = builder.no_proxy().build();
         let unusable = |error: reqwest::Error| Error::Setup(cause(&error));
         http.map(Self).map_err(unusable)
     }

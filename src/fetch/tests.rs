@@ -6,6 +6,8 @@ use std::time::Duration;
 use nodemend_core::config::{Connection, Credentials};
 use nodemend_core::model::Span;
 use nodemend_lab::{Double, Reply as Says};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::{Direct, Error, Reply, Server, Servers, Signer};
 
@@ -66,7 +68,7 @@ async fn h70_h22_redirects_are_answers() {
     let found = get(&servers(&connection(&[&double.url])), 0).await;
     assert_eq!(found, Ok((302, Vec::new())));
     let address: std::net::SocketAddr = double.url["http://".len()..].parse().unwrap();
-    let direct = Direct::new(Duration::from_secs(20)).unwrap();
+    let direct = Direct::new(Duration::from_secs(20), Duration::from_secs(20)).unwrap();
     let found = direct.get(address.ip(), address.port(), "/").await;
     assert_eq!(found.unwrap().status(), 302);
     assert_eq!(target.sent(), [], "it was followed");
@@ -215,7 +217,65 @@ async fn behind_a_proxy() {
     let found = get(&servers(&connection(&[&near.url])), 4).await;
     assert_eq!(found, Ok((200, b"near".to_vec())));
     let address: std::net::SocketAddr = near.url["http://".len()..].parse().unwrap();
-    let direct = Direct::new(Duration::from_secs(20)).unwrap();
+    let direct = Direct::new(Duration::from_secs(20), Duration::from_secs(20)).unwrap();
     let found = direct.get(address.ip(), address.port(), "/").await;
     assert_eq!(found.unwrap().body(4).await, Ok(b"near".to_vec()));
+}
+
+#[tokio::test]
+async fn only_who_refuses_or_never_takes_a_connection_is_nobody() {
+    let ask = |port: u16, connecting: u64, deadline: u64| async move {
+        let [connecting, deadline] = [connecting, deadline].map(Duration::from_millis);
+        let direct = Direct::new(connecting, deadline).unwrap();
+        let reply = match direct.get([127, 0, 0, 1].into(), port, "/").await {
+            Ok(reply) => reply.body(100).await,
+            Err(error) => Err(error),
+        };
+        reply.unwrap_err()
+    };
+    let socket = || {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        socket
+    };
+    let closed = socket().local_addr().unwrap().port();
+    let error = ask(closed, 20_000, 20_000).await;
+    assert!(matches!(error, Error::NobodyThere(_)), "{error:?}");
+    // A queue of connections that is full: more of them are not answered.
+    let full = socket().listen(0).unwrap();
+    let address = full.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    let patience = Duration::from_millis(300);
+    while let Ok(stream) = tokio::time::timeout(patience, TcpStream::connect(address)).await {
+        waiting.push(stream.unwrap());
+    }
+    let error = ask(address.port(), 100, 20_000).await;
+    assert!(matches!(error, Error::NobodyThere(_)), "{error:?}");
+    // Whoever takes it is there, whatever comes then.
+    for (says, expect) in [
+        (Some(""), ""),
+        (Some("garbage\r\n\r\n"), ""),
+        (
+            Some("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nshort"),
+            "",
+        ),
+        (None, "timed out"),
+    ] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            match says {
+                Some(text) => stream.write_all(text.as_bytes()).await.unwrap(),
+                None => std::future::pending().await,
+            }
+        });
+        let error = ask(port, 20_000, if says.is_some() { 20_000 } else { 200 }).await;
+        server.abort();
+        let text = error.to_string();
+        assert!(
+            matches!(error, Error::NoAnswer(_)) && text.ends_with(expect),
+            "{says:?}: {text}"
+        );
+    }
 }

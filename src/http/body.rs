@@ -13,20 +13,27 @@ use super::webhook::Refusal;
 /// Memory is given out in pieces of this many bytes.
 pub(super) const PIECE: usize = 1024;
 
-/// Reads a body into at most `most` bytes, taking `room` as it grows; `place` is what it
-/// has of it already. The place is held as long as the text is in use.
-pub(super) async fn read<'a>(
+/// What a body may take.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds<'a> {
+    /// The most bytes of it, before and after it is inflated.
+    pub(super) most: usize,
+    /// So many pieces each body has for itself …
+    pub(super) own: usize,
+    /// … and what is beyond comes from here, as it arrives, not as it is announced.
+    pub(super) shared: &'a Semaphore,
+}
+
+/// Reads a body. What it takes is held as long as the text is in use.
+pub(super) async fn read(
     mut body: Body,
     gzip: bool,
-    most: usize,
-    room: &'a Semaphore,
-    place: SemaphorePermit<'a>,
-) -> Result<(Vec<u8>, SemaphorePermit<'a>), Refusal> {
+    bounds: Bounds<'_>,
+) -> Result<(Vec<u8>, Option<SemaphorePermit<'_>>), Refusal> {
     let text = Text {
         bytes: Vec::new(),
-        most,
-        room,
-        place,
+        bounds,
+        place: None,
         refused: None,
     };
     let mut sink = if gzip {
@@ -39,7 +46,7 @@ pub(super) async fn read<'a>(
         let data = frame.map_err(|_| Refusal::BodyBroken)?.into_data();
         let data: Bytes = data.unwrap_or_default();
         received += data.len();
-        if received > most {
+        if received > bounds.most {
             return Err(Refusal::BodyTooLarge);
         }
         sink.write(&data)?;
@@ -77,25 +84,28 @@ impl<'a> Sink<'a> {
 /// What was read so far.
 struct Text<'a> {
     bytes: Vec<u8>,
-    most: usize,
-    room: &'a Semaphore,
-    place: SemaphorePermit<'a>,
+    bounds: Bounds<'a>,
+    place: Option<SemaphorePermit<'a>>,
     refused: Option<Refusal>,
 }
 
 impl Text<'_> {
     fn grow(&mut self, more: usize) -> Result<(), Refusal> {
+        let Bounds { most, own, shared } = self.bounds;
         let length = self.bytes.len() + more;
-        if length > self.most {
+        if length > most {
             return Err(Refusal::BodyTooLarge);
         }
-        let missing = length
-            .div_ceil(PIECE)
-            .saturating_sub(self.place.num_permits());
+        let held = own + self.place.as_ref().map_or(0, SemaphorePermit::num_permits);
+        let missing = length.div_ceil(PIECE).saturating_sub(held);
         if missing > 0 {
             let missing = u32::try_from(missing).map_err(|_| Refusal::BodyTooLarge)?;
-            let more = self.room.try_acquire_many(missing);
-            self.place.merge(more.map_err(|_| Refusal::Overloaded)?);
+            let more = shared.try_acquire_many(missing);
+            let more = more.map_err(|_| Refusal::Overloaded)?;
+            match &mut self.place {
+                Some(place) => place.merge(more),
+                none => *none = Some(more),
+            }
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method as Verb, Request, Response, StatusCode};
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt, stream};
 use http_body_util::BodyExt;
 use nodemend_core::model::SignalState;
 use tower::ServiceExt;
@@ -318,17 +318,45 @@ fn h9_what_a_body_becomes_takes_room_from_the_others() {
         assert!(answer.as_mut().now_or_never().is_none());
         answer
     };
-    let plain = [100_000, 100_000, 50_000].map(|length: usize| {
-        let announced = length.to_string();
-        waiting(large[..length].to_vec(), &[("content-length", &announced)])
-    });
+    // Half of the room is for small ones.
+    let announced = [("content-length", "100000")];
+    let plain = waiting(large[..50_000].to_vec(), &announced);
     let one = gzip(&large);
     // It has room for itself, and not for another.
     let inflating = waiting(one.clone(), &[("content-encoding", "gzip")]);
     let request = post(one, &[("content-encoding", "gzip")]);
     check_refused(&hook, request, 503, Refusal::Overloaded);
+    let request = post(large.clone(), &[]);
+    check_refused(&hook, request, 503, Refusal::Overloaded);
     drop((plain, inflating));
     hook.seen();
+    check_refused(&hook, post(large, &[]), 400, Refusal::NotJson);
+    assert_eq!(ask(&hook.router, post(PAYLOAD, &[])).status, StatusCode::OK);
+}
+
+#[test]
+fn h9_large_bodies_leave_room_for_small_ones() {
+    let limits = Limits {
+        max_body: 100_000,
+        max_requests: 8,
+    };
+    let hook = hook(Auth::Anonymous, limits);
+    let mut waiting = Vec::new();
+    let mut refused = 0;
+    // Each sends all but the end.
+    for _ in 0..limits.max_requests - 1 {
+        let large = stream::iter([Ok::<_, std::io::Error>(vec![b' '; 99_000])]);
+        let request = post(Body::from_stream(large.chain(stream::pending())), &[]);
+        let mut answer = Box::pin(hook.router.clone().oneshot(request));
+        match answer.as_mut().now_or_never() {
+            None => waiting.push(answer),
+            Some(answer) => {
+                assert_eq!(answer.unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+                refused += 1;
+            }
+        }
+    }
+    assert_eq!((waiting.len(), refused), (2, 5));
     assert_eq!(ask(&hook.router, post(PAYLOAD, &[])).status, StatusCode::OK);
 }
 

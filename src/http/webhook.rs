@@ -18,7 +18,8 @@ use crate::alertmanager::{self, Delivered, Intake};
 use crate::controller::Groups;
 use crate::telemetry::Traceparent;
 
-/// Bodies under way may together take this many times the largest one.
+/// Bodies under way may together take this many times the largest one. Half of that is
+/// divided among all requests, so that whoever sends large ones leaves room for small ones.
 const BODIES: usize = 4;
 
 /// What the webhook takes at once.
@@ -63,6 +64,8 @@ pub enum Refusal {
     TooMuch,
     /// The group does not fit into one object.
     GroupTooLarge,
+    /// The sender has as many groups as one may have.
+    TooManyGroups,
     /// It could not be stored.
     Store,
     /// Our clock is not known to be right.
@@ -79,7 +82,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Every refusal, for metrics that show zeros.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Method,
         Self::ContentType,
         Self::ContentEncoding,
@@ -95,6 +98,7 @@ impl Refusal {
         Self::Version,
         Self::TooMuch,
         Self::GroupTooLarge,
+        Self::TooManyGroups,
         Self::Store,
         Self::Clock,
         Self::Aborted,
@@ -121,6 +125,7 @@ impl Refusal {
             Self::Version => "Version",
             Self::TooMuch => "TooMuch",
             Self::GroupTooLarge => "GroupTooLarge",
+            Self::TooManyGroups => "TooManyGroups",
             Self::Store => "Store",
             Self::Clock => "Clock",
             Self::Aborted => "Aborted",
@@ -148,6 +153,7 @@ impl Refusal {
             Self::NoToken
             | Self::Review
             | Self::Overloaded
+            | Self::TooManyGroups
             | Self::Store
             | Self::Clock
             | Self::Aborted
@@ -165,6 +171,7 @@ impl From<&alertmanager::Error> for Refusal {
             Error::Version(_) => Self::Version,
             Error::TooManyAlerts(_) | Error::TooManyLabels(_) | Error::TooLong(_) => Self::TooMuch,
             Error::GroupTooLarge(_) => Self::GroupTooLarge,
+            Error::TooManyGroups(_) => Self::TooManyGroups,
             Error::Contended | Error::Store(_) => Self::Store,
         }
     }
@@ -185,16 +192,17 @@ where
     C: Fn() -> Option<Timestamp> + Clone + Send + Sync + 'static,
     O: Fn(Result<Delivered, Refusal>, Option<Traceparent>) + Clone + Send + Sync + 'static,
 {
-    let room = limits.max_body.saturating_mul(BODIES).div_ceil(PIECE);
-    let room = room.clamp(limits.max_requests, Semaphore::MAX_PERMITS);
+    let half = limits.max_body.saturating_mul(BODIES / 2).div_ceil(PIECE);
+    let half = half.min(Semaphore::MAX_PERMITS);
     let door = Door {
         intake,
         auth,
         limits,
         clock,
         observe,
-        least: room / limits.max_requests.max(1),
-        room: Semaphore::new(room),
+        places: Semaphore::new(limits.max_requests),
+        own: half / limits.max_requests.max(1),
+        shared: Semaphore::new(half),
     };
     Router::new()
         .route(WEBHOOK_PATH, any(receive::<G, C, O>))
@@ -207,10 +215,12 @@ struct Door<G, C, O> {
     limits: Limits,
     clock: C,
     observe: O,
-    /// In KiB of bodies under way.
-    room: Semaphore,
-    /// What the smallest request takes of it, which bounds their number.
-    least: usize,
+    /// For requests under way.
+    places: Semaphore,
+    /// In KiB of a body, what each has for itself.
+    own: usize,
+    /// In KiB, what is for those that are larger.
+    shared: Semaphore,
 }
 
 async fn receive<G, C, O>(State(door): State<Arc<Door<G, C, O>>>, request: Request) -> Response
@@ -266,9 +276,13 @@ impl<G: Groups, C: Fn() -> Option<Timestamp>, O> Door<G, C, O> {
         let sender = self.auth.sender(&head, self.now()?).await?;
         check_type(&head.headers)?;
         let gzip = gzip(&head.headers)?;
-        let place = self.place(&head.headers, gzip)?;
-        let most = self.limits.max_body;
-        let (body, _place) = body::read(body, gzip, most, &self.room, place)
+        let _place = self.place(&head.headers)?;
+        let bounds = body::Bounds {
+            most: self.limits.max_body,
+            own: self.own,
+            shared: &self.shared,
+        };
+        let (body, _room) = body::read(body, gzip, bounds)
             .await
             .map_err(|reason| self.refuse(reason))?;
         let now = self.now()?;
@@ -280,20 +294,16 @@ impl<G: Groups, C: Fn() -> Option<Timestamp>, O> Door<G, C, O> {
         (self.clock)().ok_or_else(|| self.refuse(Refusal::Clock))
     }
 
-    /// A place among the requests under way, as large as the body says it is. What a
-    /// compressed one becomes takes more as it does.
-    fn place(&self, headers: &HeaderMap, gzip: bool) -> Result<SemaphorePermit<'_>, Refused> {
+    /// A place among the requests under way, unless the body says that it is too large.
+    fn place(&self, headers: &HeaderMap) -> Result<SemaphorePermit<'_>, Refused> {
         let length = headers
             .get(header::CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok()?.parse().ok());
-        let length = length.unwrap_or(if gzip { 0 } else { self.limits.max_body });
-        if length > self.limits.max_body {
+            .and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        if length.is_some_and(|length| length > self.limits.max_body) {
             return Err(self.refuse(Refusal::BodyTooLarge));
         }
-        let wanted = u32::try_from(length.div_ceil(PIECE).max(self.least)).unwrap_or(u32::MAX);
-        self.room
-            .try_acquire_many(wanted)
-            .map_err(|_| self.refuse(Refusal::Overloaded))
+        let place = self.places.try_acquire();
+        place.map_err(|_| self.refuse(Refusal::Overloaded))
     }
 
     fn refuse(&self, reason: Refusal) -> Refused {

@@ -9,10 +9,13 @@ use nodemend_core::evidence::Answer;
 
 use super::decode::{Sample, decode, refusal};
 use super::{Error, MAX_SERIES, SERIES_PER_NODE, answer};
-use crate::fetch::{self, Server, Servers, Signer};
+use crate::fetch::{self, Room, Server, Servers, Signer};
 
 /// No answer to a sane rule is longer, in bytes.
 const MAX_BODY: usize = 64 << 20;
+/// Large answers that are read at one time are together no longer, in bytes: one rule that
+/// asks for too much leaves room for others.
+const ROOM: usize = 3 * MAX_BODY;
 
 /// Some servers with the same data. Clones share which of them answered last, and how
 /// many nodes there are.
@@ -23,6 +26,7 @@ pub struct Client {
     timeout: String,
     max_body: usize,
     max_series: usize,
+    room: Room,
     nodes: Arc<AtomicUsize>,
 }
 
@@ -35,6 +39,7 @@ impl Client {
             timeout: connection.timeout.to_string(),
             max_body: MAX_BODY,
             max_series: MAX_SERIES,
+            room: Room::new(ROOM),
             nodes: Arc::default(),
         })
     }
@@ -70,7 +75,7 @@ impl Client {
         let form = [("query", query), ("timeout", &self.timeout)];
         let reply = server.post(&["api", "v1", "query"], &form).await?;
         let status = reply.status();
-        let body = reply.body(self.max_body).await?;
+        let (body, _place) = reply.body_in(&self.room, self.max_body).await?;
         if status == 200 {
             let fleet = self.nodes.load(Ordering::Relaxed);
             let most = fleet.saturating_mul(SERIES_PER_NODE).max(self.max_series);
@@ -182,6 +187,35 @@ mod tests {
         assert!(matches!(found, Answer::Series { .. }), "{found:?}");
         client.max_body = 20;
         check_failed(&client, "more than 20 bytes").await;
+    }
+
+    #[tokio::test]
+    async fn h20_large_answers_have_so_much_room_together_and_small_ones_their_own() {
+        let padded = |length: usize| {
+            let Reply::Answer(status, body) = vector(&["1000"]) else {
+                panic!("it answers");
+            };
+            Reply::Answer(status, body + &" ".repeat(length))
+        };
+        let [small, large] = [padded(500_000), padded(2 << 20)];
+        let [small, large] = [answering(small).await, answering(large).await];
+        let both = [&small, &large].map(|double| connection(&[double], PATIENCE));
+        let [mut small, mut large] = both.map(|one| Client::new(&one, None).unwrap());
+        for (room, fits) in [(0, false), (1 << 20, false), (3 << 20, true)] {
+            let room = Room::new(room);
+            (small.room, large.room) = (room.clone(), room);
+            // Room that was taken is given back.
+            for _ in 0..2 {
+                let asked = rule("up == 0", Some("up"));
+                let found = small.ask(&asked).await;
+                assert!(matches!(found, Answer::Series { .. }), "{found:?}");
+                match large.ask(&asked).await {
+                    Answer::Series { .. } if fits => {}
+                    Answer::Failed(why) if !fits && why.contains("too many large answers") => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
     }
 
     #[tokio::test]

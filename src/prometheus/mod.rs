@@ -5,8 +5,11 @@ mod client;
 mod decode;
 mod poll;
 mod probe;
+mod waiting;
 
-use nodemend_core::evidence::identity::Labels;
+use std::collections::BTreeSet;
+
+use nodemend_core::evidence::identity::{Labels, is_identity_label};
 use nodemend_core::evidence::{Answer, MAX_STALENESS};
 
 use crate::fetch;
@@ -15,6 +18,7 @@ pub use client::Client;
 pub use decode::{Sample, decode};
 pub use poll::poll;
 pub use probe::{Prober, samples};
+pub use waiting::Waiting;
 
 /// More series than this in one answer are a mistake in the rule, in a small fleet.
 pub const MAX_SERIES: usize = 10_000;
@@ -59,7 +63,7 @@ pub fn answer(
     match (firing, presence.transpose()) {
         (Ok(firing), Ok(presence)) => Answer::Series {
             firing: labels(firing),
-            present: presence.map(|samples| labels(samples.into_iter().filter(fresh))),
+            present: presence.map(|samples| nodes(samples.into_iter().filter(fresh))),
         },
         (Err(error), _) | (_, Err(error)) => Answer::Failed(error.to_string()),
     }
@@ -67,6 +71,16 @@ pub fn answer(
 
 fn labels(samples: impl IntoIterator<Item = Sample>) -> Vec<Labels> {
     samples.into_iter().map(|sample| sample.labels).collect()
+}
+
+/// Of a series of presence it only counts which node it is about, and each node once.
+fn nodes(samples: impl Iterator<Item = Sample>) -> Vec<Labels> {
+    let identity = samples.map(|mut sample| {
+        sample.labels.retain(|name, _| is_identity_label(name));
+        sample.labels
+    });
+    let distinct: BTreeSet<Labels> = identity.collect();
+    distinct.into_iter().collect()
 }
 
 /// Both times are the server's, so that our clock does not matter.
@@ -104,6 +118,21 @@ mod tests {
             };
             assert_eq!(found, expect, "scraped at {scraped}");
         }
+    }
+
+    #[test]
+    fn presence_is_kept_once_for_each_node_and_firing_series_whole() {
+        let disk = |name: &str| {
+            let mut sample = sample("a", 1000.0, 1000.0);
+            sample.labels.insert("device".into(), name.into());
+            sample
+        };
+        let disks = || Ok(vec![disk("x"), disk("y")]);
+        let expect = Answer::Series {
+            firing: labels(disks().unwrap()),
+            present: Some(labels([sample("a", 0.0, 0.0)])),
+        };
+        assert_eq!(answer(disks(), Some(disks())), expect);
     }
 
     #[test]

@@ -12,6 +12,9 @@ use prometheus_parse::{Scrape, Value};
 use crate::exec::Probes;
 use crate::fetch::{self, Direct};
 
+/// How long a connection to an exporter takes at most: less than the system needs to find
+/// that there is no such machine, which could as well be our own network's fault.
+const CONNECTING: Duration = Duration::from_secs(2);
 /// How long a probe takes at most.
 const DEADLINE: Duration = Duration::from_secs(5);
 /// No exporter's text is longer, in bytes.
@@ -27,7 +30,7 @@ pub struct Prober {
 impl Prober {
     /// `loopback` allows addresses at which, but in a test, only this machine would answer.
     pub fn new(loopback: bool) -> Result<Self, fetch::Error> {
-        let exporters = Direct::new(DEADLINE)?;
+        let exporters = Direct::new(CONNECTING, DEADLINE)?;
         Ok(Self {
             exporters,
             loopback,
@@ -42,7 +45,7 @@ impl Prober {
         let reply = match asked {
             Ok(reply) if reply.status() == 200 => reply,
             Ok(reply) => return Reading::Unusable(format!("HTTP status {}", reply.status())),
-            Err(error @ fetch::Error::NoAnswer(_)) => {
+            Err(error @ fetch::Error::NobodyThere(_)) => {
                 return Reading::Unreachable(error.to_string());
             }
             Err(error) => return Reading::Unusable(error.to_string()),
@@ -335,6 +338,28 @@ n 2.5e-01
         assert_eq!(target.sent(), [], "it was followed");
         let sound = reading(Reply::Answer(200, TEXT.into())).await;
         assert_eq!(sound, Reading::Samples(vec![0.0, 1.0]));
+    }
+
+    #[tokio::test]
+    async fn h22_garbage_or_a_connection_that_breaks_is_not_nobody_there() {
+        use tokio::io::AsyncWriteExt as _;
+        for says in ["", "garbage\r\n\r\n", "\u{16}\u{3}\u{1}"] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let server = tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(says.as_bytes()).await.unwrap();
+            });
+            let asked = Confirm {
+                on_unreachable: OnUnreachable::Confirm,
+                ..confirm(port, "/metrics")
+            };
+            let prober = Prober::new(true).unwrap();
+            let found = prober.probe(&node(&["127.0.0.1"]), &asked).await;
+            server.await.unwrap();
+            assert!(matches!(found, Reading::Unusable(_)), "{says}: {found:?}");
+            assert_eq!(Opinion::of(&found, &asked), Opinion::Unknown);
+        }
     }
 
     #[tokio::test]

@@ -14,6 +14,7 @@ use data::names::NOW;
 use data::nodes;
 use data::pass::{Outcome, Setup, answer, warmed};
 use divan::{AllocProfiler, Bencher};
+use nodemend::prometheus::Waiting;
 use nodemend_core::evidence::{Evidence, Input};
 use nodemend_core::model::NodeView;
 
@@ -22,6 +23,8 @@ static ALLOC: AllocProfiler = AllocProfiler::system();
 
 const NODES: usize = 10_000;
 const RULES: usize = 100;
+/// How often each rule is asked during one long pass.
+const ROUNDS: usize = 10;
 /// The rules that one fault rests on.
 const PER_FAULT: usize = 5;
 
@@ -42,13 +45,33 @@ fn main() {
         "… after passes over {RULES} rules, one answer at a time: {} MiB",
         memory::peak()
     );
-    let waiting = answers(&setup, &nodes);
-    println!(
-        "… with {} answers waiting for one pass: {} MiB",
-        waiting.len(),
-        memory::peak()
-    );
-    drop((waiting, evidence));
+    let waiting = Waiting::default();
+    for round in 1..=ROUNDS {
+        for rule in setup.rules.iter() {
+            if let Input::Rule {
+                name,
+                asked,
+                answer,
+            } = answer(rule, &nodes)
+            {
+                waiting.put(&name, asked, answer);
+            }
+        }
+        if [1, ROUNDS].contains(&round) {
+            println!(
+                "… with {round} answers to each waiting for one pass: {} MiB",
+                memory::peak()
+            );
+        }
+    }
+    let mut taken = 0;
+    for input in waiting.take() {
+        evidence.fold(input, NOW);
+        taken += 1;
+    }
+    assert_eq!(taken, RULES);
+    println!("… and taken in: {} MiB", memory::peak());
+    drop(evidence);
     divan::main();
 }
 

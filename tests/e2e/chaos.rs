@@ -1,5 +1,5 @@
 //! Two Alertmanagers deliver to two replicas of which one or the other is dead half of
-//! the time. In the end nodemend knows what Alertmanager knows.
+//! the time. In the end nodemend knows what Alertmanager knows, and nothing is undecided.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, ListParams};
 use nodemend_core::api::{AlertGroup, NodeHealth};
 use nodemend_core::evidence::last_word;
+use nodemend_core::evidence::silence::WATCHDOG;
 use nodemend_core::model::{Reason, SignalState, VerdictKind};
 use nodemend_lab::{Alertmanager, Forwarded};
 use serde_json::{Value, json};
@@ -28,6 +29,9 @@ const TURN: Duration = Duration::from_secs(15);
 /// How long an alert fires that is not posted again: longer than a turn, shorter than two,
 /// and not near a delivery that says it fires.
 const EXPIRES: SignedDuration = SignedDuration::from_secs(24);
+/// How long until the word of all members counts for what does not fire: they run for five
+/// minutes, of which the turns take two, then they are asked within one.
+const SETTLED: Duration = Duration::from_mins(6);
 /// The alerts that Prometheus posts at once.
 const BATCH: usize = 64;
 
@@ -104,6 +108,17 @@ fn replicas_that_die_neither_lose_nor_invent_alerts() {
                 Ok(Some(undecided))
             })
             .await?;
+        // A record says when an alert was last heard of. Where that leaves open how it ended,
+        // those who are asked know.
+        let decided = || async {
+            watchdog(&alertmanagers).await?;
+            all_known(&site).await?;
+            verdicts(&site, &firing).await?;
+            Ok(Some(()))
+        };
+        let lab = &site.lab;
+        lab.wait_for("nothing to be undecided", SETTLED, decided)
+            .await?;
         ensure!(
             site.repairs().await?.is_empty(),
             "nothing is to be repaired"
@@ -123,8 +138,8 @@ fn replicas_that_die_neither_lose_nor_invent_alerts() {
         println!(
             "{} alerts, {posted} posts; {tries} deliveries tried, {failed} failed; \
              {answered} connections answered, {refused} refused, {broken} broken off; \
-             {} kills, {} of the leader; {} alerts fire, {undecided} ended with nobody \
-             knowing whether they fired last or ended",
+             {} kills, {} of the leader; {} alerts fire, of {undecided} only Alertmanager \
+             could say that they ended",
             every_alert().count(),
             killed.replicas,
             killed.leaders,
@@ -172,6 +187,7 @@ async fn turns(alertmanagers: &[Alertmanager]) -> Result<usize> {
     let mut rounds = interval(TURN / u32::try_from(NAMES)?);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for turn in 0..TURNS {
+        watchdog(alertmanagers).await?;
         for name in 0..NAMES {
             rounds.tick().await;
             let now = now();
@@ -200,6 +216,21 @@ async fn turns(alertmanagers: &[Alertmanager]) -> Result<usize> {
         }
     }
     Ok(posted)
+}
+
+/// Says that Prometheus lives, without which no end of an alert counts. It is posted in every
+/// turn: a leader that once missed it doubts what ends for a quarter of an hour.
+async fn watchdog(alertmanagers: &[Alertmanager]) -> Result<()> {
+    let (starts, ends) = (now(), now() + EXPIRES * 30);
+    let alert = json!({
+        "labels": {"alertname": WATCHDOG, "severity": "none"},
+        "startsAt": starts,
+        "endsAt": ends,
+    });
+    for member in alertmanagers {
+        member.post_alerts(std::slice::from_ref(&alert)).await?;
+    }
+    Ok(())
 }
 
 fn alert(this: (usize, usize), starts: Timestamp, ends: Timestamp) -> Value {
@@ -247,6 +278,9 @@ async fn listed(member: &Alertmanager) -> Result<BTreeSet<Alert>> {
     let mut found = BTreeSet::new();
     for alert in member.alerts().await? {
         let label = |name: &str| alert.labels.get(name).cloned();
+        if label("alertname").as_deref() == Some(WATCHDOG) {
+            continue;
+        }
         let about = label("node").zip(label("alertname"));
         found.insert(about.context("an alert of somebody else")?);
     }
@@ -259,7 +293,8 @@ async fn on_record(site: &Site, firing: &BTreeSet<Alert>) -> Result<usize> {
     let groups = Api::<AlertGroup>::all(site.lab.admin());
     let groups = groups.list(&ListParams::default()).await?.items;
     let (mut all, mut found, mut undecided) = (BTreeSet::new(), BTreeSet::new(), 0);
-    for (fingerprint, alert) in groups.iter().flat_map(|group| &group.spec.alerts) {
+    let alerts = groups.iter().flat_map(|group| &group.spec.alerts);
+    for (fingerprint, alert) in alerts.filter(|(_, alert)| alert.name != WATCHDOG) {
         let node = alert.labels.get("node").context("an alert without node")?;
         let about = (node.clone(), alert.name.clone());
         ensure!(all.insert(about.clone()), "{fingerprint} is there twice");
@@ -301,6 +336,24 @@ async fn verdicts(site: &Site, firing: &BTreeSet<Alert>) -> Result<()> {
         found.extend(signals.iter().map(|&name| (node.clone(), name.to_owned())));
     }
     same(firing, &found).context("in verdicts")
+}
+
+/// The leader knows of every node whether each signal fires.
+async fn all_known(site: &Site) -> Result<()> {
+    let healths = Api::<NodeHealth>::all(site.lab.admin());
+    for health in healths.list(&ListParams::default()).await? {
+        let node = health.spec.node_name;
+        let status = health.status.context("no status")?;
+        let unknown = |state| state == SignalState::Unknown;
+        let signals = status.signals.iter();
+        let open = signals.filter(|signal| unknown(signal.state)).count();
+        let verdict = status.verdict;
+        ensure!(
+            open == 0 && verdict != VerdictKind::Unknown,
+            "{node} is {verdict:?}, {open} of its signals are unknown"
+        );
+    }
+    Ok(())
 }
 
 fn same(expected: &BTreeSet<Alert>, found: &BTreeSet<Alert>) -> Result<()> {

@@ -10,12 +10,12 @@ use nodemend_core::config::Rule;
 use nodemend_core::decide::Pause;
 use nodemend_core::evidence::{Answer, Input};
 use nodemend_core::model::NodeView;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::clock::now;
 use super::term::Leader;
-use crate::alertmanager::ask;
+use crate::alertmanager::{self, ask};
 use crate::app::load::Loaded;
 use crate::cluster::{Followed, StoredPolicy, follow, node_view};
 use crate::prometheus;
@@ -37,9 +37,10 @@ pub(super) struct Sources {
     pub(super) loaded: Arc<Loaded>,
     prometheus: Option<prometheus::Client>,
     polling: Option<AbortHandle>,
-    answers: mpsc::UnboundedReceiver<Input>,
+    /// To the rules that are in force.
+    answers: prometheus::Waiting,
     /// What Alertmanager says, whatever rules are in force.
-    heard: Option<mpsc::UnboundedReceiver<Input>>,
+    said: alertmanager::Waiting,
     /// Whether Alertmanager, if there is one, answered or failed.
     asked: Arc<AtomicBool>,
     alerts: Alerts,
@@ -64,8 +65,8 @@ impl Sources {
             loaded,
             prometheus: leader.prometheus.clone(),
             polling: None,
-            answers: mpsc::unbounded_channel().1,
-            heard: None,
+            answers: prometheus::Waiting::default(),
+            said: alertmanager::Waiting::default(),
             asked: Arc::new(AtomicBool::new(leader.alertmanager.is_none())),
             alerts: Alerts::default(),
             notices: Vec::new(),
@@ -96,14 +97,11 @@ impl Sources {
         ));
         if let Some(client) = leader.alertmanager.clone() {
             let (telemetry, asked) = (leader.telemetry.clone(), Arc::clone(&sources.asked));
-            let (sender, heard_from) = mpsc::unbounded_channel();
-            sources.heard = Some(heard_from);
-            let wake = Arc::clone(&wake);
+            let (said, wake) = (sources.said.clone(), Arc::clone(&wake));
             let heard = move |input: Input| {
                 let ok = matches!(input, Input::Asked(_));
                 telemetry.source_up(Source::Alertmanager, ok);
-                // The receiver goes first only when the term is over.
-                let _ = sender.send(input);
+                said.put(input);
                 asked.store(true, Ordering::Relaxed);
                 wake.notify_one();
             };
@@ -119,12 +117,12 @@ impl Sources {
         if let Some(polling) = self.polling.take() {
             polling.abort();
         }
-        let (sender, answers) = mpsc::unbounded_channel();
-        self.answers = answers;
+        self.answers = prometheus::Waiting::default();
         let Some(client) = self.prometheus.clone() else {
             return;
         };
         let (telemetry, wake) = (leader.telemetry.clone(), Arc::clone(&self.wake));
+        let answers = self.answers.clone();
         let rules = self.loaded.rules.to_vec();
         let (failing, count) = (Failing::default(), rules.len());
         let heard = move |rule: &Rule, answer: Answer, took: Duration| {
@@ -136,13 +134,8 @@ impl Sources {
                 failing.heard(&rule.name, &answer) < count,
             );
             let now = now();
-            let input = Input::Rule {
-                name: rule.name.clone(),
-                asked: now.checked_sub(took).unwrap_or(now),
-                answer,
-            };
-            // The receiver goes first only when the term is over, or the rules change.
-            let _ = sender.send(input);
+            let asked = now.checked_sub(took).unwrap_or(now);
+            answers.put(&rule.name, asked, answer);
             wake.notify_one();
         };
         let polling = self.tasks.spawn(prometheus::poll(client, rules, heard));
@@ -176,7 +169,7 @@ impl Sources {
     }
 
     /// What happened since the last pass.
-    pub(super) fn inputs(&mut self) -> Vec<Input> {
+    pub(super) fn inputs(&mut self) -> impl Iterator<Item = Input> + use<> {
         let mut inputs = vec![Input::AlertsHeard(self.groups.heard_within(SILENCE))];
         // During a long pass the watch may have fallen silent.
         if let Some(nodes) = self.nodes.news_within(SILENCE) {
@@ -190,12 +183,8 @@ impl Sources {
             inputs.extend(changed);
             self.notices.extend(notices);
         }
-        for source in self.heard.iter_mut().chain([&mut self.answers]) {
-            while let Ok(answer) = source.try_recv() {
-                inputs.push(answer);
-            }
-        }
-        inputs
+        let said = self.said.take();
+        inputs.into_iter().chain(said).chain(self.answers.take())
     }
 }
 

@@ -89,9 +89,11 @@ pub fn check(sets: &[Vec<(Document<'_>, Role)>]) -> Checked {
             read.document(document, *role);
         }
         read.ties();
+        read.never_clear();
         placed.append(&mut read.policies);
         read.names.clear();
         read.alerts.clear();
+        (read.asks, read.presence) = (None, false);
     }
     for policy in &placed {
         policy.check_signals(&read.signals, &mut read.checked);
@@ -123,6 +125,11 @@ struct Reader {
     policies: Vec<Placed>,
     /// The alerts of all sets, those with mistakes included.
     signals: BTreeSet<String>,
+    /// Whether the settings of this set, if they are there and sound, name an Alertmanager to
+    /// ask.
+    asks: Option<bool>,
+    /// Whether a rule of this set says which nodes have data.
+    presence: bool,
 }
 
 impl Reader {
@@ -140,7 +147,10 @@ impl Reader {
         } = &mut self.checked;
         if role == Role::Settings {
             counts.settings += 1;
-            problems.extend(settings::settings(document).err().into_iter().flatten());
+            match settings::settings(document) {
+                Ok(settings) => self.asks = Some(!settings.alertmanager.urls.is_empty()),
+                Err(found) => problems.extend(found),
+            }
             return;
         }
         let parsed = match yaml::parse(document) {
@@ -173,7 +183,9 @@ impl Reader {
         match kind {
             Kind::Rules => {
                 self.signals.extend(alerts(&part.value));
-                counts.rules += rule::read_part(file, &part, &mut self.alerts, problems).len();
+                let rules = rule::read_part(file, &part, &mut self.alerts, problems);
+                counts.rules += rules.len();
+                self.presence |= rules.iter().any(|rule| rule.presence.is_some());
             }
             Kind::Policy => {
                 counts.policies += 1;
@@ -239,6 +251,34 @@ impl Reader {
                 findings.add("/metadata/name", message, &hint);
                 list.extend(findings.into_problems());
             }
+        }
+    }
+}
+
+impl Reader {
+    /// Tells of signals of this set that can fire, and never be clear again: only deliveries
+    /// bring them, and nothing shows that Prometheus lives, without which no end counts.
+    fn never_clear(&mut self) {
+        if self.asks != Some(false) || self.presence {
+            return;
+        }
+        for placed in &self.policies {
+            let faults = placed.policy.faults.iter();
+            let leaves = faults.flat_map(|fault| policy::leaves(&fault.when));
+            let signals = leaves.filter_map(|(_, leaf)| leaf.signal.as_deref());
+            let others: BTreeSet<&str> = signals
+                .filter(|signal| !self.signals.contains(*signal))
+                .collect();
+            if others.is_empty() {
+                continue;
+            }
+            let others: Vec<&str> = others.into_iter().collect();
+            let message = format!("nothing can clear {}", others.join(", "));
+            let hint = "a resolved alert is unknown until Prometheus is seen to live: give \
+                        alertmanager.urls, or a rule with the annotation nodemend_presence";
+            let mut findings = Findings::new(&placed.file, &placed.places);
+            findings.add_at_key("/spec/faults", message, hint);
+            self.checked.notes.extend(findings.into_problems());
         }
     }
 }
@@ -521,6 +561,40 @@ mod tests {
         // A rule with a mistake is a rule.
         let wrong = RULES.replace(", expr: up", "");
         assert_eq!(check("NodeDiskIOErrors", &wrong).0.len(), 1);
+    }
+
+    #[test]
+    fn a_signal_that_nothing_can_clear_is_told_with_the_settings() {
+        let policy = policy("a", "", "KubeNodeNotReady");
+        let deaf = "cluster: c\nprometheus: {urls: ['http://p']}\n";
+        let asking = "cluster: c\nalertmanager: {urls: ['http://a']}\n";
+        let seeing = RULES.replace("expr: up", "expr: up, annotations: {nodemend_presence: up}");
+        let expect = "p:7:3 nothing can clear KubeNodeNotReady";
+        for (settings, rules, told) in [
+            (deaf, RULES, true),
+            (deaf, "groups: []", true),
+            (deaf, &seeing, false),
+            (asking, RULES, false),
+            // Of those nothing is known.
+            ("cluster: [c]", RULES, false),
+        ] {
+            let set = [
+                ("nodemend.yaml", settings, Role::Settings),
+                ("r", rules, Role::Rules),
+                ("p", policy.as_str(), Role::Policies),
+            ];
+            let notes = shown(&read(&[&set]).notes);
+            assert_eq!(notes.iter().any(|note| note == expect), told, "{notes:?}");
+            let without = shown(&read(&[&set[1..]]).notes);
+            assert!(without.iter().all(|note| note != expect), "{without:?}");
+        }
+        let known = self::policy("a", "", "NodeDiskIOErrors");
+        let set = [
+            ("nodemend.yaml", deaf, Role::Settings),
+            ("r", RULES, Role::Rules),
+            ("p", known.as_str(), Role::Policies),
+        ];
+        assert_eq!(shown(&read(&[&set]).notes), Vec::<String>::new());
     }
 
     #[test]

@@ -42,6 +42,24 @@ pub(super) struct Raw {
     pub(super) sigv4: Option<RawSigV4>,
 }
 
+impl Raw {
+    /// Whether it says anything but whom to ask.
+    fn says_how(&self) -> bool {
+        let RawTls {
+            ca_file,
+            cert_file,
+            key_file,
+        } = &self.tls;
+        self.auth.is_some()
+            || self.sigv4.is_some()
+            || self.timeout.is_some()
+            || !self.headers.is_empty()
+            || ca_file.is_some()
+            || cert_file.is_some()
+            || key_file.is_some()
+    }
+}
+
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct RawAuth {
@@ -94,7 +112,7 @@ pub(super) fn read(raw: Raw, at: &str, findings: &mut Findings<'_>) -> Connectio
         }
     }
     let asks_nobody = raw.urls.is_empty() && findings.is_free(&format!("{at}/urls"));
-    if asks_nobody && (raw.auth.is_some() || raw.sigv4.is_some() || !raw.headers.is_empty()) {
+    if asks_nobody && raw.says_how() {
         let hint = "give urls: without them it is not asked";
         findings.add_at_key(at, "says how to ask, but not whom", hint);
     }

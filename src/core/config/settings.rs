@@ -388,6 +388,14 @@ fn read(mut raw: Raw, findings: &mut Findings<'_>) -> Settings {
     let receivers = std::mem::take(&mut raw.alertmanager.receivers);
     let alertmanager = raw.alertmanager.into_connection();
     let alertmanager = connection::read(alertmanager, "/alertmanager", findings);
+    if !receivers.is_empty()
+        && alertmanager.urls.is_empty()
+        && findings.is_free("/alertmanager/urls")
+    {
+        let message = "says whose alerts count, but nobody is asked for them";
+        let hint = "give alertmanager.urls; deliveries to the webhook count without it";
+        findings.add_at_key("/alertmanager/receivers", message, hint);
+    }
     let external_labels = std::mem::take(&mut raw.prometheus.external_labels);
     check_labels(&external_labels, "/prometheus/externalLabels", findings);
     let prometheus = connection::read(raw.prometheus.into_connection(), "/prometheus", findings);
@@ -557,5 +565,44 @@ fn share(text: Option<&str>, default: u32, findings: &mut Findings<'_>) -> u32 {
 fn not_zero(span: Option<Span>, pointer: &str, findings: &mut Findings<'_>) {
     if span == Some(Span::default()) {
         findings.add(pointer, "must be longer than 0s", "such as 10m or 1h");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str) -> Vec<String> {
+        let file = "nodemend.yaml";
+        let problems = settings(&Document { file, text }).err().unwrap_or_default();
+        let line = |problem: Problem| format!("{}: {}", problem.line, problem.message);
+        problems.into_iter().map(line).collect()
+    }
+
+    #[test]
+    fn nothing_that_says_how_to_ask_is_ignored_where_nobody_is_asked() {
+        for who in ["prometheus", "alertmanager"] {
+            for how in [
+                "timeout: 5s",
+                "tls: {caFile: /ca}",
+                "tls: {certFile: /c, keyFile: /k}",
+                "headers: {X-A: x}",
+                "auth: {bearerTokenFile: /t}",
+                "sigv4: {region: eu-central-1}",
+            ] {
+                let without = format!("cluster: a\n{who}: {{{how}}}\n");
+                let expect = ["2: says how to ask, but not whom"];
+                assert_eq!(found(&without), expect, "{without}");
+                let with = format!("cluster: a\n{who}: {{urls: ['http://a'], {how}}}\n");
+                assert_eq!(found(&with), Vec::<String>::new(), "{with}");
+            }
+            let nothing = format!("cluster: a\n{who}: {{urls: [], tls: {{}}, headers: {{}}}}\n");
+            assert_eq!(found(&nothing), Vec::<String>::new(), "{nothing}");
+        }
+        let receivers = "cluster: a\nalertmanager:\n  receivers: [nodemend]\n";
+        let expect = ["3: says whose alerts count, but nobody is asked for them"];
+        assert_eq!(found(receivers), expect);
+        let asked = format!("{receivers}  urls: ['http://a']\n");
+        assert_eq!(found(&asked), Vec::<String>::new());
     }
 }

@@ -749,8 +749,8 @@ fn mistakes_in_settings() {
         &["2:19 `:9096` is not an address"],
     );
     check(
-        "cluster: a\nprometheus: {timeout: 0s}",
-        &["2:23 must be longer than 0s"],
+        "cluster: a\nprometheus: {urls: ['http://p'], timeout: 0s}",
+        &["2:43 must be longer than 0s"],
     );
     for (labels, expect) in [
         ("a-b: c", "2:31 `a-b` is not a label's name"),

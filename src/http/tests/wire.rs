@@ -196,3 +196,36 @@ async fn h3_where_every_place_is_at_work_a_newcomer_is_turned_away() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn h68_senders_that_announce_much_and_trickle_hold_up_no_other() {
+    over_tcp(Bounds::default(), |address, hook| async move {
+        let most = LIMITS.max_body;
+        let announced = head(most).replace("\r\n\r\n", "\r\nexpect: 100-continue\r\n\r\n");
+        let chunked = announced.replace(
+            &format!("content-length: {most}"),
+            "transfer-encoding: chunked",
+        );
+        let mut slow = Vec::new();
+        for text in [&announced, &chunked].into_iter().cycle().take(8) {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(text.as_bytes()).await.unwrap();
+            // This is written once the body is asked for: the request has begun.
+            let mut go_on = [0; 25];
+            let read = timeout(PATIENCE, stream.read_exact(&mut go_on)).await;
+            read.expect("in time").unwrap();
+            assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+            slow.push(stream);
+        }
+        let answer = talk(address, &delivery()).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        assert_eq!(hook.seen().len(), 1, "the others are still under way");
+        // One of them may still send all of it.
+        let mut whole = slow.swap_remove(0);
+        whole.write_all(&vec![b' '; most]).await.unwrap();
+        let answer = timeout(PATIENCE, to_end(whole)).await.expect("in time");
+        assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+        assert_eq!(hook.seen(), [Err(Refusal::NotJson)]);
+    })
+    .await;
+}

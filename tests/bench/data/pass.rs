@@ -1,11 +1,12 @@
 //! Rules, policies, answers of Prometheus, and the leader's pass over them without its I/O.
 
 use jiff::Timestamp;
+use nodemend::prometheus::{self, Sample};
 use nodemend_core::api::Mode;
 use nodemend_core::config::{self, Document, Limits, Policy, Rule, Rules};
 use nodemend_core::decide::{self, World};
 use nodemend_core::evidence::identity::Labels;
-use nodemend_core::evidence::{Answer, Evidence, Input};
+use nodemend_core::evidence::{Evidence, Input};
 use nodemend_core::model::{NodeView, Span, VerdictKind};
 
 use super::names::NOW;
@@ -105,12 +106,17 @@ const fn document(text: &str) -> Document<'_> {
 
 /// What Prometheus says to a rule: every node has data, the sick ones fire.
 pub fn answer(rule: &Rule, nodes: &[NodeView]) -> Input {
-    let firing = nodes.iter().step_by(SICK).map(fired).collect();
-    let present = Some(nodes.iter().map(present).collect());
+    let sample = |labels: Labels| Sample {
+        labels,
+        at: 0.0,
+        value: 0.0,
+    };
+    let firing = nodes.iter().step_by(SICK).map(fired).map(sample);
+    let present = nodes.iter().map(present).map(sample);
     Input::Rule {
         asked: Timestamp::MAX,
         name: rule.name.clone(),
-        answer: Answer::Series { firing, present },
+        answer: prometheus::answer(Ok(firing.collect()), Some(Ok(present.collect()))),
     }
 }
 

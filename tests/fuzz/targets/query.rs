@@ -8,6 +8,8 @@ use serde_json::Value;
 
 /// So few that inputs reach it.
 const MOST: usize = 3;
+/// The most labels of a series.
+const MAX_LABELS: usize = 256;
 
 pub fn target(input: &[u8]) {
     let found = decode(input, MOST);
@@ -66,7 +68,9 @@ fn sample(series: &Value) -> Option<Sample> {
     };
     let value: f64 = value.as_str()?.parse().ok()?;
     Some(Sample {
-        labels: labels.collect::<Option<BTreeMap<_, _>>>()?,
+        labels: labels
+            .collect::<Option<BTreeMap<_, _>>>()
+            .filter(|labels| labels.len() <= MAX_LABELS)?,
         at: at.as_f64()?,
         value: Some(value).filter(|value| value.is_finite())?,
     })

@@ -175,4 +175,7 @@ impl Groups for Store {
         self.0.lock().unwrap().insert(name, group.clone());
         Ok(())
     }
+    fn others(&self, _: &str, _: &str) -> Option<usize> {
+        None
+    }
 }
