@@ -511,9 +511,35 @@ pub struct Entry {
     /// The last failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<Failure>,
+    /// When pauses and breakers held it: that does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
     /// What came of it; none while open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+}
+
+/// When pauses and breakers held a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Held {
+    /// Since when it is held, or was last.
+    pub since: Timestamp,
+    /// When that ended; none while it is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// For how many seconds it was held before that, all together.
+    #[serde(default)]
+    pub seconds_before: u32,
+}
+
+impl Held {
+    /// For how long it was held, all together.
+    pub fn total(&self, now: Timestamp) -> Span {
+        let last = self.until.unwrap_or(now).duration_since(self.since);
+        let last = u32::try_from(last.as_secs().max(0)).unwrap_or(u32::MAX);
+        Span::seconds(self.seconds_before.saturating_add(last))
+    }
 }
 
 /// A try that failed and may be repeated.
