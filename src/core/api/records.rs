@@ -8,7 +8,7 @@ use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Decision, LaunchTemplate, RepairRequest, StatusCondition, Strategy};
+use super::{Action, Approval, Decision, LaunchTemplate, RepairRequest, StatusCondition, Strategy};
 use crate::model::{Reason, SignalState, Span, VerdictKind};
 
 /// The finalizer of an open repair.
@@ -194,7 +194,8 @@ pub struct SilenceRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SignalRecord {
-    /// The signal's name; conditions are written `condition/TYPE`.
+    /// The signal's name; conditions are written `condition/TYPE`, and fire while one that a
+    /// policy names holds.
     pub name: String,
     /// What it says.
     pub state: SignalState,
@@ -275,6 +276,38 @@ pub struct FleetStateSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub scored: Vec<String>,
+    /// What policies in mode Observe would have started: it counts against what they would
+    /// start next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 200))]
+    pub observed: Vec<ObservedStart>,
+}
+
+/// A repair that would have started if its policy did more than observe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ObservedStart {
+    /// The node's name.
+    pub node_name: String,
+    /// The node's UID.
+    pub node_uid: String,
+    /// The node's zone; empty where its labels did not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub zone: String,
+    /// The node's pool; empty where its labels did not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pool: String,
+    /// The policy.
+    pub policy: String,
+    /// The fault.
+    pub fault: String,
+    /// When it would have started.
+    pub at: Timestamp,
+    /// Until when at most it would have run.
+    pub until: Timestamp,
+    /// Whether its fault is over, or its node gone.
+    #[serde(default)]
+    pub over: bool,
 }
 
 /// What became, without a repair, of a fault that a policy would have acted on.
@@ -303,7 +336,9 @@ pub struct Score {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct GuardRecord {
-    /// Over what it counts: `cluster`, `zone/…`, `pool/…`, `budget/POLICY/NAME…`, `window/POLICY`.
+    /// Over what it counts: `cluster`, `zone/…`, `pool/…`, `budget/POLICY/NAME…`,
+    /// `window/POLICY`; with `observed/` before it, together with what policies that only
+    /// observe would have started.
     pub scope: String,
     /// The reason that it gives.
     pub reason: Reason,
@@ -394,6 +429,9 @@ pub struct NodeRepairSpec {
     /// Who asked for it, if a person did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<RepairRequest>,
+    /// Who approved it, if its policy waits for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
     /// All that is left to choose is chosen here.
     pub plan: Plan,
     /// The creator's epoch.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::efficacy::STOPPED;
-use super::scope::{BreakerState, BudgetKey, Scope, Scopes, Tally};
+use super::scope::{BreakerState, BudgetKey, Place, Scope, Scopes, Tally};
 use super::{Verdict, World};
 use crate::api::{GuardRecord, Severity};
 use crate::config::{Budget, Policy};
@@ -30,15 +30,9 @@ pub fn admit(
     world: &World<'_>,
     now: Timestamp,
 ) -> Admission {
-    let mut running = Running {
-        scopes: scopes.clone(),
-        world,
-        now,
-        guards: BTreeMap::new(),
-    };
-    running.note_breakers();
+    let mut running = Running::new(scopes.clone(), world, now);
     let mut admitted = Vec::new();
-    for index in order(verdicts, scopes) {
+    for index in order(verdicts, scopes, |one| one.kind == VerdictKind::Due) {
         let verdict = &mut verdicts[index];
         let held = running.hold(verdict);
         if held.is_empty() {
@@ -60,11 +54,15 @@ pub fn admit(
     }
 }
 
-/// The due nodes: the severe first, then those of pools whose replacements helped, then
-/// each pool in its turn, then the oldest.
-fn order(verdicts: &[Verdict], scopes: &Scopes) -> Vec<usize> {
+/// The nodes that are wanted: the severe first, then those of pools whose replacements
+/// helped, then each pool in its turn, then the oldest.
+pub(super) fn order(
+    verdicts: &[Verdict],
+    scopes: &Scopes,
+    wanted: impl Fn(&Verdict) -> bool,
+) -> Vec<usize> {
     let mut due: Vec<usize> = (0..verdicts.len())
-        .filter(|index| verdicts[*index].kind == VerdictKind::Due)
+        .filter(|index| wanted(&verdicts[*index]))
         .collect();
     due.sort_by_key(|index| {
         let verdict = &verdicts[*index];
@@ -91,14 +89,25 @@ fn order(verdicts: &[Verdict], scopes: &Scopes) -> Vec<usize> {
 }
 
 /// The scopes as they are with those who were admitted so far.
-struct Running<'a> {
-    scopes: Scopes,
+pub(super) struct Running<'a> {
+    pub scopes: Scopes,
     world: &'a World<'a>,
     now: Timestamp,
-    guards: BTreeMap<(Reason, String), GuardRecord>,
+    pub guards: BTreeMap<(Reason, String), GuardRecord>,
 }
 
-impl Running<'_> {
+impl<'a> Running<'a> {
+    pub fn new(scopes: Scopes, world: &'a World<'a>, now: Timestamp) -> Self {
+        let mut running = Self {
+            scopes,
+            world,
+            now,
+            guards: BTreeMap::new(),
+        };
+        running.note_breakers();
+        running
+    }
+
     fn note(
         &mut self,
         reason: Reason,
@@ -128,7 +137,7 @@ impl Running<'_> {
     }
 
     /// Every guard that says no.
-    fn hold(&mut self, verdict: &Verdict) -> Vec<(Reason, String)> {
+    pub fn hold(&mut self, verdict: &Verdict) -> Vec<(Reason, String)> {
         let mut held: Vec<(Reason, String)> = verdict
             .place
             .scopes()
@@ -187,7 +196,7 @@ impl Running<'_> {
         budget: &Budget,
         verdict: &Verdict,
     ) -> Option<(Reason, String)> {
-        let key = key(policy, budget, verdict);
+        let key = key(policy, budget, &verdict.place);
         let tally = self.scopes.tallies.get(&key).cloned().unwrap_or_default();
         let (limit, current, until) = over(budget, &tally, verdict.available, self.now)?;
         let scope = match &key.2 {
@@ -224,29 +233,52 @@ impl Running<'_> {
     }
 
     /// Counts one that was admitted.
-    fn count(&mut self, verdict: &Verdict) {
-        for scope in verdict.place.scopes() {
+    pub fn count(&mut self, verdict: &Verdict) {
+        let now = self.now;
+        self.count_start(
+            &verdict.place,
+            &verdict.policy,
+            now,
+            Some(verdict.available),
+        );
+    }
+
+    /// Counts a start; if it is under way, whether its node would be available without it.
+    pub fn count_start(
+        &mut self,
+        place: &Place,
+        policy: &str,
+        at: Timestamp,
+        running: Option<bool>,
+    ) {
+        let in_flight = usize::from(running.is_some());
+        for scope in place.scopes() {
             if let Some(census) = self.scopes.census.get_mut(&scope) {
-                census.in_flight += 1;
+                census.in_flight += in_flight;
             }
         }
-        self.scopes.starts.push(self.now);
+        insert(&mut self.scopes.starts, at);
         let mut policies = self.world.policies.iter();
-        let Some(policy) = policies.find(|policy| policy.name == verdict.policy) else {
+        let Some(policy) = policies.find(|known| known.name == policy) else {
             return;
         };
         for budget in &policy.budgets {
-            let tally = self.scopes.tallies.entry(key(policy, budget, verdict));
+            let tally = self.scopes.tallies.entry(key(policy, budget, place));
             let tally = tally.or_default();
-            tally.in_flight += 1;
-            tally.unavailable += usize::from(verdict.available);
-            tally.starts.push(self.now);
+            tally.in_flight += in_flight;
+            tally.unavailable += usize::from(running == Some(true));
+            insert(&mut tally.starts, at);
         }
     }
 }
 
-fn key(policy: &Policy, budget: &Budget, verdict: &Verdict) -> BudgetKey {
-    let scope = verdict.place.counted(budget.per);
+/// They stay sorted.
+fn insert(starts: &mut Vec<Timestamp>, at: Timestamp) {
+    starts.insert(starts.partition_point(|known| *known <= at), at);
+}
+
+fn key(policy: &Policy, budget: &Budget, place: &Place) -> BudgetKey {
+    let scope = place.counted(budget.per);
     (policy.name.clone(), budget.name.clone(), scope)
 }
 

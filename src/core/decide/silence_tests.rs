@@ -87,6 +87,7 @@ fn with_world<T>(evidence: &Evidence, ask: impl FnOnce(&World<'_>) -> T) -> T {
         fallen: &[],
         starts: &[],
         pauses: &[],
+        observed: Observed::default(),
     })
 }
 

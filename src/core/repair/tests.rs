@@ -66,6 +66,7 @@ pub(super) fn fresh() -> NodeRepair {
         fault_since: at(0),
         evidence: Vec::new(),
         request: None,
+        approval: None,
         plan,
         epoch: 1,
         quarantine: intent("r", Step::Quarantine, 1, "old".into(), 1, at(0)),
