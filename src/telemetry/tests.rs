@@ -91,6 +91,7 @@ fn verdict(node: &str, kind: VerdictKind, reasons: &[Reason]) -> Verdict {
         counts: true,
         available: true,
         sick_since: None,
+        sick_if_enforced: None,
         policy: "general".into(),
         fault: "DiskFailing".into(),
         severity: Severity::Warning,

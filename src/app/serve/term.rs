@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use nodemend_core::config::Policy;
-use nodemend_core::model::{NodeView, REQUEST_ANNOTATION};
+use nodemend_core::model::NodeView;
 use tokio::sync::watch;
 
 use super::clock::{instant, now};
