@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn records_stay_small_and_keep_the_newest() {
         // A usual hold, and the largest that there can be.
-        for (faults, guards, most, count) in [(2, 3, 1500, 20), (32, 21, 16_000, 4)] {
+        for (faults, guards, most, count) in [(2, 3, 1800, 20), (32, 21, 16_500, 4)] {
             let size = |one: &Decision| serde_json::to_string(one).unwrap().len();
             assert!(
                 size(&decision(faults, guards)) <= most,

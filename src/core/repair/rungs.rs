@@ -337,7 +337,10 @@ mod tests {
             paused: Some(Reason::Silenced),
             ..booted("old")
         };
-        check(drained(), &paused, 10, "wait");
+        check(drained(), &paused, 10, "Hold(Silenced)");
+        let mut held = drained();
+        held.push(Change::Hold(Reason::Silenced));
+        check(held, &paused, 10, "wait");
         let mut lifted = booted("old");
         if let Some(node) = &mut lifted.node {
             node.unschedulable = false;
