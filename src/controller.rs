@@ -9,13 +9,18 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use nodemend_core::api::{
     AlertGroup, AlertGroupSpec, BY_HAND, FINALIZER, FaultRecord, FleetState, FleetStateSpec,
-    GuardRecord, MAX_STARTS, NodeHealth, NodeHealthSpec, NodeHealthStatus, NodeRepair,
-    NodeRepairSpec, Plan, RepairRequest, Reservation, Score, SourceDown, Step,
+    GuardRecord, Inputs, MAX_STARTS, NodeHealth, NodeHealthSpec, NodeHealthStatus, NodeRepair,
+    NodeRepairSpec, ObservedStart, Plan, RepairRequest, Reservation, Score, SourceDown, Step,
 };
 use nodemend_core::config::{Limits, Policy, Rule, Rules};
-use nodemend_core::decide::{self, Admission, Fallen, Pause, Place, Scopes, Verdict, World};
-use nodemend_core::evidence::{self, Evidence, Input};
-use nodemend_core::model::{NodeView, Reason, SignalState, Span, Truth, VerdictKind, digest};
+use nodemend_core::decide::{
+    self, Admission, Fallen, Observed, Pause, Place, Scopes, Verdict, World,
+};
+use nodemend_core::evidence::{self, CONDITION, Evidence, Input};
+use nodemend_core::model::{
+    APPROVED_ANNOTATION, NodeView, REQUEST_ANNOTATION, Reason, SignalState, Span, Truth,
+    VerdictKind, digest,
+};
 use nodemend_core::repair;
 
 use crate::exec::{self, CallError, Clock, Cloud, Cluster, Context, Probes};
@@ -141,6 +146,8 @@ struct Known<'a> {
     fallen: Vec<Fallen>,
     starts: Vec<Reservation>,
     reserved: Vec<Reservation>,
+    observed: Vec<ObservedStart>,
+    observed_fallen: Vec<Fallen>,
     pauses: &'a [Pause],
 }
 
@@ -313,9 +320,12 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             healths,
             starts: fleet.spec.starts.clone(),
             reserved: fleet.spec.reservations.clone(),
+            observed: fleet.spec.observed.clone(),
+            observed_fallen: Vec::new(),
             repairs,
             pauses,
         };
+        known.observed_fallen = self.observed_fallen(&known.fallen, &known.healths);
         let (mut judged, mut scopes) = self.judge(&known, now);
         if self.read_leases(&judged, &known, now).await {
             (judged, scopes) = self.judge(&known, now);
@@ -324,9 +334,12 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             (judged, scopes) = self.judge(&known, now);
         }
         decide::score::count(&mut fleet.spec, &known.healths, &self.world(&known), now);
-        let (verdicts, starting, guards) = self
+        let (mut verdicts, starting, mut guards) = self
             .admit(judged, &scopes, &known, fleet.spec.epoch, now)
             .await;
+        let shadow = decide::shadow(&mut verdicts, &self.world(&known), now);
+        fleet.spec.observed = shadow.starts;
+        guards.extend(shadow.guards);
         fleet.spec.guards = guards.iter().take(MAX_GUARDS).cloned().collect();
         // What is under way must go on, also when a record cannot be written.
         let started = self.start(fleet, &starting, now).await;
@@ -375,12 +388,19 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         }
     }
 
-    /// Requests that do not count, but for those that are known not to.
+    /// Requests and approvals that do not count, but for those that are known not to.
     fn unusable(&mut self, now: Timestamp) -> Vec<(NodeView, String)> {
-        let read = |node: &NodeView| decide::by_hand::read(node, now)?.err();
+        let read = |node: &NodeView| {
+            let request = decide::by_hand::read(node, now).and_then(Result::err);
+            let request = request.map(|why| format!("{REQUEST_ANNOTATION}: {why}"));
+            let approval = decide::approval::read(node, now).and_then(Result::err);
+            let approval = approval.map(|why| format!("{APPROVED_ANNOTATION}: {why}"));
+            let all: Vec<String> = request.into_iter().chain(approval).collect();
+            (!all.is_empty()).then(|| all.join("; "))
+        };
         let nodes = self.evidence.nodes();
         let all = nodes.filter_map(|node| {
-            let why = read(node)?.to_string();
+            let why = read(node)?;
             Some((node.clone(), why))
         });
         let all: Vec<(NodeView, String)> = all.collect();
@@ -417,6 +437,30 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             })
         });
         fallen.collect()
+    }
+
+    /// The same, with nodes that had a fault that is only observed, and are there.
+    fn observed_fallen(&self, fallen: &[Fallen], healths: &[NodeHealth]) -> Vec<Fallen> {
+        let mut all = fallen.to_vec();
+        let known: BTreeSet<&str> = fallen.iter().map(|one| one.uid.as_str()).collect();
+        let others = healths.iter().filter(|health| {
+            let uid = health.spec.node_uid.as_str();
+            !known.contains(uid) && self.evidence.has(uid)
+        });
+        all.extend(others.filter_map(|health| {
+            let status = health.status.as_ref()?;
+            let faults = status.decisions.iter().flat_map(|one| &one.inputs.faults);
+            Some(Fallen {
+                uid: health.spec.node_uid.clone(),
+                place: place_of(status),
+                policy: status.policy.clone(),
+                since: faults.filter_map(|fault| fault.since).max()?,
+                // Since when those that are sick are so, their clocks say.
+                sick: false,
+                gone: None,
+            })
+        }));
+        all
     }
 
     /// Those who may start, each with a complete repair, and the numbers of the guards. Who
@@ -619,6 +663,10 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             starts: &known.starts,
             reserved: &known.reserved,
             pauses: known.pauses,
+            observed: Observed {
+                starts: &known.observed,
+                fallen: &known.observed_fallen,
+            },
         }
     }
 
@@ -774,7 +822,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 decide::score::follow(observed, verdict, self.scored(), &self.world(known), now);
             let status = NodeHealthStatus {
                 observed,
-                ..self.health(verdict, recorded, guards, now)
+                ..self.health(verdict, recorded, guards, &self.world(known), now)
             };
             let well = verdict.sick_since.is_none()
                 && match verdict.kind {
@@ -849,6 +897,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         verdict: &Verdict,
         before: Option<&NodeHealthStatus>,
         guards: &[GuardRecord],
+        world: &World<'_>,
         now: Timestamp,
     ) -> NodeHealthStatus {
         let same = before.filter(|status| {
@@ -861,9 +910,21 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         let asked = |request: Option<&RepairRequest>| request.map(|request| request.at);
         let known = decisions.last();
         let known = asked(known.and_then(|known| known.inputs.request.as_ref()));
+        // Who is to approve must see of what.
+        let action = |inputs: &Inputs| {
+            let mut faults = inputs.faults.iter();
+            faults.find(|fault| fault.name == verdict.fault)?.action
+        };
+        let waits = verdict.reasons.contains(&Reason::AwaitingApproval);
+        let last = decisions.last().and_then(|last| action(&last.inputs));
+        let another = waits && last != verdict.inputs.as_deref().and_then(action);
         // Who asks is answered, also if nothing changes.
-        if same.is_none() || known != asked(verdict.request()) {
-            decide::remember(&mut decisions, decide::decision(verdict, guards, now));
+        if same.is_none() || another || known != asked(verdict.request()) {
+            let mut decision = decide::decision(verdict, guards, now);
+            if let Some(node) = self.evidence.node(&verdict.node) {
+                decide::detail(&mut decision, node, world);
+            }
+            decide::remember(&mut decisions, decision);
         }
         let faults = self
             .setup
@@ -903,6 +964,12 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                     .iter()
                     .find(|record| record.name == signal.name)
             });
+            // A condition that no clock runs for is known to hold since it was first seen to.
+            if signal.name.starts_with(CONDITION) && signal.state == SignalState::Firing {
+                let known = known.filter(|known| known.state != SignalState::Clear);
+                let known = known.and_then(|known| known.since);
+                signal.since = signal.since.into_iter().chain(known).min().or(Some(now));
+            }
             (signal.since, signal.paused) = standing_clock(
                 signal.state == SignalState::Unknown || signal.paused.is_some(),
                 signal.since,
@@ -1118,6 +1185,7 @@ fn new_repair(
             .request()
             .cloned()
             .filter(|_| verdict.fault == BY_HAND),
+        approval: verdict.approval().cloned(),
         plan,
         epoch,
         quarantine: repair::intent(&name, Step::Quarantine, 1, node.name.clone(), epoch, now),

@@ -8,10 +8,12 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
 use nodemend_core::api::{
-    NodeHealth, NodeRepair, NodeSelector, RepairPause, RepairPauseSpec, RepairRequest,
+    Approval, NodeHealth, NodeHealthStatus, NodeRepair, NodeSelector, RepairPause, RepairPauseSpec,
+    RepairRequest,
 };
+use nodemend_core::decide::approval::APPROVED_FOR;
+use nodemend_core::decide::by_hand;
 use nodemend_core::decide::by_hand::{REQUESTED_FOR, overridable};
-use nodemend_core::decide::{APPROVED_FOR, by_hand};
 use nodemend_core::model::{
     APPROVED_ANNOTATION, NodeView, REQUEST_ANNOTATION, Reason, Span, VerdictKind, digest,
 };
@@ -52,6 +54,8 @@ pub(super) enum Command {
     },
     /// Let no repair start, on all nodes or on some. What runs stops before its next
     /// irreversible step.
+    ///
+    /// Exit code 1: it would cover no node, so it was not made.
     Pause {
         /// Only nodes of this policy.
         #[arg(long)]
@@ -65,6 +69,9 @@ pub(super) enum Command {
         /// When it ends by itself, such as 2h; else when it is resumed.
         #[arg(long = "for", value_name = "TIME", value_parser = span)]
         for_: Option<Span>,
+        /// Also if it covers no node now.
+        #[arg(long)]
+        force: bool,
     },
     /// End a pause.
     Resume {
@@ -75,7 +82,7 @@ pub(super) enum Command {
         #[arg(long, conflicts_with = "name")]
         all: bool,
     },
-    /// Approve the repair of a node whose policy waits for that.
+    /// Approve the repair of a node whose policy waits for that: this fault, this action, once.
     Approve {
         /// The node's name.
         node: String,
@@ -213,6 +220,7 @@ async fn perform(cluster: &Kubernetes, command: Command) -> Result<ExitCode, Err
             selector,
             reason,
             for_,
+            force,
         } => {
             let spec = RepairPauseSpec {
                 node_selector: NodeSelector {
@@ -223,7 +231,7 @@ async fn perform(cluster: &Kubernetes, command: Command) -> Result<ExitCode, Err
                 reason,
                 until: for_.map(|span| span.after(now)),
             };
-            pause(cluster, spec, now).await
+            pause(cluster, spec, force, now).await
         }
         Command::Resume { name, .. } => resume(cluster, name).await,
         Command::Approve { node, for_, force } => approve(cluster, &node, for_, force, now).await,
@@ -263,26 +271,40 @@ async fn records(cluster: &Kubernetes) -> Result<Records, Error> {
         repairs: cluster.repairs().await.to("listing repairs")?,
         policies: cluster.policies().await.to("listing policies")?,
         pauses: cluster.pauses().await.to("listing pauses")?,
+        // Who may read the records may not be let to list nodes.
+        nodes: cluster.nodes().await.ok(),
     })
 }
 
 async fn pause(
     cluster: &Kubernetes,
     spec: RepairPauseSpec,
+    force: bool,
     now: Timestamp,
 ) -> Result<ExitCode, Error> {
+    // What cannot be counted must not be in the way of who stops everything.
+    let covers = match records(cluster).await {
+        Ok(records) => report::covered(&spec, &records),
+        Err(error) => {
+            eprintln!("nodemend: how many nodes that covers is not known: {error}");
+            None
+        }
+    };
+    if covers == Some(0) && !force {
+        eprintln!("nodemend: nothing is paused: that covers no node; --force pauses all the same");
+        return Ok(ExitCode::FAILURE);
+    }
     let name = format!("pause-{}", digest(&[&spec.reason, &now.to_string()], 8));
     let until = spec.until;
     let pause = RepairPause::new(&name, spec);
     cluster.create_pause(&pause).await.to("pausing")?;
     let mut out = io::stdout().lock();
-    match until {
-        Some(until) => writeln!(
-            out,
-            "{name} holds until {until}, or `nodemend resume {name}`"
-        )?,
-        None => writeln!(out, "{name} holds until `nodemend resume {name}`")?,
-    }
+    let until = until.map_or_else(String::new, |until| format!("{until}, or "));
+    let nodes = report::nodes(covers);
+    writeln!(
+        out,
+        "{name} ({nodes}) holds until {until}`nodemend resume {name}`"
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -316,38 +338,47 @@ async fn approve(
 ) -> Result<ExitCode, Error> {
     let node = there(cluster, name).await?;
     let health = health(cluster, &node).await?;
-    let waits = health.is_some_and(|health| {
-        let status = health.status;
-        status.is_some_and(|status| status.reasons.contains(&Reason::AwaitingApproval))
-    });
-    if !waits && !force {
-        eprintln!(
-            "nodemend: {name} does not wait for approval (`nodemend explain {name}`); --force approves it all the same"
-        );
+    let status = health.as_ref().and_then(|health| health.status.as_ref());
+    let waits = |status: &&NodeHealthStatus| status.reasons.contains(&Reason::AwaitingApproval);
+    // An approval is of one fault and one action: without them there is nothing to approve.
+    let next = status.and_then(|status| Some((status, report::next_action(status)?)));
+    let Some((status, action)) = next.filter(|(status, _)| force || waits(status)) else {
+        let hint = match next {
+            Some(_) => "; --force approves what is next all the same",
+            None => ", and nothing is known that is to be done about it",
+        };
+        eprintln!("nodemend: {name} does not wait for approval (`nodemend explain {name}`){hint}");
         return Ok(ExitCode::FAILURE);
-    }
-    let until = for_.after(now);
-    let text = until.to_string();
+    };
+    let approval = Approval {
+        uid: node.uid.clone(),
+        policy: status.policy.clone(),
+        fault: status.fault.clone(),
+        action,
+        at: now,
+        until: for_.after(now),
+        by: me(cluster).await,
+    };
+    let text = serde_json::to_string(&approval)?;
     let written = cluster.annotate(name, &node.uid, APPROVED_ANNOTATION, &text);
     written.await.to("approving")?;
-    writeln!(io::stdout().lock(), "{name} may be repaired until {until}")?;
+    writeln!(
+        io::stdout().lock(),
+        "{action:?} of {name} for {}/{} may start until {}",
+        approval.policy,
+        approval.fault,
+        approval.until
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 
 async fn repair(cluster: &Kubernetes, options: Repair, now: Timestamp) -> Result<ExitCode, Error> {
     let node = there(cluster, &options.node).await?;
-    let by = cluster.whoami().await.unwrap_or_default();
-    let by = Some(by).filter(|by| !by.is_empty());
-    let by = by.or_else(|| std::env::var("USER").ok());
     let request = RepairRequest {
         uid: node.uid.clone(),
         at: now,
         until: options.for_.after(now),
-        by: by
-            .unwrap_or_else(|| "somebody".into())
-            .chars()
-            .take(by_hand::MAX_BY)
-            .collect(),
+        by: me(cluster).await,
         reason: options.reason,
         overrides: options.overrides,
     };
@@ -418,6 +449,15 @@ async fn answer(
         "the request stands until {until}; to take it back: kubectl annotate node {name} {REQUEST_ANNOTATION}-"
     );
     Ok(Some(ExitCode::FAILURE))
+}
+
+/// Who this is, as far as anybody knows.
+async fn me(cluster: &Kubernetes) -> String {
+    let by = cluster.whoami().await.unwrap_or_default();
+    let by = Some(by).filter(|by| !by.is_empty());
+    let by = by.or_else(|| std::env::var("USER").ok().filter(|by| !by.is_empty()));
+    let by = by.unwrap_or_else(|| "somebody".into());
+    by.chars().take(by_hand::MAX_BY).collect()
 }
 
 async fn there(cluster: &Kubernetes, name: &str) -> Result<NodeView, Error> {

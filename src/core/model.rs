@@ -16,7 +16,7 @@ pub const QUARANTINE_ANNOTATION: &str = "nodemend.dev/quarantined-by";
 /// `"true"`, or an RFC 3339 time until which it holds.
 pub const DO_NOT_REPAIR_ANNOTATION: &str = "nodemend.dev/do-not-repair";
 /// The annotation by which a person approves the repair of a node, where its policy waits
-/// for that: the RFC 3339 time until which it holds, a day ahead at most.
+/// for that, as `nodemend approve` writes it: of which fault, by which action, until when.
 pub const APPROVED_ANNOTATION: &str = "nodemend.dev/approved-until";
 /// The annotation by which a person asks for the repair of a node, as `nodemend repair`
 /// writes it.

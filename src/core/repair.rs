@@ -7,7 +7,7 @@ mod rungs;
 use jiff::Timestamp;
 
 use crate::api::{
-    Action, ConditionStatus, Entry, Failure, GaveUp, Intent, LaunchPlan, NodeRepair,
+    Action, ConditionStatus, Entry, Failure, GaveUp, Held, Intent, LaunchPlan, NodeRepair,
     NodeRepairStatus, Outcome, Phase, Replacement, StatusCondition, Step,
 };
 use crate::model::{
@@ -103,6 +103,10 @@ pub enum Change {
     Joined(String),
     /// What is waited for.
     Note(String),
+    /// The last step is held from now on, and why: its time stands still.
+    Hold(Reason),
+    /// It is held no longer.
+    Resume,
     /// Begin to give up.
     GiveUp(GaveUp, String),
     /// The next phase.
@@ -207,6 +211,7 @@ fn open(intent: Intent) -> Entry {
         intent,
         failures: 0,
         last_failure: None,
+        held: None,
         outcome: None,
     }
 }
@@ -255,12 +260,13 @@ pub fn next(repair: &NodeRepair, observed: &Observed, now: Timestamp) -> Next {
             Action::Replace => gate(observed, now, false).unwrap_or_else(|| launch(repair, 1)),
         },
         Phase::Launching => launching(repair, observed, now),
-        Phase::Draining => {
-            gate(observed, now, true).unwrap_or_else(|| match repair.spec.plan.action {
+        Phase::Draining if observed.abort => give_up(GaveUp::AbortRequested, "asked to give up"),
+        Phase::Draining => held(repair.last(Step::Drain), observed, now).unwrap_or_else(|| {
+            match repair.spec.plan.action {
                 Action::Reboot => rungs::reboot(repair, observed, now),
                 _ => terminate(repair, observed, now),
-            })
-        }
+            }
+        }),
         Phase::Rebooting => rungs::rebooting(repair, observed, now),
         Phase::Terminating => Next::Write(Change::Enter(Phase::Verifying)),
         Phase::Verifying => match repair.spec.plan.action {
@@ -285,7 +291,7 @@ fn gate(observed: &Observed, now: Timestamp, latched: bool) -> Option<Next> {
         return Some(give_up(reason, why));
     }
     if let Some(reason) = observed.paused {
-        return Some(Next::Wait(POLL.after(now), format!("paused: {reason}")));
+        return Some(Next::Wait(POLL.after(now), paused(reason)));
     }
     if observed.fault != Truth::True && !latched {
         return Some(Next::Wait(
@@ -294,6 +300,38 @@ fn gate(observed: &Observed, now: Timestamp, latched: bool) -> Option<Next> {
         ));
     }
     None
+}
+
+/// Waits while a pause or a breaker holds a drain, or what follows it, and writes down when
+/// that begins and ends: the time in between does not count, whoever leads.
+fn held(entry: Option<&Entry>, observed: &Observed, now: Timestamp) -> Option<Next> {
+    let noted = entry.and_then(|entry| entry.held.as_ref());
+    let noted = noted.is_some_and(|held| held.until.is_none());
+    match observed.paused {
+        Some(reason) if noted || entry.is_none() => {
+            Some(Next::Wait(POLL.after(now), paused(reason)))
+        }
+        Some(reason) => Some(Next::Write(Change::Hold(reason))),
+        None => noted.then_some(Next::Write(Change::Resume)),
+    }
+}
+
+fn paused(reason: Reason) -> String {
+    format!("paused: {reason}")
+}
+
+/// When a drain took too long, without the time that it was held.
+fn drain_deadline(repair: &NodeRepair, entry: &Entry, now: Timestamp) -> Timestamp {
+    let held = entry.held.as_ref().map(|held| held.total(now));
+    let deadline = repair.spec.plan.drain_timeout.after(entry.intent.at);
+    held.unwrap_or_default().after(deadline)
+}
+
+/// Since when what follows the drain can go on.
+fn drained(repair: &NodeRepair) -> Option<Timestamp> {
+    let held = repair.last(Step::Drain)?.held.as_ref();
+    let resumed = held.and_then(|held| held.until);
+    concluded(repair, Step::Drain).max(resumed)
 }
 
 /// What must hold of the old node for as long as it is there, from the drain on.
@@ -412,7 +450,7 @@ fn terminate(repair: &NodeRepair, observed: &Observed, now: Timestamp) -> Next {
         return disturbed;
     }
     if ready(observed).is_none() {
-        let since = concluded(repair, Step::Drain).unwrap_or(now);
+        let since = drained(repair).unwrap_or(now);
         if PATIENCE.after(since) <= now {
             return give_up(
                 GaveUp::ReplacementNotReady,
@@ -476,14 +514,13 @@ fn pursue(repair: &NodeRepair, entry: &Entry, observed: &Observed, now: Timestam
         Step::Drain if observed.node.is_none() && !observed.reborn => {
             conclude(true, "the node is gone")
         }
-        Step::Drain if repair.spec.plan.drain_timeout.after(intent.at) <= now => {
-            Next::Write(Change::GiveUp(
-                GaveUp::DrainTimeout,
-                format!("the drain was not allowed in time: {}", repair.message()),
-            ))
-        }
-        Step::Drain if observed.paused.is_some() => Next::Wait(POLL.after(now), "paused".into()),
-        Step::Drain => disturbed(repair, observed).unwrap_or(Next::Act(Command::Drain)),
+        Step::Drain => held(Some(entry), observed, now).unwrap_or_else(|| {
+            if drain_deadline(repair, entry, now) <= now {
+                let why = format!("the drain was not allowed in time: {}", repair.message());
+                return give_up(GaveUp::DrainTimeout, &why);
+            }
+            disturbed(repair, observed).unwrap_or(Next::Act(Command::Drain))
+        }),
         Step::Release if observed.node.is_none() => conclude(true, "the node is gone"),
         Step::Reboot => rungs::pursue_reboot(intent, observed, now, conclude),
         Step::Terminate => end_instance(
@@ -646,6 +683,27 @@ pub fn apply(repair: &mut NodeRepair, change: Change, epoch: u64, now: Timestamp
             replacement.ready_since = Some(now);
         }
         Change::Note(message) => status.message = message,
+        Change::Hold(reason) => {
+            if let Some(entry) = status.journal.last_mut() {
+                let before = entry
+                    .held
+                    .take()
+                    .map_or(0, |held| held.total(now).as_seconds());
+                entry.held = Some(Held {
+                    since: now,
+                    until: None,
+                    seconds_before: u32::try_from(before).unwrap_or(u32::MAX),
+                });
+            }
+            status.message = paused(reason);
+        }
+        Change::Resume => {
+            let last = status.journal.last_mut();
+            if let Some(held) = last.and_then(|entry| entry.held.as_mut()) {
+                held.until = Some(now);
+            }
+            status.message.clear();
+        }
         Change::GiveUp(reason, message) => {
             if let Some(entry) = status
                 .journal

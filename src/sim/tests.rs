@@ -9,7 +9,9 @@ use nodemend_core::api::{
 use nodemend_core::config::{self, Limits, Policy, Rules};
 use nodemend_core::decide::{self, Pause, Verdict};
 use nodemend_core::evidence::{Answer, Input};
-use nodemend_core::model::{DO_NOT_REPAIR_ANNOTATION, REQUEST_ANNOTATION, Reason, VerdictKind};
+use nodemend_core::model::{
+    DO_NOT_REPAIR_ANNOTATION, REQUEST_ANNOTATION, Reason, SignalState, Truth, VerdictKind,
+};
 
 use super::*;
 use crate::controller::{Controller, Records as _, Report, Setup};
@@ -119,6 +121,12 @@ fn a_decision_goes_on_record_when_the_verdict_changes_and_only_then() {
     assert_eq!(verdicts.last(), Some(&held));
     assert!(verdicts.windows(2).all(|pair| pair[0] != pair[1]));
     assert!(status.decisions.iter().all(decide::replays));
+    // What leads says what it is a combination of; what that came to must say the same.
+    let mut last = status.decisions.last().cloned().expect("it was decided on");
+    let leads = &mut last.inputs.faults[0];
+    assert!(leads.when.contains("Ready") && leads.leaves == [Truth::True]);
+    leads.leaves = vec![Truth::False];
+    assert!(!decide::replays(&last));
     let written = |world: &World| {
         let calls = world.calls().into_iter();
         calls.filter(|call| call.starts_with("health")).count()
@@ -393,4 +401,44 @@ fn h21_only_the_node_whose_lease_stands_still_is_replaced() {
         (VerdictKind::Unknown, &[Reason::Contradicted][..])
     );
     assert_eq!(world.invariants().1, Vec::<String>::new());
+}
+
+#[test]
+fn since_when_a_condition_holds_is_known_to_the_next_leader_too() {
+    let (world, mut leader) = six("sim");
+    world.break_machine("b", Fault::KubeletDown);
+    let pause = Pause {
+        selector: NodeSelector::default(),
+        policy: None,
+        until: None,
+    };
+    let since = |world: &World| {
+        let healths = world.healths().now_or_never().expect("answers at once");
+        let healths = healths.expect("never fails");
+        let status = healths[0].status.clone().expect("it was judged");
+        let mut signals = status.signals.into_iter();
+        let ready = signals.find(|one| one.name == "condition/Ready");
+        let ready = ready.expect("the policy names it");
+        assert_eq!(ready.state, SignalState::Firing);
+        ready.since.expect("it holds")
+    };
+    for _ in 0..60 {
+        pass(&world, &mut leader, std::slice::from_ref(&pause));
+    }
+    let first = since(&world);
+    let setup = Setup {
+        cluster_tag: "kubernetes.io/cluster/sim".into(),
+        rules: Rules::default(),
+        policies: vec![silent_replaces()],
+        limits: Limits::default(),
+        cluster_jobs: vec![],
+        external_labels: BTreeMap::new(),
+    };
+    let seen = Some(world.now());
+    let (cluster, cloud, probes) = (world.clone(), world.clone(), world.clone());
+    let mut next = Controller::new(cluster, cloud, probes, setup, seen);
+    for _ in 0..60 {
+        pass(&world, &mut next, std::slice::from_ref(&pause));
+    }
+    assert_eq!(since(&world), first);
 }

@@ -92,6 +92,7 @@ fn verdict(node: &str, kind: VerdictKind, reasons: &[Reason]) -> Verdict {
         joined: true,
         available: true,
         sick_since: None,
+        sick_if_enforced: None,
         policy: "general".into(),
         fault: "DiskFailing".into(),
         severity: Severity::Warning,

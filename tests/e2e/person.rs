@@ -65,8 +65,15 @@ fn people_pause_explain_approve_and_ask() {
                 .await?,
         );
 
-        sre.run(&["pause", "--reason", "maintenance", "--for", "1h"], 0)
-            .await?;
+        // One that covers nothing is a mistake, and is not made.
+        for wrong in [["--selector", "workload=generall"], ["--policy", "raedy"]] {
+            let args = [&["pause", "--reason", "maintenance"], &wrong[..]].concat();
+            let told = sre.run(&args, 1).await?;
+            ensure!(told.contains("covers no node"), "{told}");
+        }
+        let args = ["pause", "--reason", "maintenance", "--for", "1h"];
+        let told = sre.run(&args, 0).await?;
+        ensure!(told.contains(" (5 nodes) holds until "), "{told}");
         site.lab.set_node_ready("node-1", false).await?;
         site.held("node-1", &[Reason::Paused, Reason::AwaitingApproval])
             .await?;

@@ -4,10 +4,10 @@ use std::fmt::{self, Write as _};
 
 use jiff::Timestamp;
 use nodemend_core::api::{
-    BY_HAND, Decision, FaultRecord, FleetStateSpec, Inputs, NodeHealth, NodeHealthStatus,
+    Action, BY_HAND, Decision, FaultRecord, FleetStateSpec, Inputs, NodeHealth, NodeHealthStatus,
     RepairPause, RepairPolicy, Severity, SignalRecord, SilenceRecord, SourceDown,
 };
-use nodemend_core::decide::{Pause, by_hand::overridable};
+use nodemend_core::decide::{Pause, approval, by_hand::overridable};
 use nodemend_core::model::{NodeView, Reason, SignalState, Span, Truth, VerdictKind};
 use serde::Serialize;
 
@@ -238,6 +238,7 @@ fn holds(
             let (until, detail) = match reason {
                 Reason::Paused => paused_by(status, node, pauses, now),
                 Reason::Silenced => (ends(&status.silences), None),
+                Reason::AwaitingApproval => (None, Some(approval(status, node, now))),
                 _ => (last.and_then(|inputs| until(*reason, inputs)), None),
             };
             guards.push(Hold {
@@ -249,6 +250,38 @@ fn holds(
         found.extend(guards);
     }
     found
+}
+
+/// What is next about the fault that leads, as its last decision has it.
+pub fn next_action(status: &NodeHealthStatus) -> Option<Action> {
+    let decision = status.decisions.last()?;
+    let mut faults = decision.inputs.faults.iter();
+    faults.find(|fault| fault.name == status.fault)?.action
+}
+
+/// What waits for approval, and what the node's annotation approves instead.
+fn approval(status: &NodeHealthStatus, node: Option<&NodeView>, now: Timestamp) -> String {
+    let action = next_action(status).map(|action| format!("{action:?} for "));
+    let mut told = format!(
+        "{}{}/{}",
+        action.unwrap_or_default(),
+        status.policy,
+        status.fault
+    );
+    let written = node.and_then(|node| approval::read(node, now));
+    let _ = match written {
+        None => Ok(()),
+        Some(Err(why)) => write!(told, "; the approval on the node does not count: {why}"),
+        Some(Ok(other)) => write!(
+            told,
+            "; the approval on the node is of {:?} for {}/{} until {}, once",
+            other.action,
+            other.policy,
+            other.fault,
+            time(other.until)
+        ),
+    };
+    told
 }
 
 /// When a silence's hold ends, if each ends by itself.

@@ -2,11 +2,13 @@
 //! what was repaired. Pure: from records to a report, which is told as text or as JSON.
 
 mod explain;
+mod pauses;
 mod status;
 #[cfg(test)]
 mod tests;
 
-pub use explain::{Explanation, Hold, explain, hold_by_hand};
+pub use explain::{Explanation, Hold, explain, hold_by_hand, next_action};
+pub use pauses::{covered, nodes};
 pub use status::{Leader, Status, status};
 
 use std::fmt::{self, Write as _};
@@ -16,7 +18,7 @@ use nodemend_core::api::{
     FleetState, GaveUp, NodeHealth, NodeRepair, Phase, RepairPause, RepairPolicy,
 };
 use nodemend_core::decide::by_hand::overridable;
-use nodemend_core::model::{Reason, Span};
+use nodemend_core::model::{NodeView, Reason, Span};
 use serde::Serialize;
 
 /// What is on record.
@@ -32,6 +34,8 @@ pub struct Records {
     pub policies: Vec<RepairPolicy>,
     /// Pauses.
     pub pauses: Vec<RepairPause>,
+    /// The nodes that are there, if they may be listed.
+    pub nodes: Option<Vec<NodeView>>,
 }
 
 /// One repair in a list.
@@ -65,6 +69,9 @@ pub struct RepairLine {
     /// Who asked for it and why, if a person did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requested: Option<Requested>,
+    /// Who approved it, if its policy waits for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub approved: Option<String>,
 }
 
 /// A person's word.
@@ -108,6 +115,7 @@ fn line(repair: &NodeRepair) -> RepairLine {
             name.unwrap_or(&new.instance_id).clone()
         }),
         requested,
+        approved: repair.spec.approval.as_ref().map(|one| one.by.clone()),
     }
 }
 
@@ -188,6 +196,9 @@ fn repair_cells(line: &RepairLine, now: Timestamp) -> Vec<String> {
     if let Some(asked) = &line.requested {
         let _ = write!(end, ", asked for by {}: {}", asked.by, asked.reason);
     }
+    if let Some(by) = &line.approved {
+        let _ = write!(end, ", approved by {by}");
+    }
     let name = line.name.clone();
     vec![took, line.node.clone(), line.fault.clone(), name, end]
 }
@@ -247,7 +258,7 @@ fn remedy(reason: Reason) -> &'static str {
         Reason::RepairDeleted => {
             "an hour passes since the repair began that a person took away, or `nodemend repair --override RepairDeleted`"
         }
-        Reason::AwaitingApproval => "`nodemend approve` of this node",
+        Reason::AwaitingApproval => "`nodemend approve` of this node, for this fault and action",
         Reason::TooYoung => "the node is older than limits.minNodeAge",
         Reason::OtherActor => "whoever takes the node away takes its taint off",
         Reason::RuleSuspended => "the rule fires on no more than half of its nodes for a while",

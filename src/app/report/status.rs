@@ -8,7 +8,7 @@ use nodemend_core::api::{GuardRecord, NodeRepair, RepairPause, Score, SourceDown
 use nodemend_core::model::{Span, VerdictKind};
 use serde::Serialize;
 
-use super::{Records, RepairLine, Text, history, line, since, time};
+use super::{Records, RepairLine, Text, covered, history, line, nodes, since, time};
 
 /// How many of the last repairs are told.
 const MAX_LAST: usize = 5;
@@ -60,6 +60,9 @@ pub struct Pause {
     pub reason: String,
     /// Of which nodes.
     pub of: String,
+    /// How many nodes that are now, if it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub covers: Option<usize>,
     /// Until when; none: until it is deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
@@ -88,7 +91,12 @@ pub fn status(records: &Records, leader: Option<Leader>, now: Timestamp) -> Stat
         verdicts,
         sources_down: fleet.map_or_else(Vec::new, |fleet| fleet.sources_down.clone()),
         guards: fleet.map_or_else(Vec::new, |fleet| fleet.guards.clone()),
-        pauses: records.pauses.iter().filter(in_force).map(pause).collect(),
+        pauses: records
+            .pauses
+            .iter()
+            .filter(in_force)
+            .map(|one| pause(one, records))
+            .collect(),
         open: history(&open, None, usize::MAX),
         last,
         score: fleet.map_or_else(Vec::new, |fleet| fleet.score.clone()),
@@ -96,7 +104,7 @@ pub fn status(records: &Records, leader: Option<Leader>, now: Timestamp) -> Stat
     }
 }
 
-fn pause(pause: &RepairPause) -> Pause {
+fn pause(pause: &RepairPause, records: &Records) -> Pause {
     let spec = &pause.spec;
     let labels = spec.node_selector.match_labels.iter();
     let mut parts: Vec<String> = labels
@@ -116,6 +124,7 @@ fn pause(pause: &RepairPause) -> Pause {
         name: pause.metadata.name.clone().unwrap_or_default(),
         reason: spec.reason.clone(),
         of,
+        covers: covered(spec, records),
         until: spec.until,
     }
 }
@@ -187,6 +196,7 @@ impl Text {
                 vec![
                     pause.name.clone(),
                     pause.of.clone(),
+                    nodes(pause.covers),
                     until,
                     pause.reason.clone(),
                 ]

@@ -145,6 +145,7 @@ fn records() -> Records {
                 "nodeSelector": {"matchLabels": {"zone": "b"}}}),
             ),
         ],
+        nodes: Some(vec![node("a-1"), node("a-2")]),
     }
 }
 
@@ -240,8 +241,8 @@ leader  nodemend-0, epoch 4, renewed 2026-01-01T11:59:58Z (2s)
 nodes   1 Held
 
 paused
-  pause-1  all nodes             until 2026-01-01T14:00:00Z  upgrade
-  pause-3  zone=b, policy other  until it is resumed         other
+  pause-1  all nodes             2 nodes  until 2026-01-01T14:00:00Z  upgrade
+  pause-3  zone=b, policy other  0 nodes  until it is resumed         other
 
 sources that do not answer
   rule/R  2026-01-01T11:59:00Z (1m)  no\u{fffd}answer
@@ -268,6 +269,84 @@ only observed: what became of it without a repair
     assert_eq!(
         none.to_string(),
         "leader  not known, no leader yet\nnodes   none on record\n"
+    );
+}
+
+#[test]
+fn a_pause_tells_how_many_nodes_it_covers() {
+    let mut records = records();
+    let labelled = |name: &str, workload: &str| NodeView {
+        labels: [("workload".to_owned(), workload.to_owned())].into(),
+        ..node(name)
+    };
+    records.nodes = Some(vec![
+        labelled("a", "general"),
+        labelled("b", "general"),
+        labelled("c", "batch"),
+    ]);
+    let batch = json!({"spec": {
+        "priority": 5, "nodeSelector": {"matchLabels": {"workload": "batch"}},
+        "faults": [{"name": "F", "when": {"all": [{"signal": "S"}]}}],
+    }});
+    records
+        .policies
+        .push(object("RepairPolicy", "batch", batch));
+    let count = |records: &Records, rest: Value| {
+        let spec = json!({"reason": "r", "policy": rest["policy"], "nodeSelector": {"matchLabels": rest["of"]}});
+        covered(&serde_json::from_value(spec).unwrap(), records)
+    };
+    for (pause, expect) in [
+        (json!({"of": {}}), Some(3)),
+        (json!({"of": {"workload": "general"}}), Some(2)),
+        (json!({"of": {"workload": "generall"}}), Some(0)),
+        // The policy of the higher priority speaks for the third node.
+        (json!({"of": {}, "policy": "general"}), Some(2)),
+        (json!({"of": {}, "policy": "batch"}), Some(1)),
+        (
+            json!({"of": {"workload": "general"}, "policy": "batch"}),
+            Some(0),
+        ),
+        (json!({"of": {}, "policy": "genral"}), Some(0)),
+    ] {
+        assert_eq!(count(&records, pause.clone()), expect, "{pause}");
+    }
+    // One in a file is on no record, but for what came of it.
+    records.policies.clear();
+    assert_eq!(
+        count(&records, json!({"of": {}, "policy": "general"})),
+        None
+    );
+    records.nodes = None;
+    assert_eq!(count(&records, json!({"of": {}})), None);
+    assert_eq!(nodes(None), "how many nodes is not known");
+}
+
+#[test]
+fn what_waits_for_approval_is_told_and_why_an_old_one_does_not_count() {
+    let mut records = records();
+    let status = records.healths[0].status.as_mut().unwrap();
+    status.reasons = vec![Reason::AwaitingApproval];
+    let last = status.decisions.last_mut().unwrap();
+    last.inputs.faults[0].action = Some(nodemend_core::api::Action::Reboot);
+    let mut node = node("a-1");
+    let told = |node: &NodeView| {
+        let told = explain("a-1", Some(node), &records, now()).unwrap();
+        told.holds[0].detail.clone().unwrap()
+    };
+    assert_eq!(told(&node), "Reboot for general/DiskFailing");
+    let mut approve = |text: &str| {
+        let key = nodemend_core::model::APPROVED_ANNOTATION.to_owned();
+        node.annotations.insert(key, text.to_owned());
+        told(&node)
+    };
+    let old = approve("2026-01-01T14:00:00Z");
+    assert!(old.contains("does not count: it is a time alone"), "{old}");
+    let other = json!({"uid": "uid-a-1", "policy": "general", "fault": "DiskFailing", "action": "Replace",
+        "at": NOW, "until": "2026-01-01T14:00:00Z", "by": "eve"});
+    let other = approve(&other.to_string());
+    assert!(
+        other.contains("is of Replace for general/DiskFailing"),
+        "{other}"
     );
 }
 

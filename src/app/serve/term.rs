@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use nodemend_core::config::Policy;
-use nodemend_core::model::{NodeView, REQUEST_ANNOTATION};
+use nodemend_core::model::NodeView;
 use tokio::sync::watch;
 
 use super::clock::{instant, now};
@@ -236,12 +236,12 @@ impl Leader {
     }
 }
 
-/// A person asks for a repair in a way that does not count.
+/// A person asks for a repair, or approves one, in a way that does not count.
 fn unusable((node, why): (NodeView, String)) -> Notice {
     tracing::warn!(
         node = node.name,
         why,
-        "the request for its repair does not count"
+        "what a person asks for or approves does not count"
     );
     Notice {
         about: About::Node {
@@ -249,7 +249,7 @@ fn unusable((node, why): (NodeView, String)) -> Notice {
             uid: node.uid,
         },
         reason: "RepairRequestRefused",
-        note: format!("{REQUEST_ANNOTATION}: {why}"),
+        note: why,
         warning: true,
     }
 }

@@ -118,6 +118,14 @@ pub struct FaultInput {
     /// The second opinion, where one is asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmed: Option<Truth>,
+    /// Of the fault that leads, the combination that it is, in JSON; empty if that is long.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 2048))]
+    pub when: String,
+    /// What each of its signals, conditions and named faults came to, in its order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub leaves: Vec<Truth>,
 }
 
 /// What the guards that look at the node alone look at.
@@ -140,9 +148,9 @@ pub struct Standing {
     /// When the node is old enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mature_at: Option<Timestamp>,
-    /// Until when a person approved its repair.
+    /// What a person approved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub approved_until: Option<Timestamp>,
+    pub approval: Option<Approval>,
     /// Until when a person took it out of nodemend's hands; the end of time if that has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opted_out_until: Option<Timestamp>,
@@ -196,6 +204,31 @@ pub struct RepairRequest {
     #[serde(rename = "override", default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub overrides: Vec<Reason>,
+}
+
+/// A person's approval of one repair, as the node's annotation has it. Another policy, fault or
+/// action is another repair.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Approval {
+    /// The UID of the node that is meant: a reborn node is another.
+    #[schemars(length(max = 64))]
+    pub uid: String,
+    /// The policy that waits.
+    #[schemars(length(max = 253))]
+    pub policy: String,
+    /// The fault.
+    #[schemars(length(max = 63))]
+    pub fault: String,
+    /// What is to be done about it.
+    pub action: Action,
+    /// When it was approved.
+    pub at: Timestamp,
+    /// Until when that holds, a day later at most.
+    pub until: Timestamp,
+    /// Who approves, as they say.
+    #[schemars(length(max = 256))]
+    pub by: String,
 }
 
 #[allow(

@@ -8,7 +8,7 @@ use kube_derive::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Action, Decision, LaunchTemplate, RepairRequest, StatusCondition, Strategy};
+use super::{Action, Approval, Decision, LaunchTemplate, RepairRequest, StatusCondition, Strategy};
 use crate::model::{Reason, SignalState, Span, VerdictKind};
 
 /// The finalizer of an open repair.
@@ -198,7 +198,8 @@ pub struct SilenceRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SignalRecord {
-    /// The signal's name; conditions are written `condition/TYPE`.
+    /// The signal's name; conditions are written `condition/TYPE`, and fire while one that a
+    /// policy names holds.
     pub name: String,
     /// What it says.
     pub state: SignalState,
@@ -291,6 +292,38 @@ pub struct FleetStateSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub scored: Vec<String>,
+    /// What policies in mode Observe would have started: it counts against what they would
+    /// start next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 200))]
+    pub observed: Vec<ObservedStart>,
+}
+
+/// A repair that would have started if its policy did more than observe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ObservedStart {
+    /// The node's name.
+    pub node_name: String,
+    /// The node's UID.
+    pub node_uid: String,
+    /// The node's zone; empty where its labels did not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub zone: String,
+    /// The node's pool; empty where its labels did not say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pool: String,
+    /// The policy.
+    pub policy: String,
+    /// The fault.
+    pub fault: String,
+    /// When it would have started.
+    pub at: Timestamp,
+    /// Until when at most it would have run.
+    pub until: Timestamp,
+    /// Whether its fault is over, or its node gone.
+    #[serde(default)]
+    pub over: bool,
 }
 
 /// What became, without a repair, of a fault that a policy would have acted on.
@@ -320,7 +353,8 @@ pub struct Score {
 #[serde(rename_all = "camelCase")]
 pub struct GuardRecord {
     /// Over what it counts: `cluster`, `zone/…`, `pool/…`, `budget/POLICY/NAME…`, `window/POLICY`,
-    /// `fleet/starts`.
+    /// `fleet/starts`; with `observed/` before it, together with what policies that only
+    /// observe would have started.
     pub scope: String,
     /// The reason that it gives.
     pub reason: Reason,
@@ -411,6 +445,9 @@ pub struct NodeRepairSpec {
     /// Who asked for it, if a person did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<RepairRequest>,
+    /// Who approved it, if its policy waits for that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<Approval>,
     /// All that is left to choose is chosen here.
     pub plan: Plan,
     /// The creator's epoch.
@@ -528,9 +565,35 @@ pub struct Entry {
     /// The last failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_failure: Option<Failure>,
+    /// When pauses and breakers held it: that does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
     /// What came of it; none while open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
+}
+
+/// When pauses and breakers held a step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Held {
+    /// Since when it is held, or was last.
+    pub since: Timestamp,
+    /// When that ended; none while it is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// For how many seconds it was held before that, all together.
+    #[serde(default)]
+    pub seconds_before: u32,
+}
+
+impl Held {
+    /// For how long it was held, all together.
+    pub fn total(&self, now: Timestamp) -> Span {
+        let last = self.until.unwrap_or(now).duration_since(self.since);
+        let last = u32::try_from(last.as_secs().max(0)).unwrap_or(u32::MAX);
+        Span::seconds(self.seconds_before.saturating_add(last))
+    }
 }
 
 /// A try that failed and may be repeated.

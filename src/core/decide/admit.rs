@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::efficacy::STOPPED;
-use super::scope::{BreakerState, BudgetKey, Scope, Scopes, Tally};
+use super::scope::{BreakerState, BudgetKey, Place, Scope, Scopes, Tally};
 use super::{Verdict, World, longest_window};
 use crate::api::{GuardRecord, MAX_STARTS, Severity};
 use crate::config::{Budget, Policy};
@@ -30,31 +30,9 @@ pub fn admit(
     world: &World<'_>,
     now: Timestamp,
 ) -> Admission {
-    let longest = longest_window(world.limits, world.policies);
-    let known = world.starts.iter().chain(world.reserved);
-    let known: Vec<Timestamp> = known.map(|start| start.at).collect();
-    let mut known = within_window(&known, longest, now);
-    known.sort();
-    let mut shut = BTreeMap::new();
-    for policy in world.policies.iter().filter(|one| !one.windows.is_empty()) {
-        let windows = || policy.windows.iter();
-        if !windows().any(|window| window.is_open(now)) {
-            let next = windows().filter_map(|window| window.next_start(now)).min();
-            shut.insert(policy.name.as_str(), next);
-        }
-    }
-    let mut running = Running {
-        shut,
-        scopes: scopes.clone(),
-        known,
-        longest,
-        world,
-        now,
-        guards: BTreeMap::new(),
-    };
-    running.note_breakers();
+    let mut running = Running::new(scopes.clone(), world, now);
     let mut admitted = Vec::new();
-    for index in order(verdicts, scopes) {
+    for index in order(verdicts, scopes, |one| one.kind == VerdictKind::Due) {
         let verdict = &mut verdicts[index];
         let held = running.hold(verdict);
         if held.is_empty() {
@@ -76,11 +54,15 @@ pub fn admit(
     }
 }
 
-/// The due nodes: the severe first, then those of pools whose replacements helped, then
-/// each pool in its turn, then the oldest.
-fn order(verdicts: &[Verdict], scopes: &Scopes) -> Vec<usize> {
+/// The nodes that are wanted: the severe first, then those of pools whose replacements
+/// helped, then each pool in its turn, then the oldest.
+pub(super) fn order(
+    verdicts: &[Verdict],
+    scopes: &Scopes,
+    wanted: impl Fn(&Verdict) -> bool,
+) -> Vec<usize> {
     let mut due: Vec<usize> = (0..verdicts.len())
-        .filter(|index| verdicts[*index].kind == VerdictKind::Due)
+        .filter(|index| wanted(&verdicts[*index]))
         .collect();
     due.sort_by_key(|index| {
         let verdict = &verdicts[*index];
@@ -107,19 +89,46 @@ fn order(verdicts: &[Verdict], scopes: &Scopes) -> Vec<usize> {
 }
 
 /// The scopes as they are with those who were admitted so far.
-struct Running<'a> {
+pub(super) struct Running<'a> {
     /// The policies of whose windows none is open, and when the next opens: once for all nodes.
     shut: BTreeMap<&'a str, Option<Timestamp>>,
-    scopes: Scopes,
+    pub scopes: Scopes,
     /// The starts on record that any window counts, and the longest of these.
     known: Vec<Timestamp>,
     longest: Span,
     world: &'a World<'a>,
     now: Timestamp,
-    guards: BTreeMap<(Reason, String), GuardRecord>,
+    pub guards: BTreeMap<(Reason, String), GuardRecord>,
 }
 
-impl Running<'_> {
+impl<'a> Running<'a> {
+    pub fn new(scopes: Scopes, world: &'a World<'a>, now: Timestamp) -> Self {
+        let longest = longest_window(world.limits, world.policies);
+        let known = world.starts.iter().chain(world.reserved);
+        let known: Vec<Timestamp> = known.map(|start| start.at).collect();
+        let mut known = within_window(&known, longest, now);
+        known.sort();
+        let mut shut = BTreeMap::new();
+        for policy in world.policies.iter().filter(|one| !one.windows.is_empty()) {
+            let windows = || policy.windows.iter();
+            if !windows().any(|window| window.is_open(now)) {
+                let next = windows().filter_map(|window| window.next_start(now)).min();
+                shut.insert(policy.name.as_str(), next);
+            }
+        }
+        let mut running = Self {
+            shut,
+            scopes,
+            known,
+            longest,
+            world,
+            now,
+            guards: BTreeMap::new(),
+        };
+        running.note_breakers();
+        running
+    }
+
     fn note(
         &mut self,
         reason: Reason,
@@ -149,7 +158,7 @@ impl Running<'_> {
     }
 
     /// Every guard that says no.
-    fn hold(&mut self, verdict: &Verdict) -> Vec<(Reason, String)> {
+    pub fn hold(&mut self, verdict: &Verdict) -> Vec<(Reason, String)> {
         let mut held: Vec<(Reason, String)> = verdict
             .place
             .scopes()
@@ -214,7 +223,7 @@ impl Running<'_> {
         budget: &Budget,
         verdict: &Verdict,
     ) -> Option<(Reason, String)> {
-        let key = key(policy, budget, verdict);
+        let key = key(policy, budget, &verdict.place);
         let tally = self.scopes.tallies.get(&key).cloned().unwrap_or_default();
         let (limit, current, until) = over(budget, &tally, verdict.available, self.now)?;
         let scope = match &key.2 {
@@ -248,30 +257,53 @@ impl Running<'_> {
     }
 
     /// Counts one that was admitted.
-    fn count(&mut self, verdict: &Verdict) {
-        for scope in verdict.place.scopes() {
+    pub fn count(&mut self, verdict: &Verdict) {
+        let now = self.now;
+        self.count_start(
+            &verdict.place,
+            &verdict.policy,
+            now,
+            Some(verdict.available),
+        );
+    }
+
+    /// Counts a start; if it is under way, whether its node would be available without it.
+    pub fn count_start(
+        &mut self,
+        place: &Place,
+        policy: &str,
+        at: Timestamp,
+        running: Option<bool>,
+    ) {
+        let in_flight = usize::from(running.is_some());
+        for scope in place.scopes() {
             if let Some(census) = self.scopes.census.get_mut(&scope) {
-                census.in_flight += 1;
+                census.in_flight += in_flight;
             }
         }
-        self.scopes.starts.push(self.now);
-        self.known.push(self.now);
+        insert(&mut self.scopes.starts, at);
+        insert(&mut self.known, at);
         let mut policies = self.world.policies.iter();
-        let Some(policy) = policies.find(|policy| policy.name == verdict.policy) else {
+        let Some(policy) = policies.find(|known| known.name == policy) else {
             return;
         };
         for budget in &policy.budgets {
-            let tally = self.scopes.tallies.entry(key(policy, budget, verdict));
+            let tally = self.scopes.tallies.entry(key(policy, budget, place));
             let tally = tally.or_default();
-            tally.in_flight += 1;
-            tally.unavailable += usize::from(verdict.available);
-            tally.starts.push(self.now);
+            tally.in_flight += in_flight;
+            tally.unavailable += usize::from(running == Some(true));
+            insert(&mut tally.starts, at);
         }
     }
 }
 
-fn key(policy: &Policy, budget: &Budget, verdict: &Verdict) -> BudgetKey {
-    let scope = verdict.place.counted(budget.per);
+/// They stay sorted.
+fn insert(starts: &mut Vec<Timestamp>, at: Timestamp) {
+    starts.insert(starts.partition_point(|known| *known <= at), at);
+}
+
+fn key(policy: &Policy, budget: &Budget, place: &Place) -> BudgetKey {
+    let scope = place.counted(budget.per);
     (policy.name.clone(), budget.name.clone(), scope)
 }
 

@@ -17,13 +17,13 @@ pub const MAX_BY: usize = 256;
 /// The longest reason, in characters.
 pub const MAX_REASON: usize = 1024;
 
-/// Why a request does not count.
+/// Why a request, or an approval, does not count.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
     /// Too long.
     #[error("it is longer than {MAX_TEXT} bytes")]
     TooLong,
-    /// Not what `nodemend repair` writes.
+    /// Not what `nodemend repair` or `nodemend approve` writes.
     #[error("it cannot be read: {0}")]
     Unreadable(String),
     /// For another node object.
@@ -32,6 +32,12 @@ pub enum Unusable {
     /// Its times make no sense.
     #[error("it holds for longer than a day, or is from a time to come")]
     Times,
+    /// What earlier versions wrote: it does not say what is approved.
+    #[error("it is a time alone, which does not say what is approved: `nodemend approve` it again")]
+    TimeAlone,
+    /// Without who.
+    #[error("it does not say who approves, in {MAX_BY} characters")]
+    Anonymous,
     /// Without who or why.
     #[error("it does not say who asks and why, in {MAX_BY} and {MAX_REASON} characters")]
     Unsigned,

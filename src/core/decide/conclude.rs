@@ -10,11 +10,13 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use super::approval::covers;
 use super::by_hand::holds;
 use crate::api::{
     Action, BY_HAND, Decision, FaultInput, GuardRecord, Inputs, Mode, RepairRequest, Severity,
-    Standing,
+    Standing, When,
 };
+use crate::evidence::combined;
 use crate::model::{Reason, Truth, VerdictKind};
 
 /// What inputs come to.
@@ -37,12 +39,15 @@ pub struct Conclusion {
 /// Comes to the verdict of a record again.
 pub fn replay(decision: &Decision) -> Conclusion {
     let mut found = conclude(&decision.inputs, decision.at);
-    if found.kind == VerdictKind::Due {
+    let observed = found.kind == VerdictKind::Held && found.reasons == [Reason::ObserveMode];
+    if found.kind == VerdictKind::Due || observed {
         let guards = decision.inputs.guards.iter();
         let held = guards.filter(|guard| says_no(guard, decision.at));
         let held = held.map(|guard| guard.reason);
-        let reasons: BTreeSet<Reason> = held.chain(decision.inputs.unplanned).collect();
-        found.reasons.extend(reasons);
+        let known = found.reasons.iter().copied();
+        let reasons = known.chain(held).chain(decision.inputs.unplanned);
+        let reasons: BTreeSet<Reason> = reasons.collect();
+        found.reasons = reasons.into_iter().collect();
         if !found.reasons.is_empty() {
             found.kind = VerdictKind::Held;
         }
@@ -60,6 +65,19 @@ pub fn replays(decision: &Decision) -> bool {
             decision.since,
             &decision.reasons,
         )
+        && decision.inputs.faults.iter().all(combines)
+}
+
+/// Whether a fault is no truer than what it is a combination of; where that is not kept, or
+/// cannot be read, nothing is checked. A lease, or a gap, can make less of it.
+fn combines(fault: &FaultInput) -> bool {
+    let when = serde_json::from_str::<When>(&fault.when).ok();
+    let combined = when.and_then(|when| combined(&when, &fault.leaves));
+    combined.is_none_or(|combined| match fault.truth {
+        Truth::True => combined == Truth::True,
+        Truth::Unknown => combined != Truth::False,
+        Truth::False => true,
+    })
 }
 
 /// Whether the numbers of a guard hold a node: it is spent, and not over yet.
@@ -115,10 +133,11 @@ pub(super) fn conclude(inputs: &Inputs, now: Timestamp) -> Conclusion {
             None => Some((Action::Replace, None)),
         };
         found.reasons = match &inputs.standing {
-            Some(standing) => guard(standing, leading, request, now),
+            Some(standing) => guard(standing, &inputs.policy, leading, request, now),
             None => Vec::new(),
         };
-        if found.reasons.is_empty() {
+        // Of what is only observed it is asked too whether it would have been acted on.
+        if found.reasons.is_empty() || found.reasons == [Reason::ObserveMode] {
             found.reasons.extend(leading.and_then(doubt));
         }
         if !found.reasons.is_empty() {
@@ -128,8 +147,8 @@ pub(super) fn conclude(inputs: &Inputs, now: Timestamp) -> Conclusion {
     found
 }
 
-/// Finds the leading fault: a due one before a pending one, one that no silence holds
-/// before one that is held, the severe and the old first.
+/// Finds the leading fault: a due one before a pending one, one that neither a silence nor
+/// the second opinion holds before one that is held, the severe and the old first.
 fn lead<'a>(
     found: &mut Conclusion,
     faults: impl Iterator<Item = &'a FaultInput> + Clone,
@@ -160,8 +179,9 @@ fn lead<'a>(
     let ranked = truths.map(|fault| {
         let since = fault.since.unwrap_or(now).min(now);
         let due = fault.for_.after(since) <= now;
+        let held = fault.silenced || (due && doubt(fault).is_some());
         let severity = Reverse(fault.severity);
-        ((!due, fault.silenced, severity, since, &fault.name), fault)
+        ((!due, held, severity, since, &fault.name), fault)
     });
     let ((pending, _, _, since, _), fault) = ranked.min_by(|one, other| one.0.cmp(&other.0))?;
     found.kind = if pending {
@@ -194,6 +214,7 @@ fn ask(found: &mut Conclusion, request: &RepairRequest, now: Timestamp) {
 /// The guards that look at the node alone.
 fn guard(
     standing: &Standing,
+    policy: &str,
     leading: Option<&FaultInput>,
     request: Option<&RepairRequest>,
     now: Timestamp,
@@ -203,7 +224,10 @@ fn guard(
     let unsettled = leading.is_some_and(|fault| fault.unsettled);
     let tried = leading.is_some_and(|fault| fault.action.is_none());
     let cordons = leading.is_some_and(|fault| fault.action == Some(Action::Cordon));
-    let approved = request.is_some() || to_come(standing.approved_until);
+    let next = leading.and_then(|fault| Some((policy, &*fault.name, fault.action?)));
+    let approval = standing.approval.as_ref().zip(next);
+    let approved = approval.is_some_and(|(approval, next)| covers(approval, next, now));
+    let approved = request.is_some() || approved;
     let all = [
         (standing.conflict, Reason::PolicyConflict),
         (standing.paused, Reason::Paused),
@@ -238,5 +262,67 @@ fn doubt(fault: &FaultInput) -> Option<Reason> {
         Truth::True => None,
         Truth::False => Some(Reason::Refuted),
         Truth::Unknown => Some(Reason::Unconfirmed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decide::tests::at;
+    use crate::model::Span;
+
+    fn fault(name: &str, severity: Severity, confirmed: Option<Truth>) -> FaultInput {
+        FaultInput {
+            name: name.into(),
+            truth: Truth::True,
+            since: Some(at(0)),
+            for_: Span::seconds(60),
+            severity,
+            silenced: false,
+            suspended: false,
+            unsettled: false,
+            action: Some(Action::Replace),
+            then: None,
+            confirmed,
+            when: String::new(),
+            leaves: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn what_its_exporter_does_not_confirm_hides_no_other_fault() {
+        use Severity::{Critical, Warning};
+        use Truth::{False, True, Unknown};
+        use VerdictKind::{Due, Held, Pending};
+        let check = |first: FaultInput, second: FaultInput, now: i64, expect: &str, kind| {
+            let inputs = Inputs {
+                policy: "p".into(),
+                faults: vec![first, second],
+                standing: Some(Standing {
+                    mode: Mode::Enforce,
+                    ..Standing::default()
+                }),
+                ..Inputs::default()
+            };
+            let found = conclude(&inputs, at(now));
+            let what = (found.fault.as_str(), found.kind);
+            assert_eq!(what, (expect, kind), "{inputs:#?}");
+        };
+        let plain = || fault("B", Warning, None);
+        for doubt in [False, Unknown] {
+            let critical = || fault("A", Critical, Some(doubt));
+            check(critical(), plain(), 60, "B", Due);
+            // Nothing better: it leads, and is held.
+            check(critical(), fault("B", Warning, Some(doubt)), 60, "A", Held);
+            let mut silenced = plain();
+            silenced.silenced = true;
+            check(critical(), silenced, 60, "A", Held);
+            // One that is not due hides none either, and none is asked of.
+            check(critical(), plain(), 59, "A", Pending);
+            let mut later = plain();
+            later.since = Some(at(1));
+            check(critical(), later, 60, "A", Held);
+        }
+        check(fault("A", Critical, Some(True)), plain(), 60, "A", Due);
     }
 }

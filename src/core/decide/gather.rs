@@ -5,15 +5,16 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
-    Told, Verdict, World, by_hand, deleted, ladder, only_suspended, opted_out_until, unsettled,
+    Told, Verdict, World, approval, by_hand, deleted, ladder, only_suspended, opted_out_until,
+    unsettled,
 };
 use crate::api::{
-    BY_HAND, Decision, FaultInput, GuardRecord, Inputs, MAX_DECISIONS, Mode, NodeRepair,
-    OpenRepair, Phase, SilenceRecord, Standing,
+    BY_HAND, Decision, FaultInput, GuardRecord, Inputs, MAX_DECISIONS, NodeRepair, OpenRepair,
+    Phase, SilenceRecord, Standing,
 };
 use crate::config::{Confirm, Policy};
 use crate::evidence::probe::Opinion;
-use crate::model::{APPROVED_ANNOTATION, NodeView, QUARANTINE_ANNOTATION, Truth, VerdictKind};
+use crate::model::{NodeView, QUARANTINE_ANNOTATION, Truth, VerdictKind};
 
 /// What is gathered, and what is kept beside it for the record.
 #[derive(Default)]
@@ -134,6 +135,8 @@ fn gather_fault(
             .confirm
             .as_ref()
             .map(|confirm| opinion(node, confirm, world, now)),
+        when: String::new(),
+        leaves: Vec::new(),
     });
     gathered.silences.push((fault.name.clone(), holding));
 }
@@ -153,16 +156,13 @@ fn standing(node: &NodeView, policies: &[&Policy], world: &World<'_>, now: Times
     let mine = |repair: &&NodeRepair| repair.spec.node_uid == node.uid;
     let repairs = world.repairs.iter().filter(mine);
     let last = repairs.max_by_key(|repair| (repair.spec.ordinal, repair.name()));
-    let approved = node.annotations.get(APPROVED_ANNOTATION);
-    let approved = approved.and_then(|text| text.parse::<Timestamp>().ok());
-    let in_force = |until: &Timestamp| *until <= super::APPROVED_FOR.after(now);
     let mature_at = world.limits.min_node_age.after(node.created);
     Standing {
         mode: policy.mode,
         conflict: policies.len() > 1,
         paused: pauses.any(|pause| pause.covers(Some(node), &policy.name, now)),
         mature_at: (mature_at > now).then_some(mature_at),
-        approved_until: approved.filter(in_force),
+        approval: approval::approval(node, world.repairs, now),
         opted_out_until: opted_out_until(node),
         taken_by_other: node.taken_by_other(),
         cordoned_by_other: node.unschedulable
@@ -173,7 +173,7 @@ fn standing(node: &NodeView, policies: &[&Policy], world: &World<'_>, now: Times
         needs_human: last.is_some_and(|repair| repair.phase() == Phase::NeedsHuman),
         repair_deleted: deleted(world)
             .any(|start| start.node_uid == node.uid && super::DELETED_HOLDS.after(start.at) > now),
-        no_owner: policy.mode != Mode::Observe && node.instance_id().is_none(),
+        no_owner: node.instance_id().is_none(),
         silenced: false,
     }
 }
@@ -200,6 +200,32 @@ pub fn decision(verdict: &Verdict, guards: &[GuardRecord], now: Timestamp) -> De
         since: verdict.since,
         reasons: verdict.reasons.clone(),
         inputs,
+    }
+}
+
+/// The longest text of a combination that is kept, in bytes.
+const MAX_WHEN: usize = 2048;
+
+/// Adds to a decision what the fault that leads is a combination of, and what each part of
+/// that came to.
+pub fn detail(decision: &mut Decision, node: &NodeView, world: &World<'_>) {
+    let mut policies = world.policies.iter();
+    let Some(policy) = policies.find(|policy| policy.name == decision.inputs.policy) else {
+        return;
+    };
+    let mut faults = decision.inputs.faults.iter_mut();
+    let leads = faults.find(|fault| fault.name == decision.fault);
+    let Some((fault, when)) = leads.and_then(|fault| {
+        let when = policy.when(&fault.name)?;
+        Some((fault, when))
+    }) else {
+        return;
+    };
+    let text = serde_json::to_string(when).ok();
+    if let Some(text) = text.filter(|text| text.len() <= MAX_WHEN) {
+        fault.when = text;
+        let (evidence, rules) = (world.evidence, world.rules);
+        fault.leaves = evidence.leaves(node, policy, when, rules, decision.at);
     }
 }
 
@@ -250,6 +276,12 @@ mod tests {
             action: Some(Action::Reboot),
             then: Some(Action::Replace),
             confirmed: Some(Truth::Unknown),
+            when: if number == 1 {
+                "x".repeat(300)
+            } else {
+                String::new()
+            },
+            leaves: vec![Truth::Unknown; if number == 1 { 6 } else { 0 }],
         };
         let guard = |number| GuardRecord {
             scope: format!("budget/general/{number:063}/pool/general"),
@@ -277,7 +309,7 @@ mod tests {
     #[test]
     fn records_stay_small_and_keep_the_newest() {
         // A usual hold, and the largest that there can be.
-        for (faults, guards, most, count) in [(2, 3, 1500, 20), (32, 21, 16_000, 4)] {
+        for (faults, guards, most, count) in [(2, 3, 1800, 20), (32, 21, 16_500, 4)] {
             let size = |one: &Decision| serde_json::to_string(one).unwrap().len();
             assert!(
                 size(&decision(faults, guards)) <= most,

@@ -77,6 +77,7 @@ mod tests {
                 },
                 failures: 0,
                 last_failure: None,
+                held: None,
                 outcome: None,
             });
         }

@@ -2,6 +2,7 @@
 //! count, `admit` lets the first of the due ones start. Pure.
 
 mod admit;
+pub mod approval;
 pub mod by_hand;
 mod conclude;
 mod efficacy;
@@ -9,6 +10,7 @@ mod gather;
 mod ladder;
 mod scope;
 pub mod score;
+mod shadow;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,8 +18,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::api::{
-    Action, BY_HAND, Inputs, Mode, NodeRepair, NodeSelector, RepairPauseSpec, RepairRequest,
-    Reservation, Severity, SignalRecord, SilenceRecord,
+    Action, Approval, BY_HAND, FaultInput, Inputs, Mode, NodeRepair, NodeSelector, ObservedStart,
+    RepairPauseSpec, RepairRequest, Reservation, Severity, SignalRecord, SilenceRecord,
 };
 use crate::config::{Confirm, Fault, Limits, Policy, Rules};
 use crate::evidence::Evidence;
@@ -31,16 +33,14 @@ use gather::{Gathered, gather};
 pub use admit::{Admission, admit};
 pub use conclude::{Conclusion, replay, replays};
 pub use efficacy::Pool;
-pub use gather::{decision, remember, unplanned};
+pub use gather::{decision, detail, remember, unplanned};
 pub use scope::{BreakerState, Census, Fallen, Place, Scope, Scopes, Tally, survey};
+pub use shadow::{Shadow, shadow};
 
 /// How many nodes one pass asks for a second opinion.
 const PROBES_AT_ONCE: usize = 4;
 /// How many leases one pass reads.
 const LEASES_AT_ONCE: usize = 32;
-
-/// The longest time that an approval holds.
-pub const APPROVED_FOR: Span = Span::minutes(24 * 60);
 
 /// A pause as decisions see it.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,6 +94,17 @@ pub struct World<'a> {
     pub reserved: &'a [Reservation],
     /// The pauses in force or not.
     pub pauses: &'a [Pause],
+    /// What policies that only observe would have done.
+    pub observed: Observed<'a>,
+}
+
+/// What would have been, had policies that only observe acted.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Observed<'a> {
+    /// What would have started.
+    pub starts: &'a [ObservedStart],
+    /// Nodes that fell sick lately, observed faults included.
+    pub fallen: &'a [Fallen],
 }
 
 /// The verdict on one node.
@@ -120,6 +131,8 @@ pub struct Verdict {
     /// Since when it is sick as breakers count: not Ready, or with an enforced fault that
     /// is true, even before its `for`, or not known since it was last true.
     pub sick_since: Option<Timestamp>,
+    /// Since when it would be, if policies that only observe enforced.
+    pub sick_if_enforced: Option<Timestamp>,
     /// The policy that speaks for the node.
     pub policy: String,
     /// The leading fault.
@@ -242,7 +255,9 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
         })
         .collect();
     let mut verdict = unjudged(node, &policies, world, now);
-    verdict.sick_since = sick_since(node, &told, world, now).filter(|_| verdict.counts);
+    let counts = verdict.counts;
+    let sick = |all| sick_since(node, &told, all, world, now).filter(|_| counts);
+    (verdict.sick_since, verdict.sick_if_enforced) = (sick(false), sick(true));
     let speaks = !verdict.policy.is_empty();
     let Some(policy) = policies.first().filter(|_| speaks) else {
         // Who asks for a repair is told so.
@@ -293,6 +308,7 @@ fn unjudged(node: &NodeView, policies: &[&Policy], world: &World<'_>, now: Times
         joined: !starting,
         available: ready && !node.unschedulable && !taken,
         sick_since: None,
+        sick_if_enforced: None,
         policy: policy.map_or_else(String::new, |policy| policy.name.clone()),
         fault: String::new(),
         severity: Severity::Warning,
@@ -304,17 +320,20 @@ fn unjudged(node: &NodeView, policies: &[&Policy], world: &World<'_>, now: Times
     }
 }
 
-/// Suspended rules make nobody sick.
+/// Suspended rules make nobody sick, nor do faults that are only observed, unless `all` are
+/// to count.
 fn sick_since(
     node: &NodeView,
     told: &[Told<'_>],
+    all: bool,
     world: &World<'_>,
     now: Timestamp,
 ) -> Option<Timestamp> {
     let unready = || world.evidence.unready_since(&node.uid).unwrap_or(now);
     let unready = (!node.ready()).then(unready);
-    let enforced = told.iter().filter(|told| told.policy.mode != Mode::Observe);
-    let faults = enforced.filter_map(|told| match told.truth {
+    let counted = told.iter();
+    let counted = counted.filter(|told| all || told.policy.mode != Mode::Observe);
+    let faults = counted.filter_map(|told| match told.truth {
         Truth::True => Some(told.since.unwrap_or(now)),
         Truth::Unknown => told
             .since
@@ -346,6 +365,13 @@ impl Verdict {
     /// What a person asks for, if somebody does.
     pub fn request(&self) -> Option<&RepairRequest> {
         self.inputs.as_ref()?.request.as_ref()
+    }
+
+    /// Who approved what it comes to, if its policy waits for that.
+    pub fn approval(&self) -> Option<&Approval> {
+        let standing = self.inputs.as_ref()?.standing.as_ref()?;
+        let waits = standing.mode == Mode::Approve && self.fault != BY_HAND;
+        standing.approval.as_ref().filter(|_| waits)
     }
 
     /// Whether who asks for this repair tells a guard to be ignored.
@@ -397,47 +423,79 @@ pub fn to_read(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Vec<N
     wanted.into_iter().map(|(.., node)| node.clone()).collect()
 }
 
-fn question<'a>(verdict: &Verdict, world: &World<'a>) -> Option<&'a Confirm> {
-    let policy = world
-        .policies
-        .iter()
-        .find(|policy| policy.name == verdict.policy)?;
-    let fault = policy
-        .faults
-        .iter()
-        .find(|fault| fault.name == verdict.fault)?;
+/// The question of a fault, if one is asked before it is acted on.
+fn question<'a>(verdict: &Verdict, fault: &str, world: &World<'a>) -> Option<&'a Confirm> {
+    let mut policies = world.policies.iter();
+    let policy = policies.find(|policy| policy.name == verdict.policy)?;
+    let fault = policy.faults.iter().find(|one| one.name == fault)?;
     fault.confirm.as_ref()
 }
 
-/// Which nodes to ask for a second opinion now, by UID: those that would start if it
-/// confirmed, and were not asked lately. Few, as all have to answer within this pass.
+/// What a node would come to if every exporter that was not asked yet confirmed; none if
+/// no such answer matters.
+fn if_confirmed(verdict: &Verdict, world: &World<'_>, now: Timestamp) -> Option<Verdict> {
+    let mut inputs = Inputs::clone(verdict.inputs.as_ref()?);
+    let mut asks = false;
+    for fault in &mut inputs.faults {
+        let unknown = fault.confirmed == Some(Truth::Unknown);
+        let confirm = question(verdict, &fault.name, world).filter(|_| unknown);
+        if confirm.is_some_and(|of| world.evidence.opinion(&verdict.uid, of, now).is_none()) {
+            (fault.confirmed, asks) = (Some(Truth::True), true);
+        }
+    }
+    if !asks {
+        return None;
+    }
+    let found = conclude::conclude(&inputs, now);
+    let mut confirmed = verdict.clone();
+    (confirmed.kind, confirmed.reasons) = (found.kind, found.reasons);
+    (confirmed.severity, confirmed.since) = (found.severity, found.since);
+    (confirmed.fault, confirmed.action) = (found.fault, found.action);
+    Some(confirmed)
+}
+
+/// Which nodes to ask for a second opinion now, by UID: those that would start for a fault
+/// if it were confirmed, and were not asked lately; then those that would if their policy
+/// did more than observe. Few, as all have to answer within this pass.
 pub fn to_probe(
     verdicts: &[Verdict],
     scopes: &Scopes,
     world: &World<'_>,
     now: Timestamp,
 ) -> Vec<(String, Confirm)> {
-    let asked = |verdict: &Verdict| {
-        let confirm = question(verdict, world)?;
-        let waits = verdict.kind == VerdictKind::Held && verdict.reasons == [Reason::Unconfirmed];
-        let known = world.evidence.opinion(&verdict.uid, confirm, now).is_some();
-        (waits && !known).then(|| (verdict.uid.clone(), confirm.clone()))
-    };
-    let questions: BTreeMap<String, Confirm> = verdicts.iter().filter_map(asked).collect();
+    let doubtful = |fault: &FaultInput| fault.confirmed == Some(Truth::Unknown);
+    let mut questions: BTreeMap<String, Confirm> = BTreeMap::new();
+    let mut asked: Vec<(usize, Verdict)> = Vec::new();
+    for (index, verdict) in verdicts.iter().enumerate() {
+        let inputs = verdict.inputs.as_ref();
+        let inputs = inputs.filter(|inputs| inputs.faults.iter().any(doubtful));
+        let would = inputs.and_then(|_| if_confirmed(verdict, world, now));
+        let Some((inputs, would)) = inputs.zip(would) else {
+            continue;
+        };
+        let mut faults = inputs.faults.iter();
+        let leads = faults.find(|fault| fault.name == would.fault);
+        let starts = would.kind == VerdictKind::Due || shadow::only_observed(&would);
+        let waits = starts && leads.is_some_and(doubtful);
+        if let Some(confirm) = question(verdict, &would.fault, world).filter(|_| waits) {
+            questions.insert(verdict.uid.clone(), confirm.clone());
+            asked.push((index, would));
+        }
+    }
     if questions.is_empty() {
         return Vec::new();
     }
-    let mut confirmed: Vec<Verdict> = verdicts
-        .iter()
-        .filter(|verdict| verdict.kind == VerdictKind::Due || questions.contains_key(&verdict.uid))
-        .cloned()
-        .collect();
-    for verdict in &mut confirmed {
-        verdict.kind = VerdictKind::Due;
+    let mut confirmed = verdicts.to_vec();
+    for (index, would) in asked {
+        confirmed[index] = would;
     }
-    admit(&mut confirmed, scopes, world, now)
-        .admitted
+    let admitted = admit(&mut confirmed, scopes, world, now).admitted;
+    let observed = shadow(&mut confirmed, world, now).starts.into_iter();
+    let observed = observed.filter(|start| start.at == now);
+    let observed = observed.map(|start| start.node_uid);
+    admitted
         .into_iter()
+        .chain(observed)
         .filter_map(|uid| Some((uid.clone(), questions.get(&uid)?.clone())))
         .take(PROBES_AT_ONCE)
         .collect()

@@ -9,7 +9,7 @@ use super::*;
 use crate::api::{Leaf, Per, Phase, When};
 use crate::config::{Amount, Budget, Fault, Rule};
 use crate::evidence::{Answer, Input};
-use crate::model::ZONE_LABEL;
+use crate::model::{Span, ZONE_LABEL};
 
 const POOL_LABEL: &str = "karpenter.sh/nodepool";
 /// When it is decided.
@@ -457,6 +457,10 @@ impl Fleet {
             starts: &self.starts,
             reserved: &self.reserved,
             pauses: &self.pauses,
+            observed: Observed {
+                starts: &[],
+                fallen: &self.fallen,
+            },
         }
     }
 
@@ -704,6 +708,30 @@ proptest! {
             let new = started().filter(|one| one.place.scopes().any(|own| own == *scope)).count();
             let alone = census.breaker == BreakerState::Closed || census.in_flight + new <= 1;
             prop_assert!(new == 0 || alone, "{scope} is {:?}", census.breaker);
+        }
+    }
+
+    #[test]
+    fn what_is_only_observed_would_start_as_if_it_were_enforced(case in case()) {
+        let mut fleet = Fleet::new(&case, false, None);
+        let mut modes = |mode| {
+            fleet.policies.iter_mut().for_each(|policy| policy.mode = mode);
+            let (mut verdicts, _, admission) = fleet.decide();
+            let found = shadow(&mut verdicts, &fleet.world(), at(NOW));
+            let starts = found.starts.into_iter().map(|start| start.node_uid);
+            (admission.admitted, starts.collect::<Vec<String>>(), verdicts)
+        };
+        let (enforced, none, acting) = modes(Mode::Enforce);
+        prop_assert!(none.is_empty());
+        let (none, observed, observing) = modes(Mode::Observe);
+        prop_assert!(none.is_empty());
+        prop_assert_eq!(enforced, observed);
+        // And what would have held the others is told.
+        for (one, other) in acting.iter().zip(&observing) {
+            if one.kind == VerdictKind::Held {
+                let told = other.reasons.iter().filter(|reason| **reason != Reason::ObserveMode);
+                prop_assert_eq!(&one.reasons, &told.copied().collect::<Vec<Reason>>());
+            }
         }
     }
 

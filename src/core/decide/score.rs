@@ -1,19 +1,21 @@
 //! What became of faults that a policy in mode Observe would have acted on: the
 //! counterfactual that a person judges it by before it may act.
 //!
-//! An episode begins when nothing but the mode holds the node, and is kept in the node's
-//! record. It is counted once: as recovered when the fault is over, as gone on when it is
-//! still true an hour later, as gone away when the node goes first. What is counted is
-//! written into the fleet's one object before the node's record says so; so between the two
-//! writes its key is kept there, and whoever is killed in between counts it once all the
-//! same. An episode whose policy acts by now, or no longer speaks for the node, is dropped.
+//! An episode begins when nothing but the mode holds the node, and no guard that counts over
+//! scopes would have (`shadow`). It is kept in the node's record, and counted once: as
+//! recovered when the fault is over, as gone on when it is still true an hour later, as gone
+//! away when the node goes first. What is counted is written into the fleet's one object
+//! before the node's record says so; so between the two writes its key is kept there, and
+//! whoever is killed in between counts it once all the same. An episode whose policy acts by
+//! now, or no longer speaks for the node, is dropped.
 
 use jiff::Timestamp;
 
+use super::shadow::only_observed;
 use super::{Verdict, World};
 use crate::api::{Episode, FleetStateSpec, Mode, NodeHealth, Score};
 use crate::config::Policy;
-use crate::model::{Reason, Span, Truth, VerdictKind, digest};
+use crate::model::{Span, Truth, digest};
 
 /// What is still there so long after it would have been acted on went on.
 const WENT_ON: Span = Span::minutes(60);
@@ -79,9 +81,7 @@ pub fn follow(
     now: Timestamp,
 ) -> Option<Episode> {
     let begins = || {
-        let would_act =
-            verdict.kind == VerdictKind::Held && verdict.reasons == [Reason::ObserveMode];
-        would_act.then(|| Episode {
+        only_observed(verdict).then(|| Episode {
             policy: verdict.policy.clone(),
             fault: verdict.fault.clone(),
             due: now,
@@ -92,7 +92,8 @@ pub fn follow(
         return begins();
     };
     let counted = before.counted || scored.contains(&key(&verdict.uid, before));
-    let over = fault(&verdict.uid, &verdict.node, before, world, now) == Some(Truth::False);
+    let of = (&*before.policy, &*before.fault);
+    let over = fault(&verdict.uid, &verdict.node, of, world, now) == Some(Truth::False);
     if counted && over {
         return begins();
     }
@@ -120,30 +121,28 @@ fn key(uid: &str, episode: &Episode) -> String {
 /// that was refused says nothing of that.
 fn observes(episode: &Episode, verdict: &Verdict, world: &World<'_>) -> bool {
     verdict.policy == episode.policy
-        && policy(episode, world).is_some_and(|policy| {
+        && policy(&episode.policy, world).is_some_and(|policy| {
             let observes = policy.mode == Mode::Observe && policy.when(&episode.fault).is_some();
             !policy.accepted || observes
         })
 }
 
-fn policy<'a>(episode: &Episode, world: &World<'a>) -> Option<&'a Policy> {
+fn policy<'a>(name: &str, world: &World<'a>) -> Option<&'a Policy> {
     let mut policies = world.policies.iter();
-    policies.find(|policy| policy.name == episode.policy)
+    policies.find(|policy| policy.name == name)
 }
 
-/// Whether the fault is true; false only once it is over, and not just for a moment.
-fn fault(
+/// Whether the fault of a policy is true; false only once it is over, and not just for a moment.
+pub(super) fn fault(
     uid: &str,
     name: &str,
-    episode: &Episode,
+    (of, fault): (&str, &str),
     world: &World<'_>,
     now: Timestamp,
 ) -> Option<Truth> {
     let node = world.evidence.node(name).filter(|node| node.uid == uid)?;
-    let policy = policy(episode, world)?;
-    let told = world
-        .evidence
-        .fault(node, policy, &episode.fault, world.rules, now);
+    let policy = policy(of, world)?;
+    let told = world.evidence.fault(node, policy, fault, world.rules, now);
     Some(match told {
         (Truth::False, Some(_)) => Truth::Unknown,
         (truth, _) => truth,
@@ -163,7 +162,7 @@ fn outcome(
     if !world.evidence.has(uid) {
         return Some(Outcome::WentAway);
     }
-    match fault(uid, name, episode, world, now)? {
+    match fault(uid, name, (&episode.policy, &episode.fault), world, now)? {
         Truth::False => {
             let took = now.duration_since(episode.due).as_secs();
             Some(Outcome::Recovered(u64::try_from(took).unwrap_or(0)))

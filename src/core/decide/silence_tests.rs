@@ -88,6 +88,7 @@ fn with_world<T>(evidence: &Evidence, ask: impl FnOnce(&World<'_>) -> T) -> T {
         starts: &[],
         reserved: &[],
         pauses: &[],
+        observed: Observed::default(),
     })
 }
 

@@ -7,7 +7,7 @@ use crate::api::{
 };
 use crate::config::{Amount, Budget, Fault, Window};
 use crate::evidence::Input;
-use crate::model::{APPROVED_ANNOTATION, Condition, REQUEST_ANNOTATION, ZONE_LABEL};
+use crate::model::{APPROVED_ANNOTATION, Condition, REQUEST_ANNOTATION, Span, ZONE_LABEL};
 
 pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + second).unwrap()
@@ -66,6 +66,8 @@ struct Fleet {
     starts: Vec<Reservation>,
     reserved: Vec<Reservation>,
     pauses: Vec<Pause>,
+    observed: Vec<ObservedStart>,
+    observed_fallen: Vec<Fallen>,
     change: fn(&mut NodeView),
 }
 
@@ -80,6 +82,8 @@ impl Fleet {
             starts: Vec::new(),
             reserved: Vec::new(),
             pauses: Vec::new(),
+            observed: Vec::new(),
+            observed_fallen: Vec::new(),
             change: |_| {},
         };
         fleet.see(total, sick, 0);
@@ -114,6 +118,10 @@ impl Fleet {
             starts: &self.starts,
             reserved: &self.reserved,
             pauses: &self.pauses,
+            observed: Observed {
+                starts: &self.observed,
+                fallen: &self.observed_fallen,
+            },
         }
     }
 
@@ -126,8 +134,29 @@ impl Fleet {
         assert_eq!(verdicts, each, "also of those that were not asked");
         let scopes = survey(&verdicts, &world, at(second));
         let admission = admit(&mut verdicts, &scopes, &world, at(second));
-        assert_replays(&verdicts, &admission.guards, at(second));
+        let before = verdicts.clone();
+        let shadow = shadow(&mut verdicts, &world, at(second));
+        for (before, after) in before.iter().zip(&verdicts) {
+            assert!(before == after || before.reasons == [Reason::ObserveMode]);
+        }
+        let guards = [admission.guards, shadow.guards].concat();
+        assert_replays(&verdicts, &guards, at(second));
         (verdicts, admission.admitted, scopes)
+    }
+
+    /// What a pass remembers of what would have started by then, and which nodes that adds.
+    fn would_start(&mut self, second: i64) -> Vec<String> {
+        let rules = Rules::default();
+        let world = self.world(&rules);
+        let mut verdicts = judge_all(&world, at(second));
+        let scopes = survey(&verdicts, &world, at(second));
+        admit(&mut verdicts, &scopes, &world, at(second));
+        let found = shadow(&mut verdicts, &world, at(second)).starts;
+        let known = |start: &&ObservedStart| start.at == at(second);
+        let new = found.iter().filter(known);
+        let new = new.map(|start| start.node_uid.clone()).collect();
+        self.observed = found;
+        new
     }
 
     /// The first node's verdict and reasons.
@@ -162,6 +191,7 @@ pub(super) fn repair(node: &str, started: i64, phase: Phase) -> NodeRepair {
         fault_since: at(started),
         evidence: Vec::new(),
         request: None,
+        approval: None,
         plan,
         epoch: 1,
         quarantine: Intent {
@@ -1064,9 +1094,10 @@ fn windows_hold_what_is_not_critical() {
 }
 
 #[test]
-fn approval_is_waited_for_and_holds_for_a_day_at_most() {
+fn approval_is_waited_for_and_is_of_one_action_and_one_repair() {
     let mut fleet = Fleet::new(0, 0);
     fleet.policies = vec![policy("p", Mode::Approve, 0)];
+    fleet.policies[0].faults[0].actions = vec![Action::Reboot, Action::Replace];
     fleet.watch(10, 1, 0, 60);
     let waiting = (VerdictKind::Held, vec![Reason::AwaitingApproval]);
     assert_eq!(fleet.first(60), waiting);
@@ -1076,17 +1107,271 @@ fn approval_is_waited_for_and_holds_for_a_day_at_most() {
         nodes[0].annotations = [note].into();
         fleet.evidence.fold(Input::Nodes(nodes), at(60));
     };
-    for (until, approved) in [
-        (at(61).to_string(), true),
-        (at(60).to_string(), false),
-        (at(60 + 86_400).to_string(), true),
-        (at(61 + 86_400).to_string(), false),
+    let text = |action: &str, fault: &str, second: i64| {
+        serde_json::json!({
+            "uid": "n000", "policy": "p", "fault": fault, "action": action,
+            "at": at(50), "until": at(second), "by": "eve",
+        })
+        .to_string()
+    };
+    for (text, approved) in [
+        (text("Reboot", "NotReady", 61), true),
+        (text("Reboot", "NotReady", 60), false),
+        (text("Replace", "NotReady", 61), false),
+        (text("Reboot", "Other", 61), false),
+        (at(61).to_string(), false),
         ("yes".into(), false),
     ] {
-        approve(&mut fleet, &until);
+        approve(&mut fleet, &text);
         let is_due = fleet.first(60).0 == VerdictKind::Due;
-        assert_eq!(is_due, approved, "{until}");
+        assert_eq!(is_due, approved, "{text}");
     }
+    // The next rung is another action, and even the same one would be another repair.
+    approve(&mut fleet, &text("Reboot", "NotReady", 3600));
+    let (verdicts, _, _) = fleet.decide(60);
+    let approval = verdicts[0].approval().cloned();
+    assert_eq!(approval.as_ref().map(|one| one.by.as_str()), Some("eve"));
+    let mut made = repair("n000", 55, Phase::Aborted);
+    made.spec.approval = approval;
+    fleet.repairs = vec![made];
+    assert_eq!(fleet.first(60), waiting);
+    fleet.repairs[0].spec.approval = None;
+    assert_eq!(fleet.first(60).0, VerdictKind::Due);
+}
+
+/// Nodes with a number from 50 on are of a policy that only observes.
+fn half_observed(total: usize, sick: fn(usize) -> bool) -> Fleet {
+    let mut fleet = Fleet::new(0, 0);
+    let mut observing = policy("o", Mode::Observe, 1);
+    let look = ("look".to_owned(), "yes".to_owned());
+    observing.selector.match_labels = [look].into();
+    (observing.ready_timeout, observing.drain_timeout) = (Span::minutes(15), Span::minutes(15));
+    fleet.policies.push(observing);
+    fleet.change = |node| {
+        let number: usize = node.name[1..].parse().unwrap();
+        if number >= 50 {
+            node.labels = [("look".to_owned(), "yes".to_owned())].into();
+        }
+    };
+    fleet.sick_by_number(total, sick, 0, 120);
+    fleet
+}
+
+impl Fleet {
+    /// Looks every half minute; these are not Ready.
+    fn sick_by_number(&mut self, total: usize, sick: fn(usize) -> bool, from: i64, to: i64) {
+        for second in (from..=to).step_by(30) {
+            let nodes = (0..total).map(|number| {
+                let mut node = node(&format!("n{number:03}"), !sick(number));
+                (self.change)(&mut node);
+                node
+            });
+            let nodes = nodes.collect();
+            self.evidence.fold(Input::Nodes(nodes), at(second));
+            self.evidence
+                .settle(&Rules::default(), &self.policies, at(second));
+        }
+    }
+}
+
+#[test]
+fn h58_a_storm_that_is_only_observed_would_have_started_nothing() {
+    let mut fleet = half_observed(100, |number| number >= 70);
+    assert_eq!(fleet.would_start(120), Vec::<String>::new());
+    let (verdicts, _, _) = fleet.decide(120);
+    let expect = (
+        vec![Reason::ObserveMode, Reason::ClusterBreaker],
+        vec!["observed/cluster".to_owned()],
+    );
+    assert_eq!(held(&verdicts, "n070"), expect);
+}
+
+#[test]
+fn what_is_observed_takes_its_limits_from_what_starts_and_nothing_back() {
+    // Two may run: one real, and one that would.
+    let mut fleet = half_observed(100, |number| number == 10 || number > 96);
+    assert_eq!(fleet.would_start(120), ["n097"]);
+    let (verdicts, admitted, _) = fleet.decide(120);
+    assert_eq!(admitted, ["n010"]);
+    let expect = vec![Reason::ObserveMode, Reason::InFlight];
+    assert_eq!(held(&verdicts, "n098").0, expect);
+    // It holds its place among its like, is started once, and is in nobody else's way.
+    fleet.repairs = vec![repair("n010", 120, Phase::Draining)];
+    assert_eq!(fleet.would_start(150), Vec::<String>::new());
+    assert_eq!(held(&fleet.decide(150).0, "n097").0, [Reason::ObserveMode]);
+    fleet.sick_by_number(
+        100,
+        |number| number == 10 || number == 11 || number > 96,
+        150,
+        300,
+    );
+    assert_eq!(fleet.decide(300).1, ["n011"]);
+    // Who is well again makes room.
+    fleet.repairs.clear();
+    fleet.sick_by_number(100, |number| number > 97, 330, 480);
+    assert_eq!(fleet.would_start(480), ["n098", "n099"]);
+}
+
+#[test]
+fn what_would_have_started_counts_in_rates_also_when_it_is_over() {
+    let mut fleet = half_observed(100, |number| number > 96);
+    fleet.limits.max_repairs = vec![(3, Span::minutes(60))];
+    fleet.policies[1].budgets = vec![Budget {
+        max_repairs: Some((2, Span::minutes(30))),
+        ..budget("half", Per::Cluster)
+    }];
+    assert_eq!(fleet.would_start(120), ["n097", "n098"]);
+    fleet.sick_by_number(100, |number| number == 99, 150, 600);
+    assert_eq!(fleet.would_start(600), Vec::<String>::new());
+    let (verdicts, _, _) = fleet.decide(600);
+    let expect = vec![Reason::ObserveMode, Reason::Budget];
+    assert_eq!(held(&verdicts, "n099").0, expect);
+    fleet.sick_by_number(100, |number| number > 98, 630, 1920);
+    assert_eq!(fleet.would_start(1920), ["n099"]);
+    // Then the service's own limit holds.
+    fleet.sick_by_number(100, |number| number == 98, 1950, 2400);
+    assert_eq!(fleet.would_start(2400), Vec::<String>::new());
+    let expect = vec![Reason::ObserveMode, Reason::RateLimit];
+    let (mut verdicts, _, _) = fleet.decide(2400);
+    verdicts.retain(|verdict| verdict.node == "n098");
+    assert!(verdicts[0].reasons.contains(&expect[1]), "{verdicts:?}");
+    // It would have run for as long as a replacement and a drain may take.
+    fleet.observed.truncate(1);
+    let until = fleet.observed[0].until;
+    assert_eq!(until, at(120 + 1800));
+}
+
+#[test]
+fn observed_faults_make_a_node_sick_where_it_is_asked_what_would_be() {
+    let mut fleet = Fleet::new(20, 0);
+    let wanted = ConditionLeaf {
+        type_: "Disk".into(),
+        statuses: vec![ConditionStatus::True],
+        reasons: vec![],
+    };
+    fleet.policies = vec![policy("p", Mode::Observe, 0)];
+    fleet.policies[0].faults[0].when.all[0].condition = Some(wanted);
+    fleet.change = |node| {
+        let number: usize = node.name[1..].parse().unwrap();
+        let status = if number < 5 { "True" } else { "False" };
+        node.conditions.push(Condition {
+            type_: "Disk".into(),
+            status: status.into(),
+            reason: String::new(),
+        });
+    };
+    fleet.watch(20, 0, 0, 120);
+    // All of them are Ready: nothing that acts is held for them.
+    let (verdicts, _, scopes) = fleet.decide(120);
+    assert_eq!(scopes.cluster().breaker, BreakerState::Closed);
+    assert_eq!(
+        held(&verdicts, "n000").0,
+        [Reason::ObserveMode, Reason::ClusterBreaker]
+    );
+    fleet.limits.breaker.share = 50;
+    assert_eq!(fleet.would_start(120), ["n000", "n001"]);
+    // Those that were so lately count too.
+    let recovered = |number: usize| Fallen {
+        uid: format!("n{number:03}"),
+        place: Place::default(),
+        policy: String::new(),
+        since: at(60),
+        sick: false,
+        gone: None,
+    };
+    fleet.observed.clear();
+    fleet.observed_fallen = (6..12).map(recovered).collect();
+    assert_eq!(fleet.would_start(120), Vec::<String>::new());
+}
+
+#[test]
+fn observed_nodes_that_nothing_can_replace_would_not_have_been_acted_on() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.policies = vec![policy("p", Mode::Observe, 0)];
+    fleet.change = |node| node.provider_id = "kind://x".into();
+    fleet.watch(10, 1, 0, 60);
+    let expect = (
+        VerdictKind::Held,
+        vec![Reason::ObserveMode, Reason::NoOwner],
+    );
+    assert_eq!(fleet.first(60), expect);
+    assert!(fleet.would_start(60).is_empty());
+}
+
+fn confirm() -> Confirm {
+    Confirm {
+        port: 9100,
+        path: "/metrics".into(),
+        metric: "m".into(),
+        above: 0.0,
+        on_unreachable: crate::api::OnUnreachable::Unknown,
+    }
+}
+
+/// Whom a pass asks, of the first so many that are sick.
+fn asked_of(fleet: &Fleet, second: i64) -> Vec<String> {
+    let rules = Rules::default();
+    let world = fleet.world(&rules);
+    let verdicts = judge_all(&world, at(second));
+    let scopes = survey(&verdicts, &world, at(second));
+    let questions = to_probe(&verdicts, &scopes, &world, at(second));
+    questions.into_iter().map(|(uid, _)| uid).collect()
+}
+
+#[test]
+fn an_unconfirmed_fault_is_asked_about_also_where_another_is_due() {
+    let mut fleet = Fleet::new(20, 0);
+    let mut severe = fleet.policies[0].faults[0].clone();
+    (severe.name, severe.severity) = ("Dead".into(), Severity::Critical);
+    severe.confirm = Some(confirm());
+    fleet.policies[0].faults.push(severe);
+    fleet.watch(20, 1, 0, 60);
+    let leading = |fleet: &Fleet| fleet.decide(60).0[0].fault.clone();
+    assert_eq!(leading(&fleet), "NotReady");
+    assert_eq!(fleet.decide(60).1, ["n000"]);
+    assert_eq!(asked_of(&fleet, 60), ["n000"]);
+    let mut told = |reading: crate::evidence::probe::Reading| {
+        let probe = Input::Probe {
+            uid: "n000".into(),
+            confirm: confirm(),
+            reading,
+        };
+        fleet.evidence.fold(probe, at(60));
+        assert_eq!(asked_of(&fleet, 60), Vec::<String>::new(), "asked already");
+        leading(&fleet)
+    };
+    use crate::evidence::probe::Reading;
+    assert_eq!(told(Reading::Unreachable(String::new())), "NotReady");
+    assert_eq!(told(Reading::Samples(vec![0.0])), "NotReady");
+    assert_eq!(told(Reading::Samples(vec![1.0])), "Dead");
+    // What would not lead is not asked about.
+    let mut fleet = Fleet::new(20, 0);
+    let mut mild = fleet.policies[0].faults[0].clone();
+    mild.name = "Then".into();
+    mild.confirm = Some(confirm());
+    fleet.policies[0].faults.push(mild);
+    fleet.watch(20, 1, 0, 60);
+    assert_eq!(asked_of(&fleet, 60), Vec::<String>::new());
+}
+
+#[test]
+fn exporters_of_observed_nodes_are_asked_after_those_of_others() {
+    let mut fleet = half_observed(100, |number| number == 10 || number > 97);
+    for policy in &mut fleet.policies {
+        policy.faults[0].confirm = Some(confirm());
+    }
+    let expect = vec![Reason::ObserveMode, Reason::Unconfirmed];
+    assert_eq!(held(&fleet.decide(120).0, "n098").0, expect);
+    // Two may run: no third is asked.
+    assert_eq!(asked_of(&fleet, 120), ["n010", "n098"]);
+    assert_eq!(fleet.would_start(120), Vec::<String>::new());
+    let probe = Input::Probe {
+        uid: "n098".into(),
+        confirm: confirm(),
+        reading: crate::evidence::probe::Reading::Samples(vec![1.0]),
+    };
+    fleet.evidence.fold(probe, at(120));
+    assert_eq!(fleet.would_start(120), ["n098"]);
 }
 
 #[test]

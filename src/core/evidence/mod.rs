@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use crate::api::{AlertGroupSpec, FaultRecord, Leaf, SignalRecord, SilenceRecord, When};
-use crate::config::{Confirm, Policy, Rules};
+use crate::config::{Confirm, Fault, Policy, Rules};
 use crate::model::{NodeView, SignalState, Span, Truth};
 use clock::{Clock, Pace};
 use identity::Labels;
@@ -42,6 +42,8 @@ pub const MAX_STALENESS: Span = Span::minutes(2);
 pub const RESUME: Span = Span::seconds(30);
 /// How often Alertmanager is asked, and an alert's receivers are told anew at the soonest.
 const ALERTS_INTERVAL: Span = Span::minutes(1);
+/// How the name of a condition begins among the records of signals.
+pub const CONDITION: &str = "condition/";
 /// A list of nodes older than this says nothing.
 pub const NODES_STALE: Span = Span::seconds(90);
 
@@ -271,6 +273,10 @@ impl Evidence {
                     let stood = paused.unwrap_or(last_seen);
                     stood.min(last_seen).min(now)
                 };
+                // Conditions are seen anew, and their records' clocks go on in the record.
+                let signals = signals.into_iter();
+                let signals = signals.filter(|record| !record.name.starts_with(CONDITION));
+                let signals: Vec<SignalRecord> = signals.collect();
                 for record in &signals {
                     if record.state == SignalState::Firing {
                         let at = record.last_firing.unwrap_or(last_seen).min(now);
@@ -633,16 +639,53 @@ impl Evidence {
         now: Timestamp,
     ) -> Vec<SignalRecord> {
         let look = self.look(node, rules, now);
-        signal_names(policy)
-            .into_iter()
-            .map(|name| SignalRecord {
-                state: self.told(&look, &name).state,
-                since: look.signal(&name).and_then(|clock| clock.since),
-                paused: look.signal(&name).and_then(|clock| clock.gap),
-                last_firing: self.held_since(&look, &name),
-                name,
-            })
-            .collect()
+        let signals = signal_names(policy).into_iter().map(|name| SignalRecord {
+            state: self.told(&look, &name).state,
+            since: look.signal(&name).and_then(|clock| clock.since),
+            paused: look.signal(&name).and_then(|clock| clock.gap),
+            last_firing: self.held_since(&look, &name),
+            name,
+        });
+        signals.chain(self.conditions(&look, policy)).collect()
+    }
+
+    /// The conditions that a policy names: one fires while any of its leaves holds. Only
+    /// Ready has a clock of its own; another's is that of a fault which rests on it alone.
+    fn conditions(&self, look: &Look<'_>, policy: &Policy) -> Vec<SignalRecord> {
+        let mut types: BTreeMap<&str, Vec<&Leaf>> = BTreeMap::new();
+        for leaf in policy.faults.iter().flat_map(|fault| leaves(&fault.when)) {
+            if let Some(condition) = &leaf.condition {
+                types.entry(&condition.type_).or_default().push(leaf);
+            }
+        }
+        let alone = |fault: &&Fault, type_: &str| {
+            let mut leaves = leaves(&fault.when);
+            let first = leaves.next().and_then(|leaf| leaf.condition.as_ref());
+            first.is_some_and(|first| first.type_ == type_) && leaves.next().is_none()
+        };
+        let record = |(type_, leaves): (&str, Vec<&Leaf>)| {
+            let holds = leaves.into_iter().map(|leaf| self.leaf(look, leaf));
+            let state = match Truth::any(holds) {
+                Truth::True => SignalState::Firing,
+                Truth::Unknown => SignalState::Unknown,
+                Truth::False => SignalState::Clear,
+            };
+            let clocks = look.clocks;
+            let unready = clocks.and_then(|of| of.unready.as_ref());
+            let unready = unready.filter(|_| type_ == "Ready" && !look.node.ready());
+            let mut faults = policy.faults.iter();
+            let fault = faults.find(|fault| alone(fault, type_));
+            let fault = fault.and_then(|fault| clocks?.fault(&policy.name, &fault.name));
+            let clock = fault.or(unready).filter(|_| state != SignalState::Clear);
+            SignalRecord {
+                name: format!("{CONDITION}{type_}"),
+                state,
+                since: clock.and_then(|clock| clock.since),
+                paused: clock.and_then(|clock| clock.gap),
+                last_firing: None,
+            }
+        };
+        types.into_iter().map(record).collect()
     }
 
     /// Whether a fault is true of a node, and since when by our own clock.
@@ -697,6 +740,23 @@ impl Evidence {
             return Truth::Unknown;
         }
         truth
+    }
+
+    /// What each leaf of a combination comes to, in order.
+    pub fn leaves(
+        &self,
+        node: &NodeView,
+        policy: &Policy,
+        when: &When,
+        rules: &Rules,
+        now: Timestamp,
+    ) -> Vec<Truth> {
+        let look = self.look(node, rules, now);
+        let truth = |leaf| match part(leaf, policy) {
+            Some(part) => self.truth(&look, policy, part),
+            None => self.leaf(&look, leaf),
+        };
+        leaves(when).map(truth).collect()
     }
 
     fn truth(&self, look: &Look<'_>, policy: &Policy, when: &When) -> Truth {
@@ -833,6 +893,21 @@ fn combine(when: &When, leaf: impl Fn(&Leaf) -> Truth) -> Truth {
     } else {
         Truth::all(parts)
     }
+}
+
+/// What a combination comes to if its leaves came to these, in order; none if they are not
+/// as many.
+pub fn combined(when: &When, truths: &[Truth]) -> Option<Truth> {
+    if leaves(when).count() != truths.len() {
+        return None;
+    }
+    // `combine` asks in the same order.
+    let next = std::cell::Cell::new(0);
+    let told = |_: &Leaf| {
+        let at = next.replace(next.get() + 1);
+        truths.get(at).copied().unwrap_or(Truth::Unknown)
+    };
+    Some(combine(when, told))
 }
 
 /// Every signal that a policy names.

@@ -1536,3 +1536,75 @@ fn a_full_group_loses_what_ended_long_ago_alone() {
     let left: Vec<&str> = group.alerts.keys().map(String::as_str).collect();
     assert_eq!(left, ["fires", "young"]);
 }
+
+#[test]
+fn conditions_are_told_beside_the_signals() {
+    let condition = |type_: &str, statuses: Vec<crate::api::ConditionStatus>| Leaf {
+        condition: Some(crate::api::ConditionLeaf {
+            type_: type_.into(),
+            statuses,
+            reasons: vec![],
+        }),
+        ..Leaf::default()
+    };
+    use crate::api::ConditionStatus::{False, True, Unknown};
+    let mut policy = policy();
+    policy.faults[0].when.any.extend([
+        condition("Ready", vec![False, Unknown]),
+        condition("Disk", vec![True]),
+    ]);
+    let mut alone = policy.faults[0].clone();
+    alone.name = "alone".into();
+    alone.when.any = vec![condition("Disk", vec![True])];
+    policy.faults.push(alone);
+    let rules: Rules = [rule(0)].into_iter().collect();
+    let mut evidence = Evidence::default();
+    let see = |evidence: &mut Evidence, ready: &str, disk: &str, second: i64| {
+        let mut node = node("a", ready);
+        node.conditions.push(Condition {
+            type_: "Disk".into(),
+            status: disk.into(),
+            reason: String::new(),
+        });
+        evidence.fold(Input::Nodes(vec![node]), at(second));
+        evidence.settle(&rules, std::slice::from_ref(&policy), at(second));
+    };
+    let told =
+        |evidence: &Evidence, second: i64| -> Vec<(String, SignalState, Option<Timestamp>)> {
+            let node = evidence.node("a").unwrap();
+            let all = evidence.signals(node, &policy, &rules, at(second));
+            let all = all
+                .into_iter()
+                .filter(|one| one.name.starts_with(CONDITION));
+            all.map(|one| (one.name, one.state, one.since)).collect()
+        };
+    let check = |evidence: &Evidence,
+                 second,
+                 disk: (SignalState, Option<i64>),
+                 ready: (SignalState, Option<i64>)| {
+        let expect = [("condition/Disk", disk), ("condition/Ready", ready)];
+        let expect = expect.map(|(name, (state, since))| (name.to_owned(), state, since.map(at)));
+        assert_eq!(told(evidence, second), expect, "at {second}");
+    };
+    use SignalState::{Clear, Firing};
+    see(&mut evidence, "True", "False", 0);
+    check(&evidence, 0, (Clear, None), (Clear, None));
+    see(&mut evidence, "False", "False", 30);
+    see(&mut evidence, "False", "True", 60);
+    check(&evidence, 60, (Firing, Some(60)), (Firing, Some(30)));
+    // An old list says nothing.
+    let states: Vec<SignalState> = told(&evidence, 400).into_iter().map(|one| one.1).collect();
+    assert_eq!(states, [SignalState::Unknown; 2]);
+    // A record of them is no signal's.
+    let node = evidence.node("a").unwrap();
+    let signals = evidence.signals(node, &policy, &rules, at(60));
+    let mut next = Evidence::default();
+    let restore = Input::Restore {
+        uid: "uid-a".into(),
+        signals,
+        faults: vec![],
+        last_seen: at(60),
+    };
+    next.fold(restore, at(60));
+    assert!(!next.watched("uid-a"));
+}

@@ -5,7 +5,8 @@
 use jiff::Timestamp;
 
 use super::{
-    Change, Command, Next, Observed, PATIENCE, POLL, concluded, disturbed, give_up, release,
+    Change, Command, Next, Observed, PATIENCE, POLL, concluded, disturbed, drained, give_up,
+    release,
 };
 use crate::api::{GaveUp, Intent, NodeRepair, Outcome, Phase, Step};
 use crate::model::{NodeView, Span, Truth};
@@ -52,7 +53,7 @@ pub(super) fn reboot(repair: &NodeRepair, observed: &Observed, now: Timestamp) -
 
 fn intend(repair: &NodeRepair, node: &NodeView, attempt: u32, now: Timestamp) -> Next {
     if node.boot_id.is_empty() {
-        let since = concluded(repair, Step::Drain).unwrap_or(now);
+        let since = drained(repair).unwrap_or(now);
         if PATIENCE.after(since) <= now {
             return give_up(GaveUp::NotVerified, "the node does not tell its bootID");
         }
@@ -336,7 +337,10 @@ mod tests {
             paused: Some(Reason::Silenced),
             ..booted("old")
         };
-        check(drained(), &paused, 10, "wait");
+        check(drained(), &paused, 10, "Hold(Silenced)");
+        let mut held = drained();
+        held.push(Change::Hold(Reason::Silenced));
+        check(held, &paused, 10, "wait");
         let mut lifted = booted("old");
         if let Some(node) = &mut lifted.node {
             node.unschedulable = false;

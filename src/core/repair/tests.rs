@@ -66,6 +66,7 @@ pub(super) fn fresh() -> NodeRepair {
         fault_since: at(0),
         evidence: Vec::new(),
         request: None,
+        approval: None,
         plan,
         epoch: 1,
         quarantine: intent("r", Step::Quarantine, 1, "old".into(), 1, at(0)),
@@ -246,12 +247,63 @@ fn a_pause_holds_the_drain_and_the_end_but_not_the_recovery() {
         paused: Some(Reason::ClusterBreaker),
         ..joined()
     };
-    check(draining(), &paused, 10, "wait");
-    check(drained(), &paused, 10, "wait");
+    for mut changes in [draining(), drained()] {
+        check(changes.clone(), &paused, 10, "Hold(ClusterBreaker)");
+        changes.push(Change::Hold(Reason::ClusterBreaker));
+        check(changes.clone(), &paused, 10, "wait");
+        check(changes, &joined(), 10, "Resume");
+    }
     check(terminating(), &paused, 10, "wait");
     let mut giving_up = launched();
     giving_up.push(Change::GiveUp(GaveUp::Recovered, String::new()));
     check(giving_up, &paused, 10, "intend ReturnReplacement");
+}
+
+#[test]
+fn a_drain_that_is_held_does_not_run_out_of_time() {
+    let paused = Observed {
+        paused: Some(Reason::Paused),
+        ..joined()
+    };
+    // Seen in the very second in which its time would be over.
+    check(draining(), &paused, 6 + 900, "Hold(Paused)");
+    check(draining(), &joined(), 6 + 900, "DrainTimeout");
+    let mut repair = after(draining());
+    for (change, second) in [
+        (Change::Hold(Reason::Paused), 10),
+        (Change::Resume, 7210),
+        (Change::Hold(Reason::Paused), 7300),
+    ] {
+        let found = |observed: &Observed| word(&next(&repair, observed, at(second)));
+        let expect = format!("{change:?}");
+        let observed = if change == Change::Resume {
+            assert_eq!(found(&paused), "wait");
+            joined()
+        } else {
+            assert_eq!(found(&joined()), "Drain");
+            paused.clone()
+        };
+        assert_eq!(found(&observed), expect);
+        apply(&mut repair, change, 1, at(second));
+    }
+    // As a new leader reads it.
+    let text = serde_json::to_string(&repair).unwrap();
+    let mut repair: NodeRepair = serde_json::from_str(&text).unwrap();
+    apply(&mut repair, Change::Resume, 2, at(7400));
+    let over = 6 + 900 + 7200 + 100;
+    for (second, expect) in [(over - 1, "Drain"), (over, "DrainTimeout")] {
+        assert_eq!(word(&next(&repair, &joined(), at(second))), expect);
+    }
+}
+
+#[test]
+fn a_pause_after_the_drain_leaves_the_replacement_its_time() {
+    let mut repair = after(drained());
+    apply(&mut repair, Change::Hold(Reason::Paused), 1, at(10));
+    apply(&mut repair, Change::Resume, 1, at(7210));
+    for (second, expect) in [(7210 + 899, "wait"), (7210 + 900, "ReplacementNotReady")] {
+        assert_eq!(word(&next(&repair, &seen(), at(second))), expect);
+    }
 }
 
 #[test]

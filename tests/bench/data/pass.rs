@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use nodemend::prometheus::{self, Sample};
 use nodemend_core::api::Mode;
 use nodemend_core::config::{self, Document, Limits, Policy, Rule, Rules};
-use nodemend_core::decide::{self, World};
+use nodemend_core::decide::{self, Observed, World};
 use nodemend_core::evidence::identity::Labels;
 use nodemend_core::evidence::{Evidence, Input};
 use nodemend_core::model::{NodeView, Span, VerdictKind};
@@ -62,6 +62,7 @@ impl Setup {
             starts: &[],
             reserved: &[],
             pauses: &[],
+            observed: Observed::default(),
         };
         let mut verdicts = decide::judge_all(&world, now);
         let scopes = decide::survey(&verdicts, &world, now);

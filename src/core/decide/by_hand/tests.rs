@@ -130,6 +130,8 @@ fn a_request_is_as_urgent_and_as_old_as_what_is_due_anyway() {
         action: Some(Action::Replace),
         then: None,
         confirmed: Some(Truth::Unknown),
+        when: String::new(),
+        leaves: Vec::new(),
     };
     for (fault, expect) in [
         (

@@ -1,7 +1,7 @@
 //! What is counted of what was only observed.
 
 use super::super::tests::{at, node, policy};
-use super::super::{Pause, judge};
+use super::super::{Observed, Pause, judge};
 use super::*;
 use crate::api::{FleetState, NodeHealthSpec, NodeHealthStatus};
 use crate::config::{Limits, Rules};
@@ -50,6 +50,7 @@ impl Site {
             starts: &[],
             reserved: &[],
             pauses: &self.pauses,
+            observed: Observed::default(),
         };
         count(&mut self.fleet, self.health.as_slice(), &world, at(second));
         if !self.writable {
@@ -209,6 +210,7 @@ fn an_empty_or_an_old_list_of_nodes_ends_nothing() {
             starts: &[],
             reserved: &[],
             pauses: &[],
+            observed: Observed::default(),
         };
         count(&mut fleet, site.health.as_slice(), &world, at(second));
         fleet.score.len()

@@ -1,0 +1,131 @@
+//! A person's approval of a repair, by an annotation of the node. It is bound to the policy,
+//! the fault and the action that were due when it was given, and makes one repair.
+
+use jiff::Timestamp;
+
+use super::by_hand::{MAX_BY, Unusable};
+use crate::api::{Action, Approval, NodeRepair};
+use crate::model::{APPROVED_ANNOTATION, NodeView, Span};
+
+/// The longest time that an approval holds.
+pub const APPROVED_FOR: Span = Span::minutes(24 * 60);
+/// How far the clock of who approves may be ahead of ours.
+const AHEAD: Span = Span::minutes(5);
+/// The longest text of an approval, in bytes.
+const MAX_TEXT: usize = 2048;
+
+/// What the node's annotation approves, if it has one: be it over by now.
+pub fn read(node: &NodeView, now: Timestamp) -> Option<Result<Approval, Unusable>> {
+    let text = node.annotations.get(APPROVED_ANNOTATION)?;
+    Some(parse(text, &node.uid, now))
+}
+
+fn parse(text: &str, uid: &str, now: Timestamp) -> Result<Approval, Unusable> {
+    if text.len() > MAX_TEXT {
+        return Err(Unusable::TooLong);
+    }
+    if text.parse::<Timestamp>().is_ok() {
+        return Err(Unusable::TimeAlone);
+    }
+    let approval: Approval =
+        serde_json::from_str(text).map_err(|error| Unusable::Unreadable(error.to_string()))?;
+    if approval.uid != uid {
+        return Err(Unusable::OtherNode);
+    }
+    if approval.at > AHEAD.after(now) || approval.until > APPROVED_FOR.after(approval.at) {
+        return Err(Unusable::Times);
+    }
+    let by = approval.by.chars().count();
+    if approval.by.is_empty() || by > MAX_BY {
+        return Err(Unusable::Anonymous);
+    }
+    Ok(approval)
+}
+
+/// What is approved now. One approval makes one repair, whatever comes of that.
+pub(super) fn approval(
+    node: &NodeView,
+    repairs: &[NodeRepair],
+    now: Timestamp,
+) -> Option<Approval> {
+    let approval = read(node, now)?.ok()?;
+    let used = |repair: &NodeRepair| {
+        let made = repair.spec.approval.as_ref();
+        repair.spec.node_uid == node.uid && made.is_some_and(|made| made.at == approval.at)
+    };
+    (!repairs.iter().any(used)).then_some(approval)
+}
+
+/// Whether it is this that was approved.
+pub(super) fn covers(
+    approval: &Approval,
+    (policy, fault, action): (&str, &str, Action),
+    now: Timestamp,
+) -> bool {
+    let same = (&*approval.policy, &*approval.fault, approval.action) == (policy, fault, action);
+    same && approval.until > now
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::decide::tests::at;
+
+    fn approved() -> Value {
+        json!({
+            "uid": "u", "policy": "p", "fault": "F", "action": "Reboot",
+            "at": at(0), "until": at(3600), "by": "eve",
+        })
+    }
+
+    #[test]
+    fn what_is_not_exactly_an_approval_is_none() {
+        let check = |change: &dyn Fn(&mut Value), expect: &str| {
+            let mut value = approved();
+            change(&mut value);
+            let text = value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned);
+            let found = parse(&text, "u", at(10));
+            let told = found.map_or_else(|why| why.to_string(), |_| "approved".into());
+            assert!(told.starts_with(expect), "{text}: {told}");
+        };
+        check(&|_| {}, "approved");
+        check(
+            &|it| *it = json!(at(3600).to_string()),
+            "it is a time alone",
+        );
+        for text in ["yes", "", "true", "{}", "[]"] {
+            check(&|it| *it = json!(text), "it cannot be read");
+        }
+        check(&|it| it["more"] = json!(1), "it cannot be read");
+        check(&|it| it["action"] = json!("reboot"), "it cannot be read");
+        check(
+            &|it| it["uid"] = json!("v"),
+            "it is for another node object",
+        );
+        check(&|it| it["until"] = json!(at(86_400)), "approved");
+        check(&|it| it["until"] = json!(at(86_401)), "it holds for longer");
+        check(&|it| it["at"] = json!(at(311)), "it holds for longer");
+        check(&|it| it["by"] = json!(""), "it does not say who");
+        check(
+            &|it| it["by"] = json!("e".repeat(257)),
+            "it does not say who",
+        );
+        check(&|it| it["by"] = json!("e".repeat(2048)), "it is longer");
+    }
+
+    #[test]
+    fn an_approval_is_of_one_policy_fault_and_action_until_it_ends() {
+        let approval: Approval = serde_json::from_value(approved()).unwrap();
+        let of =
+            |policy, fault, action, second| covers(&approval, (policy, fault, action), at(second));
+        assert!(of("p", "F", Action::Reboot, 3599));
+        assert!(!of("p", "F", Action::Reboot, 3600));
+        assert!(!of("p", "F", Action::Replace, 10));
+        assert!(!of("p", "G", Action::Reboot, 10));
+        assert!(!of("q", "F", Action::Reboot, 10));
+    }
+}
