@@ -526,7 +526,10 @@ mod tests {
             let client = client(&[&double.await]);
             match expect {
                 Some(expect) => check_failed(&client, expect).await,
-                None => assert!(matches!(client.ask(at).await, Input::Asked(_))),
+                None => match client.ask(at).await {
+                    Input::Asked(_) => {}
+                    other => panic!("{other:?}"),
+                },
             }
         }
     }

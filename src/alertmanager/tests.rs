@@ -193,7 +193,7 @@ fn h71_a_sender_has_so_many_groups_and_those_it_has_are_still_taken() {
         done.now_or_never().expect("needs no runtime")
     };
     // Alerts of several objects of one group.
-    let many: Vec<String> = (0..40).map(|number| numbered(number)).collect();
+    let many: Vec<String> = (0..40).map(numbered).collect();
     let (one, many) = (numbered(0), many.join(","));
     for key in ["a", "b"] {
         assert!(deliver("token", key, &many, at(0)).is_ok());
