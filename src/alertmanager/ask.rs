@@ -523,7 +523,8 @@ mod tests {
                 Reply::Answer(..) if line.contains(part) => Reply::Answer(200, body.clone()),
                 reply => reply,
             });
-            let client = client(&[&double.await]);
+            let double = double.await;
+            let client = client(&[&double]);
             match expect {
                 Some(expect) => check_failed(&client, expect).await,
                 None => match client.ask(at).await {
