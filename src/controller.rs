@@ -8,9 +8,10 @@ use std::pin::Pin;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use nodemend_core::api::{
-    AlertGroup, AlertGroupSpec, BY_HAND, FINALIZER, FaultRecord, FleetState, FleetStateSpec,
-    GuardRecord, Inputs, MAX_STARTS, NodeHealth, NodeHealthSpec, NodeHealthStatus, NodeRepair,
-    NodeRepairSpec, ObservedStart, Plan, RepairRequest, Reservation, Score, SourceDown, Step,
+    AlertGroup, AlertGroupSpec, BY_HAND, Decision, FINALIZER, FaultRecord, FleetState,
+    FleetStateSpec, GuardRecord, Inputs, MAX_STARTS, NodeHealth, NodeHealthSpec, NodeHealthStatus,
+    NodeRepair, NodeRepairSpec, ObservedStart, Plan, RepairRequest, Reservation, Score, SourceDown,
+    Step,
 };
 use nodemend_core::config::{Limits, Policy, Rule, Rules};
 use nodemend_core::decide::{
@@ -892,6 +893,40 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         Ok(())
     }
 
+    /// The decisions on a node as its record is to keep them, with this one if it is another
+    /// or must be seen.
+    fn decisions(
+        &self,
+        verdict: &Verdict,
+        before: Option<&NodeHealthStatus>,
+        changed: bool,
+        guards: &[GuardRecord],
+        world: &World<'_>,
+        now: Timestamp,
+    ) -> Vec<Decision> {
+        let mut decisions = before.map_or_else(Vec::new, |status| status.decisions.clone());
+        let asked = |request: Option<&RepairRequest>| request.map(|request| request.at);
+        let known = decisions.last();
+        let known = asked(known.and_then(|known| known.inputs.request.as_ref()));
+        // Who is to approve must see of what.
+        let action = |inputs: &Inputs| {
+            let mut faults = inputs.faults.iter();
+            faults.find(|fault| fault.name == verdict.fault)?.action
+        };
+        let waits = verdict.reasons.contains(&Reason::AwaitingApproval);
+        let last = decisions.last().and_then(|last| action(&last.inputs));
+        let another = waits && last != verdict.inputs.as_deref().and_then(action);
+        // Who asks is answered, also if nothing changes.
+        if changed || another || known != asked(verdict.request()) {
+            let mut decision = decide::decision(verdict, guards, now);
+            if let Some(node) = self.evidence.node(&verdict.node) {
+                decide::detail(&mut decision, node, world);
+            }
+            decide::remember(&mut decisions, decision);
+        }
+        decisions
+    }
+
     fn health(
         &self,
         verdict: &Verdict,
@@ -906,26 +941,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 && status.reasons == verdict.reasons
         });
         let since = same.map_or(now, |status| status.since);
-        let mut decisions = before.map_or_else(Vec::new, |status| status.decisions.clone());
-        let asked = |request: Option<&RepairRequest>| request.map(|request| request.at);
-        let known = decisions.last();
-        let known = asked(known.and_then(|known| known.inputs.request.as_ref()));
-        // Who is to approve must see of what.
-        let action = |inputs: &Inputs| {
-            let mut faults = inputs.faults.iter();
-            faults.find(|fault| fault.name == verdict.fault)?.action
-        };
-        let waits = verdict.reasons.contains(&Reason::AwaitingApproval);
-        let last = decisions.last().and_then(|last| action(&last.inputs));
-        let another = waits && last != verdict.inputs.as_deref().and_then(action);
-        // Who asks is answered, also if nothing changes.
-        if same.is_none() || another || known != asked(verdict.request()) {
-            let mut decision = decide::decision(verdict, guards, now);
-            if let Some(node) = self.evidence.node(&verdict.node) {
-                decide::detail(&mut decision, node, world);
-            }
-            decide::remember(&mut decisions, decision);
-        }
+        let decisions = self.decisions(verdict, before, same.is_none(), guards, world, now);
         let faults = self
             .setup
             .policies

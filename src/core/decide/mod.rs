@@ -469,25 +469,25 @@ pub fn to_probe(
     for (index, verdict) in verdicts.iter().enumerate() {
         let inputs = verdict.inputs.as_ref();
         let inputs = inputs.filter(|inputs| inputs.faults.iter().any(doubtful));
-        let would = inputs.and_then(|_| if_confirmed(verdict, world, now));
-        let Some((inputs, would)) = inputs.zip(would) else {
+        let sure = inputs.and_then(|_| if_confirmed(verdict, world, now));
+        let Some((inputs, sure)) = inputs.zip(sure) else {
             continue;
         };
         let mut faults = inputs.faults.iter();
-        let leads = faults.find(|fault| fault.name == would.fault);
-        let starts = would.kind == VerdictKind::Due || shadow::only_observed(&would);
+        let leads = faults.find(|fault| fault.name == sure.fault);
+        let starts = sure.kind == VerdictKind::Due || shadow::only_observed(&sure);
         let waits = starts && leads.is_some_and(doubtful);
-        if let Some(confirm) = question(verdict, &would.fault, world).filter(|_| waits) {
+        if let Some(confirm) = question(verdict, &sure.fault, world).filter(|_| waits) {
             questions.insert(verdict.uid.clone(), confirm.clone());
-            asked.push((index, would));
+            asked.push((index, sure));
         }
     }
     if questions.is_empty() {
         return Vec::new();
     }
     let mut confirmed = verdicts.to_vec();
-    for (index, would) in asked {
-        confirmed[index] = would;
+    for (index, sure) in asked {
+        confirmed[index] = sure;
     }
     let admitted = admit(&mut confirmed, scopes, world, now).admitted;
     let observed = shadow(&mut confirmed, world, now).starts.into_iter();

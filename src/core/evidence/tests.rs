@@ -1539,6 +1539,9 @@ fn a_full_group_loses_what_ended_long_ago_alone() {
 
 #[test]
 fn conditions_are_told_beside_the_signals() {
+    use crate::api::ConditionStatus::{False, True, Unknown};
+    use SignalState::{Clear, Firing};
+
     let condition = |type_: &str, statuses: Vec<crate::api::ConditionStatus>| Leaf {
         condition: Some(crate::api::ConditionLeaf {
             type_: type_.into(),
@@ -1547,7 +1550,6 @@ fn conditions_are_told_beside_the_signals() {
         }),
         ..Leaf::default()
     };
-    use crate::api::ConditionStatus::{False, True, Unknown};
     let mut policy = policy();
     policy.faults[0].when.any.extend([
         condition("Ready", vec![False, Unknown]),
@@ -1586,7 +1588,6 @@ fn conditions_are_told_beside_the_signals() {
         let expect = expect.map(|(name, (state, since))| (name.to_owned(), state, since.map(at)));
         assert_eq!(told(evidence, second), expect, "at {second}");
     };
-    use SignalState::{Clear, Firing};
     see(&mut evidence, "True", "False", 0);
     check(&evidence, 0, (Clear, None), (Clear, None));
     see(&mut evidence, "False", "False", 30);
