@@ -797,7 +797,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         known: &Known<'_>,
         now: Timestamp,
     ) -> Result<Vec<NodeHealth>, Error> {
-        let mut written = Vec::new();
+        let (mut written, mut refused) = (Vec::new(), None);
         let healths: BTreeMap<&str, &NodeHealth> = known
             .healths
             .iter()
@@ -851,10 +851,18 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 NodeHealth::new(&format!("node-{}", digest(&[&verdict.uid], 20)), spec)
             });
             health.status = Some(status);
-            written.push(self.cluster.put_health(&health).await?);
+            match self.cluster.put_health(&health).await {
+                Ok(health) => written.push(health),
+                // Whatever is wrong with one record, the others are written.
+                Err(error @ CallError::Refused(_)) => refused = refused.or(Some(error)),
+                Err(error) => return Err(error.into()),
+            }
         }
         self.part(scopes, known, now).await?;
-        Ok(written)
+        match refused {
+            Some(error) => Err(error.into()),
+            None => Ok(written),
+        }
     }
 
     /// Marks the records of nodes that went away sick, and deletes those of nodes that are

@@ -291,7 +291,8 @@ async fn pause(
         }
     };
     if covers == Some(0) && !force {
-        eprintln!("nodemend: nothing is paused: that covers no node; --force pauses all the same");
+        let why = "that covers no node of a policy that is on record; --force pauses all the same, as for a policy in a file that did nothing yet";
+        eprintln!("nodemend: nothing is paused: {why}");
         return Ok(ExitCode::FAILURE);
     }
     let name = format!("pause-{}", digest(&[&spec.reason, &now.to_string()], 8));

@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 
 use super::by_hand::{MAX_BY, Unusable};
+use super::{World, was_deleted};
 use crate::api::{Action, Approval, NodeRepair};
 use crate::model::{APPROVED_ANNOTATION, NodeView, Span};
 
@@ -13,6 +14,9 @@ pub const APPROVED_FOR: Span = Span::minutes(24 * 60);
 const AHEAD: Span = Span::minutes(5);
 /// The longest text of an approval, in bytes.
 const MAX_TEXT: usize = 2048;
+/// The longest names of a policy and of a fault, in characters: records can hold no longer ones.
+const MAX_POLICY: usize = 253;
+const MAX_FAULT: usize = 63;
 
 /// What the node's annotation approves, if it has one: be it over by now.
 pub fn read(node: &NodeView, now: Timestamp) -> Option<Result<Approval, Unusable>> {
@@ -35,6 +39,13 @@ fn parse(text: &str, uid: &str, now: Timestamp) -> Result<Approval, Unusable> {
     if approval.at > AHEAD.after(now) || approval.until > APPROVED_FOR.after(approval.at) {
         return Err(Unusable::Times);
     }
+    let (policy, fault) = (
+        approval.policy.chars().count(),
+        approval.fault.chars().count(),
+    );
+    if policy > MAX_POLICY || fault > MAX_FAULT {
+        return Err(Unusable::Names);
+    }
     let by = approval.by.chars().count();
     if approval.by.is_empty() || by > MAX_BY {
         return Err(Unusable::Anonymous);
@@ -42,18 +53,17 @@ fn parse(text: &str, uid: &str, now: Timestamp) -> Result<Approval, Unusable> {
     Ok(approval)
 }
 
-/// What is approved now. One approval makes one repair, whatever comes of that.
-pub(super) fn approval(
-    node: &NodeView,
-    repairs: &[NodeRepair],
-    now: Timestamp,
-) -> Option<Approval> {
-    let approval = read(node, now)?.ok()?;
+/// What is approved now. One approval makes one repair, whatever comes of that, be it that a
+/// person deletes its record.
+pub(super) fn approval(node: &NodeView, world: &World<'_>, now: Timestamp) -> Option<Approval> {
+    let approval = read(node, now)?.ok().filter(|one| one.until > now)?;
     let used = |repair: &NodeRepair| {
         let made = repair.spec.approval.as_ref();
         repair.spec.node_uid == node.uid && made.is_some_and(|made| made.at == approval.at)
     };
-    (!repairs.iter().any(used)).then_some(approval)
+    let used =
+        world.repairs.iter().any(used) || was_deleted(world, &node.uid, |at| at >= approval.at);
+    (!used).then_some(approval)
 }
 
 /// Whether it is this that was approved.
@@ -109,6 +119,10 @@ mod tests {
         check(&|it| it["until"] = json!(at(86_400)), "approved");
         check(&|it| it["until"] = json!(at(86_401)), "it holds for longer");
         check(&|it| it["at"] = json!(at(311)), "it holds for longer");
+        check(&|it| it["policy"] = json!("p".repeat(253)), "approved");
+        check(&|it| it["policy"] = json!("p".repeat(254)), "its policy or");
+        check(&|it| it["fault"] = json!("F".repeat(63)), "approved");
+        check(&|it| it["fault"] = json!("F".repeat(64)), "its policy or");
         check(&|it| it["by"] = json!(""), "it does not say who");
         check(
             &|it| it["by"] = json!("e".repeat(257)),

@@ -3,6 +3,7 @@
 
 use jiff::Timestamp;
 
+use super::{World, was_deleted};
 use crate::api::{NodeRepair, RepairRequest};
 use crate::model::{NodeView, REQUEST_ANNOTATION, Reason, Span};
 
@@ -35,6 +36,9 @@ pub enum Unusable {
     /// What earlier versions wrote: it does not say what is approved.
     #[error("it is a time alone, which does not say what is approved: `nodemend approve` it again")]
     TimeAlone,
+    /// Of a policy or fault that there cannot be.
+    #[error("its policy or its fault is longer than such a name may be")]
+    Names,
     /// Without who.
     #[error("it does not say who approves, in {MAX_BY} characters")]
     Anonymous,
@@ -125,18 +129,17 @@ pub(super) fn holds(request: &RepairRequest, now: Timestamp) -> bool {
     request.until > now
 }
 
-/// What is asked for now. One request makes one repair, whatever comes of that.
-pub(super) fn request(
-    node: &NodeView,
-    repairs: &[NodeRepair],
-    now: Timestamp,
-) -> Option<RepairRequest> {
+/// What is asked for now. One request makes one repair, whatever comes of that, be it that a
+/// person deletes its record.
+pub(super) fn request(node: &NodeView, world: &World<'_>, now: Timestamp) -> Option<RepairRequest> {
     let request = read(node, now)?.ok().filter(|one| holds(one, now))?;
     let used = |repair: &NodeRepair| {
         let made = repair.spec.request.as_ref();
         repair.spec.node_uid == node.uid && made.is_some_and(|made| made.at == request.at)
     };
-    (!repairs.iter().any(used)).then_some(request)
+    let used =
+        world.repairs.iter().any(used) || was_deleted(world, &node.uid, |at| at >= request.at);
+    (!used).then_some(request)
 }
 
 #[cfg(test)]

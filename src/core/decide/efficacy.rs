@@ -100,7 +100,10 @@ fn sick<'a>(verdicts: &'a [Verdict], world: &World<'a>) -> BTreeMap<&'a str, Vec
         let node = world.evidence.node(&verdict.node)?;
         let faults = verdict.inputs.iter().flat_map(|inputs| &inputs.faults);
         let due = faults.filter_map(|fault| Some(fault.for_.after(fault.since?)));
-        let due = due.min().map_or(since, |due| due.max(since));
+        // A fault that takes long to be due is no reason to wait longer than the longest.
+        let due = due
+            .min()
+            .map_or(since, |due| due.max(since).min(LONGEST.after(since)));
         Some((node.instance_id()?, Sick { since, due }))
     });
     let unasked = world.repairs.iter();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{
-    Told, Verdict, World, approval, by_hand, deleted, ladder, only_suspended, opted_out_until,
-    unsettled,
+    Told, Verdict, World, approval, by_hand, ladder, only_suspended, opted_out_until, unsettled,
+    was_deleted,
 };
 use crate::api::{
     BY_HAND, Decision, FaultInput, GuardRecord, Inputs, MAX_DECISIONS, NodeRepair, OpenRepair,
@@ -30,7 +30,7 @@ impl Gathered {
         let inputs = Inputs {
             policy: policy.name.clone(),
             refused: true,
-            request: by_hand::request(node, world.repairs, now),
+            request: by_hand::request(node, world, now),
             ..Inputs::default()
         };
         Self {
@@ -80,7 +80,7 @@ pub(super) fn gather<'a>(
         }
     }
     let inputs = &mut gathered.inputs;
-    inputs.request = by_hand::request(node, world.repairs, now);
+    inputs.request = by_hand::request(node, world, now);
     if inputs.repair.is_none() && inputs.faults.is_empty() && inputs.request.is_none() {
         return None;
     }
@@ -162,7 +162,7 @@ fn standing(node: &NodeView, policies: &[&Policy], world: &World<'_>, now: Times
         conflict: policies.len() > 1,
         paused: pauses.any(|pause| pause.covers(Some(node), &policy.name, now)),
         mature_at: (mature_at > now).then_some(mature_at),
-        approval: approval::approval(node, world.repairs, now),
+        approval: approval::approval(node, world, now),
         opted_out_until: opted_out_until(node),
         taken_by_other: node.taken_by_other(),
         cordoned_by_other: node.unschedulable
@@ -171,8 +171,7 @@ fn standing(node: &NodeView, policies: &[&Policy], world: &World<'_>, now: Times
         silences_unknown: world.evidence.silences_unknown(now),
         nodes_stale: !world.evidence.nodes_fresh(now),
         needs_human: last.is_some_and(|repair| repair.phase() == Phase::NeedsHuman),
-        repair_deleted: deleted(world)
-            .any(|start| start.node_uid == node.uid && super::DELETED_HOLDS.after(start.at) > now),
+        repair_deleted: was_deleted(world, &node.uid, |at| super::DELETED_HOLDS.after(at) > now),
         no_owner: node.instance_id().is_none(),
         silenced: false,
     }

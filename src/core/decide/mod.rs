@@ -169,13 +169,25 @@ fn longest_window(limits: &Limits, policies: &[Policy]) -> Span {
     windows.map(|(_, within)| *within).max().unwrap_or_default()
 }
 
-/// Starts whose record a person deleted.
+/// Starts whose record a person deleted. Names are given again: a start is its record's if
+/// it is of the same time.
 fn deleted<'a>(world: &World<'a>) -> impl Iterator<Item = &'a Reservation> {
-    let known: BTreeSet<&str> = world.repairs.iter().map(NodeRepair::name).collect();
-    world
-        .starts
-        .iter()
-        .filter(move |start| !known.contains(start.repair.as_str()))
+    let known = world.repairs.iter();
+    let known: BTreeSet<_> = known
+        .map(|repair| (repair.name(), repair.spec.quarantine.at))
+        .collect();
+    let starts = world.starts.iter();
+    starts.filter(move |start| !known.contains(&(start.repair.as_str(), start.at)))
+}
+
+/// Whether a repair of this node began at such a time, and a person deleted its record.
+fn was_deleted(world: &World<'_>, uid: &str, at: impl Fn(Timestamp) -> bool) -> bool {
+    let is_listed = |start: &Reservation| {
+        let mut repairs = world.repairs.iter();
+        repairs.any(|one| one.name() == start.repair && one.spec.quarantine.at == start.at)
+    };
+    let mut starts = world.starts.iter();
+    starts.any(|start| start.node_uid == uid && at(start.at) && !is_listed(start))
 }
 
 /// The policies of the highest priority that select the node: one, unless they conflict.
@@ -261,7 +273,7 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
     let speaks = !verdict.policy.is_empty();
     let Some(policy) = policies.first().filter(|_| speaks) else {
         // Who asks for a repair is told so.
-        let request = by_hand::request(node, world.repairs, now);
+        let request = by_hand::request(node, world, now);
         let asked = request.map(|request| Inputs {
             request: Some(request),
             ..Inputs::default()

@@ -472,6 +472,9 @@ fn tallies(
                 let ended = repair.status.as_ref().and_then(|status| status.ended);
                 let lately = ended.is_none_or(|ended| ended >= horizon);
                 let uid = repair.spec.node_uid.as_str();
+                // It is taken, also before its cordon shows.
+                let taken = members.get(uid).is_some_and(|member| member.available);
+                tally.unavailable += usize::from(taken && repair.in_flight());
                 if lately && !world.evidence.has(uid) && gone.insert(uid) {
                     tally.nodes += 1;
                     tally.unavailable += 1;

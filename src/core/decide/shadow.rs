@@ -122,7 +122,10 @@ fn is_over(start: &ObservedStart, world: &World<'_>, now: Timestamp) -> bool {
     }
     let mut policies = world.policies.iter();
     let policy = policies.find(|policy| policy.name == start.policy);
-    let observes = policy.is_some_and(|policy| !policy.accepted || policy.mode == Mode::Observe);
+    let observes = policy.is_some_and(|policy| {
+        let observes = policy.mode == Mode::Observe && policy.when(&start.fault).is_some();
+        !policy.accepted || observes
+    });
     let of = (&*start.policy, &*start.fault);
     let fault = || score::fault(&start.node_uid, &start.node_name, of, world, now);
     !observes || !world.evidence.has(&start.node_uid) || fault() == Some(Truth::False)

@@ -861,6 +861,15 @@ fn counted(fleet: &Fleet, second: i64) -> (usize, usize, bool) {
 }
 
 #[test]
+fn h64_a_node_under_repair_is_unavailable_before_its_cordon_shows() {
+    let mut fleet = one_of_ten_may_be_down();
+    fleet.repairs = vec![repair("n005", 100, Phase::Quarantined)];
+    assert_eq!(counted(&fleet, 120), (10, 1, false));
+    fleet.repairs = vec![repair("n005", 100, Phase::Aborted)];
+    assert_eq!(counted(&fleet, 120), (10, 0, true));
+}
+
+#[test]
 fn h65_a_node_that_is_up_is_not_taken_where_others_are_down() {
     type Change = fn(&mut NodeView);
     fn of_four(node: &NodeView) -> bool {
@@ -1137,6 +1146,19 @@ fn approval_is_waited_for_and_is_of_one_action_and_one_repair() {
     assert_eq!(fleet.first(60), waiting);
     fleet.repairs[0].spec.approval = None;
     assert_eq!(fleet.first(60).0, VerdictKind::Due);
+    // That its record is deleted makes it no less used; an earlier one was another's.
+    fleet.repairs.clear();
+    for (start, is_left) in [(49, true), (50, false), (55, false)] {
+        let start = Reservation {
+            repair: "deleted".into(),
+            node_uid: "n000".into(),
+            at: at(start),
+        };
+        fleet.starts = vec![start];
+        let (rules, node) = (Rules::default(), fleet.evidence.node("n000").unwrap());
+        let found = approval::approval(node, &fleet.world(&rules), at(60));
+        assert_eq!(found.is_some(), is_left, "{:?}", fleet.starts);
+    }
 }
 
 /// Nodes with a number from 50 on are of a policy that only observes.

@@ -115,15 +115,21 @@ impl Evidence {
         rules: &Rules,
         now: Timestamp,
     ) -> bool {
-        if rules.get(signal).is_none() {
+        let few = |count: usize| !most(count, self.covered(signal));
+        let Some(polled) = rules.get(signal) else {
             let heard = !self.deaf || self.alertmanager.whole(now);
-            let sees = !rules.iter().any(|rule| rule.presence.is_some())
-                || self.prometheus_sees(rules, now);
-            return heard && sees && !most(unclear, self.covered(signal));
-        }
-        self.rules.get(signal).is_some_and(|rule| {
-            rule.speaks(now) && !most(rule.fired().max(unclear), self.covered(signal))
-        })
+            let present = rules.iter().any(|rule| rule.presence.is_some());
+            let sees = !present || self.prometheus_sees(rules, now);
+            // Without either its end is never known, so that it is not says nothing.
+            let ends = present || self.alertmanager.was_asked();
+            return heard && sees && (!ends || few(unclear));
+        };
+        // Where nobody asks for presence, whoever does not fire is unknown.
+        let few = |rule: &rules::RuleEvidence| {
+            polled.presence.is_none() || few(rule.fired().max(unclear))
+        };
+        let rule = self.rules.get(signal);
+        rule.is_some_and(|rule| rule.speaks(now) && few(rule))
     }
 
     /// How many nodes a signal can speak of.
@@ -221,6 +227,25 @@ mod tests {
         }
         see(&mut evidence, 6, 1, &ALL, 3030);
         assert_eq!(below(&evidence), None);
+    }
+
+    #[test]
+    fn a_suspension_of_a_rule_without_presence_is_lifted_too() {
+        let mut evidence = Evidence::default();
+        let rule = crate::config::Rule {
+            presence: None,
+            ..rule(0)
+        };
+        for now in (0..=900).step_by(30) {
+            let fleet = ALL.iter().map(|name| node(name, "True"));
+            evidence.fold(Input::Nodes(fleet.collect()), at(now));
+            let firing = if now < 60 { &ALL[..] } else { &ALL[..1] };
+            evidence.fold(answer(firing, None), at(now));
+            let rules = Rules::from_iter([rule.clone()]);
+            evidence.settle(&rules, &[policy()], at(now));
+            let suspended = evidence.suspended().next().is_some();
+            assert_eq!(suspended, now < 660, "at {now}");
+        }
     }
 
     #[test]
