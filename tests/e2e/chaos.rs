@@ -325,7 +325,7 @@ async fn verdicts(site: &Site, firing: &BTreeSet<Alert>) -> Result<()> {
         let right = if signals.is_empty() {
             [VerdictKind::Healthy, VerdictKind::Unknown].contains(&status.verdict)
         } else {
-            status.verdict == VerdictKind::Held && status.reasons == [Reason::ObserveMode]
+            status.verdict == VerdictKind::Held && status.reasons.contains(&Reason::ObserveMode)
         };
         ensure!(
             right,
