@@ -9,9 +9,9 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use nodemend_core::api::{
     AlertGroup, AlertGroupSpec, BY_HAND, Decision, FINALIZER, FaultRecord, FleetState,
-    FleetStateSpec, GuardRecord, Inputs, MAX_STARTS, NodeHealth, NodeHealthSpec, NodeHealthStatus,
-    NodeRepair, NodeRepairSpec, ObservedStart, Plan, RepairRequest, Reservation, Score, SourceDown,
-    Step,
+    FleetStateSpec, GuardRecord, Inputs, MAX_STARTS, Mode, NodeHealth, NodeHealthSpec,
+    NodeHealthStatus, NodeRepair, NodeRepairSpec, ObservedStart, Plan, RepairRequest, Reservation,
+    Score, SourceDown, Step,
 };
 use nodemend_core::config::{Limits, Policy, Rule, Rules};
 use nodemend_core::decide::{
@@ -326,7 +326,10 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             repairs,
             pauses,
         };
-        known.observed_fallen = self.observed_fallen(&known.fallen, &known.healths);
+        let mut policies = self.setup.policies.iter();
+        if policies.any(|policy| policy.mode == Mode::Observe) {
+            known.observed_fallen = self.observed_fallen(&known.fallen, &known.healths);
+        }
         let (mut judged, mut scopes) = self.judge(&known, now);
         if self.read_leases(&judged, &known, now).await {
             (judged, scopes) = self.judge(&known, now);

@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nodemend_core::evidence::Input;
-use nodemend_core::evidence::silence::{Asked, SETTLED_AFTER, Silence};
+use nodemend_core::evidence::silence::Asked;
 
 /// What was said since this was last emptied. Clones share it.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +24,7 @@ impl Waiting {
         match input {
             Input::Asked(mut new) => {
                 if let Some(old) = letter.asked.take() {
-                    keep_silences(&mut new, old);
+                    new.keep_silences(old.silences, Some(old.at));
                 }
                 (letter.asked, letter.failed) = (Some(new), None);
             }
@@ -46,24 +46,10 @@ impl Waiting {
     }
 }
 
-/// As evidence does with those that it knows: of a cluster that did not answer whole, what it
-/// does not tell of may still hold.
-fn keep_silences(new: &mut Asked, old: Asked) {
-    if new.missing.is_none() && SETTLED_AFTER.after(new.running_since) <= new.at {
-        return;
-    }
-    let held = |one: &Silence| one.holds && !(one.starts_at <= old.at && old.at < one.ends_at);
-    for silence in old.silences {
-        let lasts = new.at < silence.ends_at || held(&silence);
-        if lasts && new.silences.iter().all(|told| told.id != silence.id) {
-            new.silences.push(silence);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
+    use nodemend_core::evidence::silence::Silence;
     use nodemend_core::model::Span;
 
     use super::*;

@@ -12,8 +12,7 @@ use nodemend_core::api::{
     RepairRequest,
 };
 use nodemend_core::decide::approval::APPROVED_FOR;
-use nodemend_core::decide::by_hand;
-use nodemend_core::decide::by_hand::{REQUESTED_FOR, overridable};
+use nodemend_core::decide::by_hand::{self, REQUESTED_FOR, overridable};
 use nodemend_core::model::{
     APPROVED_ANNOTATION, NodeView, REQUEST_ANNOTATION, Reason, Span, VerdictKind, digest,
 };
@@ -203,7 +202,7 @@ async fn perform(cluster: &Kubernetes, command: Command) -> Result<ExitCode, Err
             // Who may read the records may not be let to read the Lease.
             let leader = cluster.leader(&namespace).await.ok().flatten();
             let leader = leader.map(|(holder, renewed)| Leader { holder, renewed });
-            let told = report::status(&records(cluster).await?, leader, now);
+            let told = report::status(&records_and_nodes(cluster).await?, leader, now);
             output.write(&told, &told.to_string())
         }
         Command::History {
@@ -271,8 +270,16 @@ async fn records(cluster: &Kubernetes) -> Result<Records, Error> {
         repairs: cluster.repairs().await.to("listing repairs")?,
         policies: cluster.policies().await.to("listing policies")?,
         pauses: cluster.pauses().await.to("listing pauses")?,
+        nodes: None,
+    })
+}
+
+/// With the nodes, of which there may be many: only to say how many a pause covers.
+async fn records_and_nodes(cluster: &Kubernetes) -> Result<Records, Error> {
+    Ok(Records {
         // Who may read the records may not be let to list nodes.
         nodes: cluster.nodes().await.ok(),
+        ..records(cluster).await?
     })
 }
 
@@ -283,7 +290,7 @@ async fn pause(
     now: Timestamp,
 ) -> Result<ExitCode, Error> {
     // What cannot be counted must not be in the way of who stops everything.
-    let covers = match records(cluster).await {
+    let covers = match records_and_nodes(cluster).await {
         Ok(records) => report::covered(&spec, &records),
         Err(error) => {
             eprintln!("nodemend: how many nodes that covers is not known: {error}");

@@ -40,6 +40,11 @@ pub(super) struct Raw {
     pub(super) headers: BTreeMap<String, String>,
     #[serde(default)]
     pub(super) sigv4: Option<RawSigV4>,
+    /// The labels that Prometheus puts on what it sends to Alertmanager, its `external_labels`,
+    /// if no label of that name is there: for silences to match rules that are polled, and
+    /// conditions. Without them a silence that asks for one of them matches neither.
+    #[serde(default)]
+    pub(super) external_labels: BTreeMap<String, String>,
 }
 
 impl Raw {

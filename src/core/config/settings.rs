@@ -36,7 +36,7 @@ struct Raw {
     alertmanager: Alertmanager,
     /// Who is asked for the rules.
     #[serde(default)]
-    prometheus: Prometheus,
+    prometheus: connection::Raw,
     /// How the nodes' own exporters are asked.
     #[serde(default)]
     probes: Probes,
@@ -167,42 +167,7 @@ impl Alertmanager {
             tls: self.tls,
             headers: self.headers,
             sigv4: self.sigv4,
-        }
-    }
-}
-
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Prometheus {
-    /// The labels that Prometheus puts on what it sends to Alertmanager, its `external_labels`,
-    /// if no label of that name is there: for silences to match rules that are polled, and
-    /// conditions. Without them a silence that asks for one of them matches neither.
-    #[serde(default)]
-    external_labels: BTreeMap<String, String>,
-    // As in `Alertmanager`.
-    #[serde(default)]
-    urls: Vec<String>,
-    #[serde(default)]
-    timeout: Option<Span>,
-    #[serde(default)]
-    auth: Option<connection::RawAuth>,
-    #[serde(default)]
-    tls: connection::RawTls,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
-    #[serde(default)]
-    sigv4: Option<connection::RawSigV4>,
-}
-
-impl Prometheus {
-    fn into_connection(self) -> connection::Raw {
-        connection::Raw {
-            urls: self.urls,
-            timeout: self.timeout,
-            auth: self.auth,
-            tls: self.tls,
-            headers: self.headers,
-            sigv4: self.sigv4,
+            ..connection::Raw::default()
         }
     }
 }
@@ -398,7 +363,7 @@ fn read(mut raw: Raw, findings: &mut Findings<'_>) -> Settings {
     }
     let external_labels = std::mem::take(&mut raw.prometheus.external_labels);
     check_labels(&external_labels, "/prometheus/externalLabels", findings);
-    let prometheus = connection::read(raw.prometheus.into_connection(), "/prometheus", findings);
+    let prometheus = connection::read(raw.prometheus, "/prometheus", findings);
     if !raw.rules.is_empty() && prometheus.urls.is_empty() && findings.is_free("/prometheus/urls") {
         let message = "there is no Prometheus to ask";
         findings.add_at_key("/rules", message, "give prometheus.urls");

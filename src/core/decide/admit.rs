@@ -188,8 +188,7 @@ impl<'a> Running<'a> {
             let numbers = (MAX_STARTS, self.known.len());
             held.push(self.note(Reason::RateLimit, "fleet/starts".into(), numbers, until));
         }
-        let mut policies = self.world.policies.iter();
-        if let Some(policy) = policies.find(|policy| policy.name == verdict.policy) {
+        if let Some(policy) = self.world.policy(&verdict.policy) {
             for budget in &policy.budgets {
                 held.extend(self.spent(policy, budget, verdict));
             }
@@ -258,13 +257,8 @@ impl<'a> Running<'a> {
 
     /// Counts one that was admitted.
     pub fn count(&mut self, verdict: &Verdict) {
-        let now = self.now;
-        self.count_start(
-            &verdict.place,
-            &verdict.policy,
-            now,
-            Some(verdict.available),
-        );
+        let running = Some(verdict.available);
+        self.count_start(&verdict.place, &verdict.policy, self.now, running);
     }
 
     /// Counts a start; if it is under way, whether its node would be available without it.
@@ -283,8 +277,7 @@ impl<'a> Running<'a> {
         }
         insert(&mut self.scopes.starts, at);
         insert(&mut self.known, at);
-        let mut policies = self.world.policies.iter();
-        let Some(policy) = policies.find(|known| known.name == policy) else {
+        let Some(policy) = self.world.policy(policy) else {
             return;
         };
         for budget in &policy.budgets {

@@ -3,17 +3,13 @@
 
 use jiff::Timestamp;
 
-use super::by_hand::{MAX_BY, Unusable};
-use super::{World, was_deleted};
+use super::World;
+use super::by_hand::{MAX_BY, Unusable, check_times, decode, is_used};
 use crate::api::{Action, Approval, NodeRepair};
 use crate::model::{APPROVED_ANNOTATION, NodeView, Span};
 
 /// The longest time that an approval holds.
 pub const APPROVED_FOR: Span = Span::minutes(24 * 60);
-/// How far the clock of who approves may be ahead of ours.
-const AHEAD: Span = Span::minutes(5);
-/// The longest text of an approval, in bytes.
-const MAX_TEXT: usize = 2048;
 /// The longest names of a policy and of a fault, in characters: records can hold no longer ones.
 const MAX_POLICY: usize = 253;
 const MAX_FAULT: usize = 63;
@@ -25,20 +21,14 @@ pub fn read(node: &NodeView, now: Timestamp) -> Option<Result<Approval, Unusable
 }
 
 fn parse(text: &str, uid: &str, now: Timestamp) -> Result<Approval, Unusable> {
-    if text.len() > MAX_TEXT {
-        return Err(Unusable::TooLong);
-    }
-    if text.parse::<Timestamp>().is_ok() {
-        return Err(Unusable::TimeAlone);
-    }
-    let approval: Approval =
-        serde_json::from_str(text).map_err(|error| Unusable::Unreadable(error.to_string()))?;
+    let approval: Approval = decode(text).map_err(|why| match why {
+        Unusable::Unreadable(_) if text.parse::<Timestamp>().is_ok() => Unusable::TimeAlone,
+        why => why,
+    })?;
     if approval.uid != uid {
         return Err(Unusable::OtherNode);
     }
-    if approval.at > AHEAD.after(now) || approval.until > APPROVED_FOR.after(approval.at) {
-        return Err(Unusable::Times);
-    }
+    check_times(approval.at, approval.until, APPROVED_FOR, now)?;
     let (policy, fault) = (
         approval.policy.chars().count(),
         approval.fault.chars().count(),
@@ -57,13 +47,8 @@ fn parse(text: &str, uid: &str, now: Timestamp) -> Result<Approval, Unusable> {
 /// person deletes its record.
 pub(super) fn approval(node: &NodeView, world: &World<'_>, now: Timestamp) -> Option<Approval> {
     let approval = read(node, now)?.ok().filter(|one| one.until > now)?;
-    let used = |repair: &NodeRepair| {
-        let made = repair.spec.approval.as_ref();
-        repair.spec.node_uid == node.uid && made.is_some_and(|made| made.at == approval.at)
-    };
-    let used =
-        world.repairs.iter().any(used) || was_deleted(world, &node.uid, |at| at >= approval.at);
-    (!used).then_some(approval)
+    let made = |repair: &NodeRepair| Some(repair.spec.approval.as_ref()?.at);
+    (!is_used(approval.at, made, node, world)).then_some(approval)
 }
 
 /// Whether it is this that was approved.

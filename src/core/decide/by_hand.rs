@@ -2,6 +2,7 @@
 //! a fault's `for`; some of them it may tell to be ignored.
 
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 
 use super::{World, was_deleted};
 use crate::api::{NodeRepair, RepairRequest};
@@ -9,9 +10,9 @@ use crate::model::{NodeView, REQUEST_ANNOTATION, Reason, Span};
 
 /// The longest time that a request holds.
 pub const REQUESTED_FOR: Span = Span::minutes(24 * 60);
-/// How far the clock of who asks may be ahead of ours.
+/// How far the clock of who asks, or approves, may be ahead of ours.
 const AHEAD: Span = Span::minutes(5);
-/// The longest text of a request, in bytes.
+/// The longest text of a request, or an approval, in bytes.
 const MAX_TEXT: usize = 2048;
 /// The longest name, in characters.
 pub const MAX_BY: usize = 256;
@@ -99,19 +100,47 @@ pub fn read(node: &NodeView, now: Timestamp) -> Option<Result<RepairRequest, Unu
     Some(parse(text, &node.uid, now))
 }
 
-fn parse(text: &str, uid: &str, now: Timestamp) -> Result<RepairRequest, Unusable> {
+/// Reads what a person wrote into an annotation.
+pub(super) fn decode<T: DeserializeOwned>(text: &str) -> Result<T, Unusable> {
     if text.len() > MAX_TEXT {
         return Err(Unusable::TooLong);
     }
-    let mut request: RepairRequest =
-        serde_json::from_str(text).map_err(|error| Unusable::Unreadable(error.to_string()))?;
+    serde_json::from_str(text).map_err(|error| Unusable::Unreadable(error.to_string()))
+}
+
+/// What was written at `at` may hold for no longer than `longest`.
+pub(super) fn check_times(
+    at: Timestamp,
+    until: Timestamp,
+    longest: Span,
+    now: Timestamp,
+) -> Result<(), Unusable> {
+    if at > AHEAD.after(now) || until > longest.after(at) {
+        return Err(Unusable::Times);
+    }
+    Ok(())
+}
+
+/// Whether what was written at `at` made a repair of the node, be it that a person deleted
+/// its record. `made` says when what made a repair was written.
+pub(super) fn is_used(
+    at: Timestamp,
+    made: impl Fn(&NodeRepair) -> Option<Timestamp>,
+    node: &NodeView,
+    world: &World<'_>,
+) -> bool {
+    let mut repairs = world.repairs.iter();
+    repairs.any(|repair| repair.spec.node_uid == node.uid && made(repair) == Some(at))
+        || was_deleted(world, &node.uid, |start| start >= at)
+}
+
+fn parse(text: &str, uid: &str, now: Timestamp) -> Result<RepairRequest, Unusable> {
+    let mut request: RepairRequest = decode(text)?;
     let within = |text: &str, most: usize| !text.is_empty() && text.chars().count() <= most;
     if request.uid != uid {
         return Err(Unusable::OtherNode);
     }
-    if request.at > AHEAD.after(now) || request.until > REQUESTED_FOR.after(request.at) {
-        return Err(Unusable::Times);
-    }
+    check_times(request.at, request.until, REQUESTED_FOR, now)?;
     if !within(&request.by, MAX_BY) || !within(&request.reason, MAX_REASON) {
         return Err(Unusable::Unsigned);
     }
@@ -133,13 +162,8 @@ pub(super) fn holds(request: &RepairRequest, now: Timestamp) -> bool {
 /// person deletes its record.
 pub(super) fn request(node: &NodeView, world: &World<'_>, now: Timestamp) -> Option<RepairRequest> {
     let request = read(node, now)?.ok().filter(|one| holds(one, now))?;
-    let used = |repair: &NodeRepair| {
-        let made = repair.spec.request.as_ref();
-        repair.spec.node_uid == node.uid && made.is_some_and(|made| made.at == request.at)
-    };
-    let used =
-        world.repairs.iter().any(used) || was_deleted(world, &node.uid, |at| at >= request.at);
-    (!used).then_some(request)
+    let made = |repair: &NodeRepair| Some(repair.spec.request.as_ref()?.at);
+    (!is_used(request.at, made, node, world)).then_some(request)
 }
 
 #[cfg(test)]

@@ -268,25 +268,10 @@ fn doubt(fault: &FaultInput) -> Option<Reason> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decide::tests::at;
-    use crate::model::Span;
+    use crate::decide::tests::{at, fault_input};
 
     fn fault(name: &str, severity: Severity, confirmed: Option<Truth>) -> FaultInput {
-        FaultInput {
-            name: name.into(),
-            truth: Truth::True,
-            since: Some(at(0)),
-            for_: Span::seconds(60),
-            severity,
-            silenced: false,
-            suspended: false,
-            unsettled: false,
-            action: Some(Action::Replace),
-            then: None,
-            confirmed,
-            when: String::new(),
-            leaves: Vec::new(),
-        }
+        fault_input(name, at(0), severity, confirmed)
     }
 
     #[test]

@@ -112,8 +112,7 @@ fn sick<'a>(verdicts: &'a [Verdict], world: &World<'a>) -> BTreeMap<&'a str, Vec
         let spec = &repair.spec;
         let planned = Some(spec.plan.instance_id.as_str()).filter(|id| !id.is_empty());
         let instance = planned.or_else(|| instance_id(&spec.provider_id))?;
-        let mut policies = world.policies.iter();
-        let policy = policies.find(|policy| policy.name == spec.policy);
+        let policy = world.policy(&spec.policy);
         let mut faults = policy.into_iter().flat_map(|policy| &policy.faults);
         let fault = faults.find(|fault| fault.name == spec.fault);
         let (since, began) = (spec.fault_since, spec.quarantine.at);

@@ -208,8 +208,7 @@ const MAX_WHEN: usize = 2048;
 /// Adds to a decision what the fault that leads is a combination of, and what each part of
 /// that came to.
 pub fn detail(decision: &mut Decision, node: &NodeView, world: &World<'_>) {
-    let mut policies = world.policies.iter();
-    let Some(policy) = policies.find(|policy| policy.name == decision.inputs.policy) else {
+    let Some(policy) = world.policy(&decision.inputs.policy) else {
         return;
     };
     let mut faults = decision.inputs.faults.iter_mut();

@@ -98,6 +98,14 @@ pub struct World<'a> {
     pub observed: Observed<'a>,
 }
 
+impl<'a> World<'a> {
+    /// The policy of this name.
+    fn policy(&self, name: &str) -> Option<&'a Policy> {
+        let mut policies = self.policies.iter();
+        policies.find(|policy| policy.name == name)
+    }
+}
+
 /// What would have been, had policies that only observe acted.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Observed<'a> {
@@ -412,8 +420,7 @@ pub fn unsettled(
 pub fn to_read(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Vec<NodeView> {
     let asked = |verdict: &Verdict| {
         let node = world.evidence.node(&verdict.node)?;
-        let mut policies = world.policies.iter();
-        let policy = policies.find(|policy| policy.name == verdict.policy)?;
+        let policy = world.policy(&verdict.policy)?;
         let needed = world
             .evidence
             .needs_lease(node, policy, &verdict.fault, world.rules, now);
@@ -437,8 +444,7 @@ pub fn to_read(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Vec<N
 
 /// The question of a fault, if one is asked before it is acted on.
 fn question<'a>(verdict: &Verdict, fault: &str, world: &World<'a>) -> Option<&'a Confirm> {
-    let mut policies = world.policies.iter();
-    let policy = policies.find(|policy| policy.name == verdict.policy)?;
+    let policy = world.policy(&verdict.policy)?;
     let fault = policy.faults.iter().find(|one| one.name == fault)?;
     fault.confirm.as_ref()
 }
@@ -562,8 +568,7 @@ fn silences(
     now: Timestamp,
 ) -> Vec<SilenceRecord> {
     let spec = &repair.spec;
-    let mut policies = world.policies.iter();
-    let policy = policies.find(|policy| policy.name == spec.policy);
+    let policy = world.policy(&spec.policy);
     policy.map_or_else(Vec::new, |policy| {
         let evidence = world.evidence;
         evidence.silences(node, policy, &spec.fault, world.rules, now)

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::efficacy::{self, Pool};
 use super::{Verdict, World, deleted};
-use crate::api::{NodeRepair, Per};
+use crate::api::{NodeRepair, Per, Reservation};
 use crate::config::{self, Limits};
 use crate::model::{NodeView, Reason, Span, ZONE_LABEL};
 
@@ -419,9 +419,12 @@ fn tallies(
     let mut tallies: BTreeMap<BudgetKey, Tally> = BTreeMap::new();
     let with_budgets = world.policies.iter();
     let repaired = repairs.iter().map(|repair| repair.spec.node_uid.as_str());
-    let unlisted = deleted(world).chain(world.reserved);
-    let unlisted = unlisted.map(|start| start.node_uid.as_str());
-    let started: BTreeSet<&str> = repaired.chain(unlisted).collect();
+    // Starts without a record, and whether they may run.
+    let reserved = world.reserved.iter().map(|start| (start, true));
+    let unlisted = deleted(world).map(|start| (start, false));
+    let unlisted: Vec<(&Reservation, bool)> = unlisted.chain(reserved).collect();
+    let without = unlisted.iter().map(|(start, _)| start.node_uid.as_str());
+    let started: BTreeSet<&str> = repaired.chain(without).collect();
     for policy in with_budgets.filter(|policy| !policy.budgets.is_empty()) {
         let spoken = || verdicts.iter().filter(|one| one.policy == policy.name);
         // Those of them that anything is asked of by UID.
@@ -480,10 +483,8 @@ fn tallies(
                     tally.unavailable += 1;
                 }
             }
-            // Starts without a record, deleted or to come, count where their node is, or
-            // everywhere.
-            let reserved = world.reserved.iter().map(|start| (start, true));
-            for (start, runs) in deleted(world).map(|start| (start, false)).chain(reserved) {
+            // They count where their node is, or everywhere.
+            for &(start, runs) in &unlisted {
                 let within = budget
                     .max_repairs
                     .map_or(Span::default(), |(_, within)| within);

@@ -14,7 +14,6 @@ use jiff::Timestamp;
 use super::shadow::only_observed;
 use super::{Verdict, World};
 use crate::api::{Episode, FleetStateSpec, Mode, NodeHealth, Score};
-use crate::config::Policy;
 use crate::model::{Span, Truth, digest};
 
 /// What is still there so long after it would have been acted on went on.
@@ -52,7 +51,7 @@ pub fn count(
     open.sort_by(|one, other| one.0.cmp(&other.0));
     let is_open = |key: &String| open.binary_search_by(|known| known.0.cmp(key)).is_ok();
     fleet.scored.retain(is_open);
-    let exists = |score: &Score| world.policies.iter().any(|one| one.name == score.policy);
+    let exists = |score: &Score| world.policy(&score.policy).is_some();
     fleet.score.retain(exists);
     for (key, health, episode) in open {
         if fleet.scored.contains(&key) || fleet.scored.len() >= MAX_SCORED {
@@ -117,19 +116,18 @@ fn key(uid: &str, episode: &Episode) -> String {
     digest(&[uid, &episode.policy, &episode.fault, &due], 16)
 }
 
-/// Whether the policy of an episode still speaks for the node, and still only observes. One
-/// that was refused says nothing of that.
+/// Whether the policy of an episode still speaks for the node, and still only observes.
 fn observes(episode: &Episode, verdict: &Verdict, world: &World<'_>) -> bool {
-    verdict.policy == episode.policy
-        && policy(&episode.policy, world).is_some_and(|policy| {
-            let observes = policy.mode == Mode::Observe && policy.when(&episode.fault).is_some();
-            !policy.accepted || observes
-        })
+    verdict.policy == episode.policy && is_observed(&episode.policy, &episode.fault, world)
 }
 
-fn policy<'a>(name: &str, world: &World<'a>) -> Option<&'a Policy> {
-    let mut policies = world.policies.iter();
-    policies.find(|policy| policy.name == name)
+/// Whether a policy has this fault, and only observes it. One that was refused says nothing
+/// of that.
+pub(super) fn is_observed(policy: &str, fault: &str, world: &World<'_>) -> bool {
+    world.policy(policy).is_some_and(|policy| {
+        let observes = policy.mode == Mode::Observe && policy.when(fault).is_some();
+        !policy.accepted || observes
+    })
 }
 
 /// Whether the fault of a policy is true; false only once it is over, and not just for a moment.
@@ -141,7 +139,7 @@ pub(super) fn fault(
     now: Timestamp,
 ) -> Option<Truth> {
     let node = world.evidence.node(name).filter(|node| node.uid == uid)?;
-    let policy = policy(of, world)?;
+    let policy = world.policy(of)?;
     let told = world.evidence.fault(node, policy, fault, world.rules, now);
     Some(match told {
         (Truth::False, Some(_)) => Truth::Unknown,

@@ -13,11 +13,11 @@ use jiff::Timestamp;
 
 use super::admit::{Running, order};
 use super::{Place, Verdict, World, longest_window, score, survey};
-use crate::api::{Action, BY_HAND, GuardRecord, Mode, ObservedStart};
+use crate::api::{Action, BY_HAND, GuardRecord, ObservedStart};
 use crate::model::{Reason, Span, Truth, VerdictKind};
 
 /// `FleetState` holds so many.
-const MAX_STARTS: usize = 200;
+const MAX_OBSERVED: usize = 200;
 /// What is over is remembered at least this long.
 const MIN_MEMORY: Span = Span::minutes(60);
 /// The scopes of guards that count what would have started.
@@ -83,7 +83,7 @@ pub fn shadow(verdicts: &mut [Verdict], world: &World<'_>, now: Timestamp) -> Sh
         verdict.scopes.sort();
         verdict.scopes.dedup();
     }
-    let starts = starts.split_off(starts.len().saturating_sub(MAX_STARTS));
+    let starts = starts.split_off(starts.len().saturating_sub(MAX_OBSERVED));
     let guards = running.guards.into_iter();
     let guards = guards.filter(|(key, _)| held.contains(key));
     Shadow {
@@ -120,12 +120,7 @@ fn is_over(start: &ObservedStart, world: &World<'_>, now: Timestamp) -> bool {
     if !world.evidence.nodes_fresh(now) {
         return false;
     }
-    let mut policies = world.policies.iter();
-    let policy = policies.find(|policy| policy.name == start.policy);
-    let observes = policy.is_some_and(|policy| {
-        let observes = policy.mode == Mode::Observe && policy.when(&start.fault).is_some();
-        !policy.accepted || observes
-    });
+    let observes = score::is_observed(&start.policy, &start.fault, world);
     let of = (&*start.policy, &*start.fault);
     let fault = || score::fault(&start.node_uid, &start.node_name, of, world, now);
     !observes || !world.evidence.has(&start.node_uid) || fault() == Some(Truth::False)
@@ -157,8 +152,7 @@ fn count(
 }
 
 fn start(verdict: &Verdict, world: &World<'_>, now: Timestamp) -> ObservedStart {
-    let mut policies = world.policies.iter();
-    let policy = policies.find(|policy| policy.name == verdict.policy);
+    let policy = world.policy(&verdict.policy);
     // A cordon is no work.
     let cordons = verdict
         .action

@@ -13,6 +13,30 @@ pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + second).unwrap()
 }
 
+/// A fault that is true since then, is due a minute later, and has its node replaced.
+pub(super) fn fault_input(
+    name: &str,
+    since: Timestamp,
+    severity: Severity,
+    confirmed: Option<Truth>,
+) -> FaultInput {
+    FaultInput {
+        name: name.into(),
+        truth: Truth::True,
+        since: Some(since),
+        for_: Span::seconds(60),
+        severity,
+        silenced: false,
+        suspended: false,
+        unsettled: false,
+        action: Some(Action::Replace),
+        then: None,
+        confirmed,
+        when: String::new(),
+        leaves: Vec::new(),
+    }
+}
+
 pub(super) fn node(name: &str, ready: bool) -> NodeView {
     NodeView {
         name: name.into(),

@@ -15,7 +15,7 @@ use crate::config::{Policy, Rules};
 use crate::model::{NodeView, SignalState, Span, Truth};
 
 /// A member that runs for less than this may not have been told of every alert yet.
-pub const SETTLED_AFTER: Span = Span::minutes(5);
+const SETTLED_AFTER: Span = Span::minutes(5);
 /// The alert that fires as long as Prometheus reaches Alertmanager, as kube-prometheus and
 /// its kind call it.
 pub const WATCHDOG: &str = "Watchdog";
@@ -125,6 +125,26 @@ impl Matcher {
     }
 }
 
+impl Asked {
+    /// Whether all members answered that may know of anything: what is not listed is not.
+    fn is_complete(&self) -> bool {
+        self.missing.is_none() && SETTLED_AFTER.after(self.running_since) <= self.at
+    }
+
+    /// Adds those of the silences `known` from an answer at `at` that may still hold: a member
+    /// that just started, or that does not answer, may know of them.
+    pub fn keep_silences(&mut self, known: Vec<Silence>, at: Option<Timestamp>) {
+        if self.is_complete() {
+            return;
+        }
+        let told: BTreeSet<String> = self.silences.iter().map(|one| one.id.clone()).collect();
+        let others = known.into_iter().filter(|one| !told.contains(&one.id));
+        let lasts = |one: &Silence| self.at < one.ends_at || one.active(at, self.at);
+        let others: Vec<Silence> = others.filter(lasts).collect();
+        self.silences.extend(others);
+    }
+}
+
 impl Silence {
     /// Whether it silences what carries exactly these labels.
     pub fn matches(&self, labels: &Labels) -> bool {
@@ -212,7 +232,9 @@ pub(super) struct Alertmanager {
 }
 
 impl Alertmanager {
-    pub(super) fn answered(&mut self, asked: Asked, index: &Index) {
+    pub(super) fn answered(&mut self, mut asked: Asked, index: &Index) {
+        self.complete = asked.is_complete();
+        asked.keep_silences(std::mem::take(&mut self.silences), self.at);
         self.listed.clear();
         for alert in asked.alerts {
             let name = alert.labels.get("alertname").cloned().unwrap_or_default();
@@ -228,17 +250,7 @@ impl Alertmanager {
             let named = self.listed.entry(name).or_default();
             named.insert(alert.fingerprint, stored);
         }
-        self.complete =
-            asked.missing.is_none() && SETTLED_AFTER.after(asked.running_since) <= asked.at;
-        let known = std::mem::replace(&mut self.silences, asked.silences);
-        if !self.complete {
-            // A member that just started, or that does not answer, may know of others.
-            let told: BTreeSet<String> = self.silences.iter().map(|one| one.id.clone()).collect();
-            let others = known.into_iter().filter(|one| !told.contains(&one.id));
-            let lasts = |one: &Silence| asked.at < one.ends_at || one.active(self.at, asked.at);
-            let others: Vec<Silence> = others.filter(lasts).collect();
-            self.silences.extend(others);
-        }
+        self.silences = asked.silences;
         if self.complete {
             self.restored.clear();
         } else {

@@ -731,6 +731,17 @@ fn h1_a_late_end_does_not_hide_a_firing_that_was_too_soon_to_be_written() {
     }
 }
 
+/// All of Alertmanager lists nothing.
+fn lists_nothing(now: i64) -> Input {
+    Input::Asked(silence::Asked {
+        at: at(now),
+        running_since: at(-1000),
+        missing: None,
+        alerts: vec![],
+        silences: vec![],
+    })
+}
+
 #[test]
 fn h4_an_end_in_a_group_of_which_alerts_were_left_out_is_not_clear() {
     use SignalState::{Clear, Firing, Unknown};
@@ -747,15 +758,6 @@ fn h4_an_end_in_a_group_of_which_alerts_were_left_out_is_not_clear() {
             .into_iter()
             .collect(),
         ..AlertGroupSpec::default()
-    };
-    let whole = |now| {
-        Input::Asked(silence::Asked {
-            at: at(now),
-            running_since: at(-1000),
-            missing: None,
-            alerts: vec![],
-            silences: vec![],
-        })
     };
     for (what, truncated, elsewhere, asked, now, expect) in [
         ("a whole group", None, None, None, 60, Clear),
@@ -778,7 +780,7 @@ fn h4_an_end_in_a_group_of_which_alerts_were_left_out_is_not_clear() {
         }
         evidence.fold(answer(&[], Some(&["a"])), at(now));
         if let Some(at) = asked {
-            evidence.fold(whole(at), Timestamp::MAX);
+            evidence.fold(lists_nothing(at), Timestamp::MAX);
         }
         let rules = Rules::from_iter([rule(0)]);
         let says = |evidence: &Evidence| {
@@ -1382,15 +1384,6 @@ fn h19_an_alert_that_ends_while_prometheus_is_dark_is_no_recovery() {
 fn a_new_leader_that_was_not_answered_yet_does_not_call_prometheus_dark() {
     use SignalState::{Clear, Firing, Unknown};
     let sees = || answer(&[], Some(&["a", "b"]));
-    let asked = |now| {
-        Input::Asked(silence::Asked {
-            at: at(now),
-            running_since: at(-1000),
-            missing: None,
-            alerts: vec![],
-            silences: vec![],
-        })
-    };
     let fires = |now| alert(0, Some(now), None);
     let ended = |now| StoredAlert {
         last_resolved: Some(at(now)),
@@ -1399,9 +1392,15 @@ fn a_new_leader_that_was_not_answered_yet_does_not_call_prometheus_dark() {
     for (polled, expect) in [(sees(), Clear), (failed(), Unknown)] {
         let mut evidence = with_nodes("True");
         // Alertmanager answered, and nobody else.
-        evidence.fold(asked(-5), at(0));
-        assert_eq!(beside(fires(0), asked(-5), &mut evidence, 0), Firing);
-        assert_eq!(beside(ended(6), asked(-5), &mut evidence, 6), Unknown);
+        evidence.fold(lists_nothing(-5), at(0));
+        assert_eq!(
+            beside(fires(0), lists_nothing(-5), &mut evidence, 0),
+            Firing
+        );
+        assert_eq!(
+            beside(ended(6), lists_nothing(-5), &mut evidence, 6),
+            Unknown
+        );
         beside(ended(6), polled, &mut evidence, 10);
         assert_eq!(beside(ended(6), sees(), &mut evidence, 20), expect);
     }

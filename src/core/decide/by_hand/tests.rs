@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::api::{Action, BY_HAND, FaultInput, Inputs, Mode, Severity, Standing};
+use crate::api::{BY_HAND, Inputs, Mode, Severity, Standing};
 use crate::decide::conclude::conclude;
-use crate::decide::tests::at;
+use crate::decide::tests::{at, fault_input};
 use crate::model::{Truth, VerdictKind};
 
 fn asked(change: impl FnOnce(&mut Value)) -> Result<RepairRequest, Unusable> {
@@ -118,21 +118,8 @@ fn guards_hold_what_a_person_asks_for_and_few_can_be_overridden() {
 
 #[test]
 fn a_request_is_as_urgent_and_as_old_as_what_is_due_anyway() {
-    let fault = |since: i64, severity| FaultInput {
-        name: "F".into(),
-        truth: Truth::True,
-        since: Some(at(since)),
-        for_: Span::seconds(60),
-        severity,
-        silenced: false,
-        suspended: false,
-        unsettled: false,
-        action: Some(Action::Replace),
-        then: None,
-        confirmed: Some(Truth::Unknown),
-        when: String::new(),
-        leaves: Vec::new(),
-    };
+    let unasked = Some(Truth::Unknown);
+    let fault = |since: i64, severity| fault_input("F", at(since), severity, unasked);
     for (fault, expect) in [
         (
             fault(-100, Severity::Critical),

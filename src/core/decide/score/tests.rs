@@ -4,7 +4,7 @@ use super::super::tests::{at, node, policy};
 use super::super::{Observed, Pause, judge};
 use super::*;
 use crate::api::{FleetState, NodeHealthSpec, NodeHealthStatus};
-use crate::config::{Limits, Rules};
+use crate::config::{Limits, Policy, Rules};
 use crate::evidence::{Evidence, Input};
 
 /// One node, its policy, and what is on record.
