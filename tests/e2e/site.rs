@@ -15,6 +15,7 @@ use nodemend_core::model::{Reason, VerdictKind};
 use nodemend_lab::{
     CloudOptions, Forwarded, Forwarder, Lab, MonitoringOptions, Options, free_port, webhook_config,
 };
+use serde_json::Value;
 
 use crate::secured;
 
@@ -38,6 +39,8 @@ pub struct Setup<'a> {
     pub undefined: bool,
     /// Two replicas behind a Service, and two Alertmanagers that deliver to it.
     pub doubled: bool,
+    /// Alerts that Alertmanager has before nodemend starts, as its API takes them.
+    pub alerts: &'a [Value],
     /// Deliveries by TLS, with the token of a service account, see [`secured`].
     pub secured: bool,
 }
@@ -104,6 +107,9 @@ impl Site {
         let kubeconfig = lab
             .service_account_kubeconfig("nodemend", "nodemend")
             .await?;
+        for member in lab.alertmanagers() {
+            member.post_alerts(setup.alerts).await?;
+        }
         let mut site = Self {
             lab,
             metrics: replicas[0].metrics.to_string(),
