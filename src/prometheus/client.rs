@@ -1,7 +1,7 @@
 //! Asks Prometheus for a rule, one server after the other until one has a usable answer.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::{OptionFuture, join};
 use nodemend_core::config::{Connection, Rule};
@@ -52,11 +52,27 @@ impl Client {
     /// Asks for a rule's expression and its presence. Both answers are of the same
     /// server: what fires by one is not cleared by what another has.
     pub async fn ask(&self, rule: &Rule) -> Answer {
-        let answer = self.servers.first(|server| self.ask_at(server, rule)).await;
-        answer.unwrap_or_else(Answer::Failed)
+        // One that has data of no node, such as one that just started, may not be the only one.
+        let blind = Mutex::new(None);
+        let ask = async |server| match self.ask_at(server, rule).await {
+            Answer::Failed(error) => Err(error),
+            Answer::Series { firing, present } if present.as_ref().is_some_and(Vec::is_empty) => {
+                let mut blind = blind.lock().unwrap_or_else(PoisonError::into_inner);
+                blind.get_or_insert(Answer::Series { firing, present });
+                Err("no data of any node".to_owned())
+            }
+            found @ Answer::Series { .. } => Ok(found),
+        };
+        match self.servers.first(ask).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let blind = blind.into_inner().unwrap_or_else(PoisonError::into_inner);
+                blind.unwrap_or(Answer::Failed(error))
+            }
+        }
     }
 
-    async fn ask_at(&self, server: Server, rule: &Rule) -> Result<Answer, String> {
+    async fn ask_at(&self, server: Server, rule: &Rule) -> Answer {
         // The line's end closes a comment that the selector may end with.
         let presence = rule
             .presence
@@ -65,10 +81,7 @@ impl Client {
         let present = presence.as_ref().map(|query| self.query(&server, query));
         let (firing, present) =
             join(self.query(&server, &rule.expr), OptionFuture::from(present)).await;
-        match answer(firing, present) {
-            Answer::Failed(error) => Err(error),
-            found @ Answer::Series { .. } => Ok(found),
-        }
+        answer(firing, present)
     }
 
     async fn query(&self, server: &Server, query: &str) -> Result<Vec<Sample>, Error> {
@@ -239,6 +252,29 @@ mod tests {
             "query=timestamp%28up+%23+all%0A%29&timeout=20s",
         ];
         assert_eq!(queries, expect);
+    }
+
+    #[tokio::test]
+    async fn h19_a_server_without_data_of_any_node_does_not_hide_one_that_has_some() {
+        let (empty, sees) = (
+            answering(vector(&[])).await,
+            answering(vector(&["1000"])).await,
+        );
+        let asked = rule("up == 0", Some("up"));
+        let present = |answer: Answer| match answer {
+            Answer::Series { present, .. } => present.map(|series| series.len()),
+            Answer::Failed(_) => None,
+        };
+        let both = client(&[&empty, &sees], PATIENCE);
+        assert_eq!(present(both.ask(&asked).await), Some(1));
+        // If none has, that is the answer, and no failure.
+        let broken = answering(Reply::Answer(503, String::new())).await;
+        let neither = client(&[&empty, &broken], PATIENCE);
+        assert_eq!(present(neither.ask(&asked).await), Some(0));
+        // Where nobody asks for presence, nothing that fires is an answer.
+        let first = client(&[&empty, &sees], PATIENCE);
+        let found = first.ask(&rule("up == 0", None)).await;
+        assert!(matches!(found, Answer::Series { firing, .. } if firing.is_empty()));
     }
 
     #[tokio::test]

@@ -74,8 +74,9 @@ impl Letter {
         self.earlier.extend(self.latest.take());
         // Where there is no presence, nothing is remembered beyond the latest.
         let told: BTreeSet<Series<'_>> = new.present.iter().flat_map(Pack::iter).collect();
+        let about = labels_of(&told);
         self.earlier
-            .retain_mut(|earlier| new.present.is_some() && earlier.forget(&told));
+            .retain_mut(|earlier| new.present.is_some() && earlier.forget(&told, &about));
         self.latest = Some(new);
         while self.earlier.len() > MAX_EARLIER {
             let second = self.earlier.remove(1);
@@ -110,20 +111,19 @@ struct Packed {
 }
 
 impl Packed {
-    /// Forgets the nodes that are told of anew. Says whether anything is left.
-    fn forget(&mut self, told: &BTreeSet<Series<'_>>) -> bool {
+    /// Forgets the nodes that are told of anew, and are `about` these labels. Says whether
+    /// anything is left.
+    fn forget(&mut self, told: &BTreeSet<Series<'_>>, about: &BTreeSet<Label<'_>>) -> bool {
         let present = self.present.iter().flat_map(Pack::iter);
         let left: Vec<Series<'_>> = present.filter(|one| !told.contains(one)).collect();
-        let about: BTreeSet<(&str, &str)> = left
-            .iter()
-            .flatten()
-            .copied()
-            .filter(|(name, _)| *name != "job")
-            .collect();
+        let kept = labels_of(&left);
         // One series too many says nothing of a node that is not present here; with one too
-        // few the node was seen without it.
-        let firing = self.firing.iter();
-        let firing = firing.filter(|series| series.iter().any(|label| about.contains(label)));
+        // few the node was seen without it. One that has no label in common with any node's
+        // presence may be about any.
+        let firing = self.firing.iter().filter(|series| {
+            let has = |any: &BTreeSet<Label<'_>>| series.iter().any(|label| any.contains(label));
+            has(&kept) || !has(about)
+        });
         let (firing, left) = (firing.collect(), left.into_iter().collect::<Pack>());
         let any = !left.sizes.is_empty();
         (self.firing, self.present) = (firing, Some(left));
@@ -138,8 +138,15 @@ impl Packed {
     }
 }
 
+type Label<'a> = (&'a str, &'a str);
 /// The labels of a series, in order.
-type Series<'a> = Vec<(&'a str, &'a str)>;
+type Series<'a> = Vec<Label<'a>>;
+
+/// What series say of what they are about.
+fn labels_of<'a, 'b: 'a>(series: impl IntoIterator<Item = &'a Series<'b>>) -> BTreeSet<Label<'b>> {
+    let labels = series.into_iter().flatten().copied();
+    labels.filter(|(name, _)| *name != "job").collect()
+}
 
 fn pairs(labels: &Labels) -> Series<'_> {
     let pairs = labels.iter();
@@ -226,16 +233,21 @@ mod tests {
 
     /// Of some nodes, and of one more that has data in every answer.
     fn answer(words: &[(&str, Word)]) -> Answer {
-        let said = |word: &[Word], job: &str| -> Vec<Labels> {
+        answer_by(words, "instance")
+    }
+
+    /// What fires says its node by this label.
+    fn answer_by(words: &[(&str, Word)], by: &str) -> Answer {
+        let said = |word: &[Word], by: &str| -> Vec<Labels> {
             let nodes = words.iter().filter(|(_, said)| word.contains(said));
             nodes
-                .map(|(node, _)| labels(&[("instance", *node), ("job", job)]))
+                .map(|(node, _)| labels(&[(by, *node), ("job", "node")]))
                 .collect()
         };
-        let mut present = said(&[Word::Fires, Word::Clear], "node");
+        let mut present = said(&[Word::Fires, Word::Clear], "instance");
         present.push(labels(&[("instance", "other"), ("job", "node")]));
         Answer::Series {
-            firing: said(&[Word::Fires], "node"),
+            firing: said(&[Word::Fires], by),
             present: Some(present),
         }
     }
@@ -286,13 +298,20 @@ mod tests {
 
     #[test]
     fn h78_of_what_waits_the_last_word_on_each_node_counts() {
+        // Where the expression drops the label that presence says its node by, too.
+        for by in ["instance", "node"] {
+            check_last_words(by);
+        }
+    }
+
+    fn check_last_words(by: &str) {
         let words = [Word::Fires, Word::Clear, Word::Nothing];
         let mut firing = 0;
         for number in 0..words.len().pow(6) {
             // Two nodes in three answers, each in every way.
             let word = |place: u32| words[number / words.len().pow(place) % words.len()];
             let answers: Vec<Answer> = (0..3)
-                .map(|turn| answer(&[("a", word(2 * turn)), ("b", word(2 * turn + 1))]))
+                .map(|turn| answer_by(&[("a", word(2 * turn)), ("b", word(2 * turn + 1))], by))
                 .collect();
             let waiting = Waiting::default();
             for (turn, answer) in answers.iter().enumerate() {
@@ -300,7 +319,7 @@ mod tests {
             }
             let all = answers.into_iter().enumerate();
             let expect = states(all.map(|(turn, answer)| input(turn, answer)), &["a", "b"]);
-            assert_eq!(states(waiting.take(), &["a", "b"]), expect, "{number}");
+            assert_eq!(states(waiting.take(), &["a", "b"]), expect, "{by} {number}");
             firing += expect
                 .iter()
                 .filter(|one| **one == SignalState::Firing)
