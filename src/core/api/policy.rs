@@ -161,6 +161,7 @@ impl NodeSelector {
 #[x_kube(
     crates(kube_core = "::kube_core"),
     validation = Rule::new("!has(self.confirm) || (has(self.actions) && size(self.actions) > 0)").message("confirm is for a fault that has an action"),
+    validation = Rule::new("(has(self.actions) && size(self.actions) > 0) || !has(self.__for__) || self.__for__ == '0s'").message("for is for a fault that has an action"),
     validation = Rule::new("!has(self.actions) || size(self.actions) < 2 || (size(self.actions) == 2 && self.actions[0] == 'Reboot')").message("only Reboot can be followed by another action")
 )]
 pub struct FaultSpec {
@@ -172,7 +173,8 @@ pub struct FaultSpec {
     pub severity: Severity,
     /// When the fault is true.
     pub when: When,
-    /// True this long before it is due.
+    /// True this long before it is due. Not of a part: a fault that names another one does
+    /// not wait for that one's.
     #[serde(rename = "for", default)]
     pub for_: Span,
     /// What to do, and what next if that does not help; then a person is asked. Each at

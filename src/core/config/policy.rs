@@ -411,9 +411,14 @@ fn check_faults(faults: &[FaultSpec], findings: &mut Findings<'_>) {
         check_actions(&fault.actions, &at, findings);
         if let Some(confirm) = &fault.confirm {
             check_confirm(confirm, &format!("{at}/confirm"), findings);
-            if fault.actions.is_empty() {
-                let hint = "move it to a fault that has an action";
+        }
+        if fault.actions.is_empty() {
+            let hint = "move it to a fault that has an action";
+            if fault.confirm.is_some() {
                 findings.add_at_key(&format!("{at}/confirm"), "confirms nothing", hint);
+            }
+            if fault.for_ != Span::default() {
+                findings.add_at_key(&format!("{at}/for"), "nothing waits for it", hint);
             }
         }
         check_when(&fault.when, &format!("{at}/when"), findings);

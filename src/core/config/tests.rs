@@ -920,7 +920,7 @@ fn a_fault_is_the_same_if_all_it_rests_on_is() {
     let longer = read(
         &text
             .replace("{any:", "{all:")
-            .replace("{name: Part, ", "{name: Part, for: 1m, "),
+            .replace("{name: Part, ", "{name: Part, severity: Critical, "),
     );
     assert!(old.same_fault(&longer, "Part") && !old.same_fault(&longer, "Whole"));
     let other = read(&text.replace("signal: A", "signal: B"));
@@ -1018,6 +1018,12 @@ fn mistakes_in_a_second_opinion() {
         "  - {name: Disk",
         "  - {name: Part, when: {all: [{signal: A}]}, confirm: {port: 1, metric: m, above: '0'}}\n  - {name: Disk",
         &["9:46 confirms nothing"],
+    );
+    // A part is true at once: who names it would act before this is over.
+    check_policy(
+        "  - {name: Disk",
+        "  - {name: Part, when: {all: [{signal: A}]}, for: 30m}\n  - {name: Disk",
+        &["9:46 nothing waits for it"],
     );
 }
 
