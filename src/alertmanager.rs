@@ -356,6 +356,7 @@ impl Alert {
             last_firing: firing.then_some(now),
             last_resolved: (!firing).then_some(now),
             ends_at: (!firing).then_some(end.min(now)),
+            end_received: (!firing).then_some(now),
         };
         Ok(Some((fingerprint, alert)))
     }

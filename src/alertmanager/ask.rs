@@ -2,7 +2,7 @@
 //! are. They share their silences, but not the alerts: Prometheus tells each of them, and
 //! one that it does not reach lists none.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::future::try_join3;
@@ -26,6 +26,8 @@ const MAX_ALERTS: usize = 20_000;
 const MAX_SILENCES: usize = 10_000;
 /// The most labels of an alert.
 const MAX_LABELS: usize = 256;
+/// Of the members that were not asked, so many are named.
+const MAX_NAMED: usize = 3;
 /// How often it is asked.
 const INTERVAL: Duration = Duration::from_mins(1);
 /// How soon it is asked again when no member answered.
@@ -76,11 +78,28 @@ impl Client {
     pub async fn ask(&self, now: impl Fn() -> Timestamp) -> Input {
         let answers = self.members.each(|member| self.ask_at(member, now())).await;
         let (mut together, mut missing) = (None, Vec::new());
+        let (mut answered, mut peers) = (BTreeSet::new(), BTreeMap::new());
         for answer in answers {
             match answer {
-                Ok(answer) => together = Some(joined(together, answer)),
+                Ok((answer, cluster)) => {
+                    together = Some(joined(together, answer));
+                    answered.insert(cluster.name);
+                    let all = cluster.peers.into_iter();
+                    peers.extend(all.map(|peer| (peer.name, peer.address)));
+                }
                 Err(error) => missing.push(error),
             }
+        }
+        // Who did not answer may be one of them.
+        if missing.is_empty() {
+            let others = peers.iter().filter(|(name, _)| !answered.contains(*name));
+            missing.extend(others.map(|(_, address)| {
+                format!(
+                    "{}: a member of the cluster that was not asked; write the URL of each member, not of one that stands for all",
+                    fetch::quote(address)
+                )
+            }));
+            missing.truncate(MAX_NAMED);
         }
         let missing = (!missing.is_empty()).then(|| missing.join("; "));
         match together {
@@ -89,7 +108,7 @@ impl Client {
         }
     }
 
-    async fn ask_at(&self, member: Server, at: Timestamp) -> Result<Asked, Error> {
+    async fn ask_at(&self, member: Server, at: Timestamp) -> Result<(Asked, Cluster), Error> {
         const STATES: [(&str, &str); 4] = [
             ("active", "true"),
             ("silenced", "true"),
@@ -104,16 +123,18 @@ impl Client {
         .await?;
         let alerts = all(alerts, "alerts")?.into_iter();
         let alerts = alerts.filter(|alert| self.is_ours(alert));
-        Ok(Asked {
+        let asked = Asked {
             at,
             running_since: status.uptime,
             missing: None,
+            receivers: self.receivers.clone(),
             alerts: alerts.map(AskedAlert::try_from).collect::<Result<_, _>>()?,
             silences: all(silences, "silences")?
                 .into_iter()
                 .map(Silence::from)
                 .collect(),
-        })
+        };
+        Ok((asked, status.cluster))
     }
 
     /// Others may share the Alertmanager, with nodes of the same names. The alert that always
@@ -177,6 +198,7 @@ fn joined(known: Option<Asked>, other: Asked) -> Asked {
         at: known.at.min(other.at),
         running_since: known.running_since.max(other.running_since),
         missing: None,
+        receivers: known.receivers,
         alerts: alerts.into_values().collect(),
         silences: silences.into_values().collect(),
     }
@@ -199,6 +221,22 @@ pub async fn poll(client: Client, now: impl Fn() -> Timestamp, send: impl Fn(Inp
 #[derive(Deserialize)]
 struct Status {
     uptime: Timestamp,
+    #[serde(default)]
+    cluster: Cluster,
+}
+
+/// Empty where there is none.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Cluster {
+    name: String,
+    peers: Vec<Peer>,
+}
+
+#[derive(Deserialize)]
+struct Peer {
+    name: String,
+    address: String,
 }
 
 type Alerts = Capped<Alert, MAX_ALERTS>;
@@ -435,6 +473,48 @@ mod tests {
                     .unwrap_or_default()
                     .contains(missing.unwrap_or_default())
             );
+        }
+    }
+
+    #[tokio::test]
+    async fn h71_a_member_of_the_cluster_that_was_not_asked_is_missing() {
+        let member = |name: &str, peers: &[&str]| {
+            let peers: Vec<String> = peers
+                .iter()
+                .map(|peer| format!(r#"{{"name":"{peer}","address":"10.0.0.1:{peer}"}}"#))
+                .collect();
+            let peers = peers.join(",");
+            let cluster = format!(r#""cluster":{{"name":"{name}","peers":[{peers}]}}"#);
+            let status = STATUS.replace(r#""cluster":{}"#, &cluster);
+            answering(move |line| match sound(line) {
+                Reply::Answer(200, body) if body == STATUS => Reply::Answer(200, status.clone()),
+                reply => reply,
+            })
+        };
+        let [alone, one, two] = [
+            member("1", &["1"]).await,
+            member("1", &["1", "2", "3"]).await,
+            member("2", &["2", "1"]).await,
+        ];
+        let three = member("3", &["1", "2", "3"]).await;
+        let broken = answering(|_| Reply::Answer(503, String::new())).await;
+        for (members, expect) in [
+            (vec![&alone], None),
+            (vec![&alone, &alone], None),
+            (vec![&one, &two, &three], None),
+            (vec![&two, &one], Some("10.0.0.1:3: a member")),
+            (vec![&one, &one], Some("10.0.0.1:2: a member")),
+            (vec![&two, &broken], Some("HTTP status 503")),
+        ] {
+            let Input::Asked(asked) = client(&members).ask(at).await else {
+                panic!("one answers");
+            };
+            let missing = asked.missing.unwrap_or_default();
+            let right = match expect {
+                Some(expect) => missing.contains(expect),
+                None => missing.is_empty(),
+            };
+            assert!(right, "{missing}, not {expect:?}");
         }
     }
 

@@ -71,6 +71,7 @@ mod tests {
         Asked {
             at: Span::seconds(at).after(NOW),
             running_since: Span::minutes(60).before(NOW),
+            receivers: Vec::new(),
             missing: missing.map(str::to_owned),
             alerts: Vec::new(),
             silences: silences.to_vec(),
@@ -112,6 +113,7 @@ mod tests {
         check(&[part(0, &both), whole(60, &[])], &[whole(60, &[])]);
         let young = Asked {
             running_since: NOW,
+            receivers: Vec::new(),
             ..asked(60, None, &[])
         };
         let expect = Asked {

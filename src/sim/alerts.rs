@@ -81,6 +81,7 @@ mod tests {
             last_firing: Some(received),
             last_resolved: None,
             ends_at: None,
+            end_received: None,
         };
         let spec = AlertGroupSpec {
             alerts: BTreeMap::from([("f".into(), alert)]),

@@ -137,6 +137,7 @@ fn asked(alerts: usize) -> Asked {
     Asked {
         at: NOW,
         running_since: Span::minutes(60).before(NOW),
+        receivers: Vec::new(),
         missing: None,
         alerts: listed
             .map(|(fingerprint, mut alert)| {

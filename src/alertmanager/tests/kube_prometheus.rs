@@ -97,6 +97,7 @@ impl Known {
             let asked = Asked {
                 at: received() - jiff::SignedDuration::from_secs(10),
                 running_since: node(17, ready).created,
+                receivers: Vec::new(),
                 missing: None,
                 alerts: vec![],
                 silences: vec![],

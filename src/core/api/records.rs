@@ -80,6 +80,9 @@ pub struct StoredAlert {
     /// The largest end received with a resolve, never after it was received.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ends_at: Option<Timestamp>,
+    /// When the largest end was first received.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_received: Option<Timestamp>,
 }
 
 /// What nodemend knows of a node that is not plainly healthy.

@@ -69,6 +69,7 @@ fn look(evidence: &mut Evidence, now: i64, firing: &[&str], silenced: &[&str]) {
     let asked = Asked {
         at: at(now),
         running_since: at(-1000),
+        receivers: Vec::new(),
         missing: None,
         alerts: firing.iter().map(alert).collect(),
         silences: silenced.iter().map(silence).collect(),

@@ -1,6 +1,7 @@
 //! The alerts that were delivered: how deliveries are merged, what an alert says, and
 //! which alerts speak of which node.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
@@ -185,7 +186,7 @@ pub fn last_word(alert: &StoredAlert) -> SignalState {
             let written = ALERT_TTL.signed() / 3 + CLOCK_SKEW.signed();
             let unwritten = end.duration_since(firing) < written;
             let late = |resolved| LATE.after(end) < resolved;
-            if unwritten && alert.last_resolved.is_some_and(late) {
+            if unwritten && alert.end_received.is_some_and(late) {
                 SignalState::Unknown
             } else {
                 SignalState::Clear
@@ -233,7 +234,11 @@ fn merge_alert(known: &mut StoredAlert, alert: &StoredAlert) -> bool {
     known.starts_at = known.starts_at.max(alert.starts_at);
     known.last_firing = known.last_firing.max(alert.last_firing);
     known.last_resolved = known.last_resolved.max(alert.last_resolved);
-    known.ends_at = known.ends_at.max(alert.ends_at);
+    // That a resolve is told again, late, makes it no late one.
+    let end = |of: &StoredAlert| (of.ends_at, of.end_received.map(Reverse));
+    (known.ends_at, known.end_received) = match end(known).max(end(alert)) {
+        (ends_at, received) => (ends_at, received.map(|Reverse(at)| at)),
+    };
     news || before != (last_word(known), known.starts_at, known.ends_at)
 }
 
@@ -266,6 +271,7 @@ pub fn correct(group: &mut AlertGroupSpec, now: Timestamp) -> bool {
         correct(&mut alert.last_firing);
         correct(&mut alert.last_resolved);
         correct(&mut alert.ends_at);
+        correct(&mut alert.end_received);
     }
     corrected
 }

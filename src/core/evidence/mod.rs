@@ -240,7 +240,10 @@ impl Evidence {
             }
             Input::AlertsGone { object } => self.alerts.remove(&object, &self.index),
             Input::AlertsHeard(heard) => self.deaf = !heard,
-            Input::Asked(asked) => self.alertmanager.answered(asked, &self.index),
+            Input::Asked(asked) => {
+                let external = &self.external_labels;
+                self.alertmanager.answered(asked, &self.index, external);
+            }
             Input::AskFailed(message) => self.alertmanager.failed(message, now),
             Input::Silenced { uid, silences } => self.alertmanager.restore(uid, silences),
             Input::Probe {
@@ -368,7 +371,7 @@ impl Evidence {
                 evidence.prune(rule.keep_firing_for, now);
             }
         }
-        if self.sight_asked(rules) && !self.prometheus_sees(rules, now) {
+        if self.sight_asked(rules) && !self.tells_alerts(rules, now) {
             self.dark = Some(now);
         }
         let mut touched = self.settle_signals(rules, policies, now);
@@ -470,6 +473,7 @@ impl Evidence {
                 Truth::True if self.suspended.contains(&name) => Truth::Unknown,
                 truth => truth,
             };
+            let slot = self.slots.get(&uid).copied();
             let clocks = self.clocks.entry(uid).or_default();
             if disputed == Some(true) {
                 clocks.disputes.entry(name.clone()).or_insert(now);
@@ -482,6 +486,15 @@ impl Evidence {
             };
             let mut clock = clocks.signals.remove(&name);
             clock::tick(&mut clock, truth, pace, now);
+            let since = clock.as_ref().and_then(|clock| clock.since);
+            let over = since.is_some_and(|since| pace.wait.after(since) <= now);
+            if truth == Truth::True
+                && over
+                && pace.wait != Span::default()
+                && let (Some(slot), Some(rule)) = (slot, self.rules.get_mut(&name))
+            {
+                rule.fulfil(slot, &self.nodes[&self.names[slot]].uid);
+            }
             clocks.signals.extend(clock.map(|clock| (name, clock)));
         }
         for slot in self.clocks.keys().filter_map(|uid| self.slots.get(uid)) {
@@ -832,7 +845,7 @@ impl Evidence {
         let state = self.alertmanager.state(name, &self.alerts, look);
         // Alerts also end because Prometheus is dead, or its targets are cut off.
         let dark = || self.dark.is_some_and(|at| ALERT_TTL.after(at) >= look.now);
-        let blind = || !self.prometheus_sees(look.rules, look.now);
+        let blind = || !self.tells_alerts(look.rules, look.now);
         if state == SignalState::Clear && (blind() || (look.signal(name).is_some() && dark())) {
             return SignalState::Unknown;
         }

@@ -41,6 +41,8 @@ struct Fired {
     at: Timestamp,
     /// Whether the node was seen without it since.
     cleared: bool,
+    /// Whether the rule's own `for` was over while the series was there.
+    fulfilled: bool,
 }
 
 /// Some of the nodes, by their slots.
@@ -120,8 +122,20 @@ impl RuleEvidence {
 
     /// As an earlier leader knew it: the node's series was there then.
     pub fn restore(&mut self, uid: String, at: Timestamp) {
-        let cleared = false;
-        self.fired.entry(uid).or_insert(Fired { at, cleared });
+        self.fired.entry(uid).or_insert(Fired {
+            at,
+            cleared: false,
+            fulfilled: true,
+        });
+    }
+
+    /// The rule's own `for` is over for a node; that counts while its series is there.
+    pub fn fulfil(&mut self, slot: usize, uid: &str) {
+        if self.firing.contains(Some(slot))
+            && let Some(fired) = self.fired.get_mut(uid)
+        {
+            fired.fulfilled = true;
+        }
     }
 
     /// Whether the last answer was one, and is not too old.
@@ -130,10 +144,12 @@ impl RuleEvidence {
         self.failed.is_none() && self.at.is_some_and(young)
     }
 
-    /// How many nodes it fired for that were not seen without since.
-    pub fn fired(&self) -> usize {
-        let fired = self.fired.values();
-        fired.filter(|fired| !fired.cleared).count()
+    /// For how many nodes it fired, of those that are `known` by UID, that were not seen
+    /// without since.
+    pub fn fired(&self, known: impl Fn(&str) -> bool) -> usize {
+        let fired = self.fired.iter();
+        let fired = fired.filter(|(uid, fired)| !fired.cleared && known(uid));
+        fired.count()
     }
 
     /// Whether it is usable, and not for want of data of any node.
@@ -146,7 +162,13 @@ impl RuleEvidence {
         self.fired.retain(|_, fired| keep.after(fired.at) >= now);
     }
 
-    fn state(&self, node: &NodeView, slot: Option<usize>, now: Timestamp) -> SignalState {
+    fn state(
+        &self,
+        rule: &Rule,
+        node: &NodeView,
+        slot: Option<usize>,
+        now: Timestamp,
+    ) -> SignalState {
         if !self.usable(now) {
             return SignalState::Unknown;
         }
@@ -164,10 +186,12 @@ impl RuleEvidence {
             // What fires without a fresh sample is what Prometheus remembers.
             Some(_) => {}
         }
-        // A dying node takes its exporter along: its last word holds for a while.
+        // A dying node takes its exporter along: its last word holds for a while. What was
+        // still waiting said nothing yet.
         let alone = self.sees() && !node.ready();
+        let whole = |fired: &Fired| fired.fulfilled || rule.for_ == Span::default();
         let fired = self.fired.get(&node.uid);
-        if alone && fired.is_some_and(|fired| !fired.cleared) {
+        if alone && fired.is_some_and(|fired| !fired.cleared && whole(fired)) {
             return SignalState::Firing;
         }
         SignalState::Unknown
@@ -198,12 +222,20 @@ impl Evidence {
             .filter(|rule| rule.presence.is_some())
             .peekable();
         if asked.peek().is_none() {
-            return self.alertmanager.lists_watchdog(now);
+            let external = &self.external_labels;
+            return self.alertmanager.lists_watchdog(now, external);
         }
         asked.any(|rule| {
             let evidence = self.rules.get(&rule.name);
             evidence.is_some_and(|evidence| evidence.usable(now) && evidence.sees())
         })
+    }
+
+    /// Whether Prometheus sees, and what it sees reaches Alertmanager: else alerts end that
+    /// go on.
+    pub(super) fn tells_alerts(&self, rules: &Rules, now: Timestamp) -> bool {
+        let lost = self.alertmanager.lost_watchdog(now, &self.external_labels);
+        !lost && self.prometheus_sees(rules, now)
     }
 
     pub(super) fn fold_rule(&mut self, name: String, answer: Answer, now: Timestamp) {
@@ -240,8 +272,13 @@ impl Evidence {
             .filter(seen)
             .filter_map(|slot| self.nodes.get(&self.names[slot]))
         {
-            let (at, cleared) = (now, false);
-            rule.fired.insert(node.uid.clone(), Fired { at, cleared });
+            let before = rule.fired.get(&node.uid);
+            let fired = Fired {
+                at: now,
+                cleared: false,
+                fulfilled: before.is_some_and(|fired| fired.fulfilled && !fired.cleared),
+            };
+            rule.fired.insert(node.uid.clone(), fired);
         }
         (rule.at, rule.failed) = (Some(now), None);
         (rule.firing, rule.present) = (firing, present);
@@ -252,7 +289,7 @@ impl Evidence {
         self.rules
             .get(&rule.name)
             .map_or(SignalState::Unknown, |evidence| {
-                evidence.state(look.node, look.slot, look.now)
+                evidence.state(rule, look.node, look.slot, look.now)
             })
     }
 

@@ -3,13 +3,14 @@
 //! and conditions included. Inhibition is no veto, so nothing here knows of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::OnceLock;
 
 use jiff::Timestamp;
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 
 use super::alerts::{About, Delivered, Said, alert_state, last_word};
 use super::identity::{self, Index, Labels};
-use super::{ALERT_TTL, Evidence, Look, MAX_STALENESS, evaluate, leaves, part};
+use super::{ALERT_TTL, Evidence, FORGET_AFTER, Look, MAX_STALENESS, evaluate, leaves, part};
 use crate::api::{Leaf, SilenceRecord, StoredAlert, When};
 use crate::config::{Policy, Rules};
 use crate::model::{NodeView, SignalState, Span, Truth};
@@ -23,6 +24,9 @@ pub const WATCHDOG: &str = "Watchdog";
 const MAX_SERIES: usize = 16;
 /// The silences that one record names.
 const MAX_SILENCES: usize = 10;
+/// The most memory that the regular expression of a silence may take, in bytes: enough for
+/// some hundred addresses.
+const MAX_PATTERN: usize = 1 << 18;
 /// The longest id or author that a record repeats, in characters.
 const MAX_TEXT: usize = 100;
 
@@ -35,6 +39,8 @@ pub struct Asked {
     pub running_since: Timestamp,
     /// What was said of the members that did not answer; none if all did.
     pub missing: Option<String>,
+    /// Alerts that are routed to none of these are left out of `alerts`, if there are any.
+    pub receivers: Vec<String>,
     /// Every alert that any of them holds for firing, silenced and inhibited ones included.
     pub alerts: Vec<AskedAlert>,
     /// Their silences, of any age.
@@ -82,17 +88,36 @@ pub struct Matcher {
 #[derive(Clone, Debug)]
 enum Test {
     Text(String),
-    Pattern(Regex),
-    /// Not understood: it matches everything, since to hold is the safe side.
-    Unreadable,
+    Pattern(Pattern),
+}
+
+/// A regular expression, made when it is first asked: most silences have ended.
+#[derive(Clone, Debug)]
+struct Pattern {
+    text: String,
+    /// None where it is not understood, or too large.
+    compiled: OnceLock<Option<Regex>>,
+}
+
+impl Pattern {
+    /// What is not understood matches everything, since to hold is the safe side.
+    fn matches(&self, value: &str) -> Option<bool> {
+        let compile = || {
+            let whole = RegexBuilder::new(&format!("^(?:{})$", self.text))
+                .size_limit(MAX_PATTERN)
+                .build();
+            whole.ok()
+        };
+        let compiled = self.compiled.get_or_init(compile);
+        compiled.as_ref().map(|pattern| pattern.is_match(value))
+    }
 }
 
 impl PartialEq for Test {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Text(one), Self::Text(two)) => one == two,
-            (Self::Pattern(one), Self::Pattern(two)) => one.as_str() == two.as_str(),
-            (Self::Unreadable, Self::Unreadable) => true,
+            (Self::Pattern(one), Self::Pattern(two)) => one.text == two.text,
             _ => false,
         }
     }
@@ -101,10 +126,12 @@ impl PartialEq for Test {
 impl Matcher {
     /// `equal` is false for `!=` and `!~`. A regular expression has to match the whole value.
     pub fn new(name: &str, value: &str, regex: bool, equal: bool) -> Self {
+        let text = value.to_owned();
         let test = if regex {
-            Regex::new(&format!("^(?:{value})$")).map_or(Test::Unreadable, Test::Pattern)
+            let compiled = OnceLock::new();
+            Test::Pattern(Pattern { text, compiled })
         } else {
-            Test::Text(value.to_owned())
+            Test::Text(text)
         };
         Self {
             name: name.to_owned(),
@@ -117,10 +144,9 @@ impl Matcher {
     fn matches(&self, labels: &Labels) -> bool {
         let value = labels.get(&self.name).map_or("", String::as_str);
         match &self.test {
-            Test::Unreadable => true,
             _ if value.contains("{{") => true,
             Test::Text(text) => (value == text) == self.equal,
-            Test::Pattern(pattern) => pattern.is_match(value) == self.equal,
+            Test::Pattern(pattern) => pattern.matches(value).is_none_or(|is| is == self.equal),
         }
     }
 }
@@ -219,6 +245,10 @@ pub(super) struct Alertmanager {
     at: Option<Timestamp>,
     /// Whether what it does not list does not fire.
     complete: bool,
+    /// It lists only what is routed to one of these, if there are any.
+    receivers: Vec<String>,
+    /// When it last listed that Prometheus lives.
+    watchdog: Option<Timestamp>,
     /// By name and fingerprint, with all labels.
     listed: BTreeMap<String, BTreeMap<String, StoredAlert>>,
     /// Fingerprints of listed alerts.
@@ -232,8 +262,9 @@ pub(super) struct Alertmanager {
 }
 
 impl Alertmanager {
-    pub(super) fn answered(&mut self, mut asked: Asked, index: &Index) {
+    pub(super) fn answered(&mut self, mut asked: Asked, index: &Index, external: &Labels) {
         self.complete = asked.is_complete();
+        self.receivers = std::mem::take(&mut asked.receivers);
         asked.keep_silences(std::mem::take(&mut self.silences), self.at);
         self.listed.clear();
         for alert in asked.alerts {
@@ -246,6 +277,7 @@ impl Alertmanager {
                 last_firing: Some(alert.updated_at.min(asked.at)),
                 last_resolved: None,
                 ends_at: None,
+                end_received: None,
             };
             let named = self.listed.entry(name).or_default();
             named.insert(alert.fingerprint, stored);
@@ -260,6 +292,9 @@ impl Alertmanager {
             }
         }
         self.at = Some(asked.at);
+        if self.lists_watchdog(asked.at, external) {
+            self.watchdog = Some(asked.at);
+        }
         match asked.missing {
             Some(message) => self.failed(message, asked.at),
             None => self.failed = None,
@@ -327,15 +362,29 @@ impl Alertmanager {
         kept.extend(fired);
     }
 
-    /// Whether Prometheus lately sent the alert that always fires. When Prometheus dies,
-    /// Alertmanager lists it for minutes, and other alerts may end before it.
-    pub(super) fn lists_watchdog(&self, now: Timestamp) -> bool {
+    /// Whether Prometheus, by its `external` labels, lately sent the alert that always fires.
+    /// When Prometheus dies, Alertmanager lists it for minutes, and other alerts may end
+    /// before it.
+    pub(super) fn lists_watchdog(&self, now: Timestamp, external: &Labels) -> bool {
         let lately = |alert: &StoredAlert| {
             let told = alert.last_firing.zip(self.at);
             told.is_some_and(|(told, at)| MAX_STALENESS.after(told) >= at)
         };
+        let ours = |alert: &StoredAlert| {
+            let mut external = external.iter();
+            external.all(|(name, value)| alert.labels.get(name) == Some(value))
+        };
         let mut listed = self.listed.get(WATCHDOG).into_iter().flatten();
-        self.fresh(now) && listed.any(|(_, alert)| lately(alert))
+        self.fresh(now) && listed.any(|(_, alert)| lately(alert) && ours(alert))
+    }
+
+    /// Whether the alert that always fires was listed within `FORGET_AFTER`, and is not:
+    /// Prometheus, alive or not, does not reach Alertmanager.
+    pub(super) fn lost_watchdog(&self, now: Timestamp, external: &Labels) -> bool {
+        let known = self
+            .watchdog
+            .is_some_and(|at| FORGET_AFTER.after(at) >= now);
+        known && self.fresh(now) && !self.lists_watchdog(now, external)
     }
 
     /// Whether it ever answered.
@@ -404,7 +453,9 @@ impl Alertmanager {
             if past {
                 continue;
             }
-            if self.at.is_none() || received > self.at {
+            let routed = &one.group.receiver;
+            let listable = self.receivers.is_empty() || self.receivers.contains(routed);
+            if self.at.is_none() || received > self.at || !listable {
                 // What one sender ends may go on by another's word, be that older than the list.
                 let denied = *state != SignalState::Firing
                     && said.iter().any(|(other, _)| {

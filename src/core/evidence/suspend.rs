@@ -119,14 +119,14 @@ impl Evidence {
         let Some(polled) = rules.get(signal) else {
             let heard = !self.deaf || self.alertmanager.whole(now);
             let present = rules.iter().any(|rule| rule.presence.is_some());
-            let sees = !present || self.prometheus_sees(rules, now);
+            let sees = !present || self.tells_alerts(rules, now);
             // Without either its end is never known, so that it is not says nothing.
             let ends = present || self.alertmanager.was_asked();
             return heard && sees && (!ends || few(unclear));
         };
         // Where nobody asks for presence, whoever does not fire is unknown.
         let few = |rule: &rules::RuleEvidence| {
-            polled.presence.is_none() || few(rule.fired().max(unclear))
+            polled.presence.is_none() || few(rule.fired(|uid| self.has(uid)).max(unclear))
         };
         let rule = self.rules.get(signal);
         rule.is_some_and(|rule| rule.speaks(now) && few(rule))
@@ -148,6 +148,7 @@ const fn most(nodes: usize, of: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Rule;
     use crate::evidence::Input;
     use crate::evidence::tests::{answer, at, node, policy, rule};
 
@@ -232,7 +233,7 @@ mod tests {
     #[test]
     fn a_suspension_of_a_rule_without_presence_is_lifted_too() {
         let mut evidence = Evidence::default();
-        let rule = crate::config::Rule {
+        let rule = Rule {
             presence: None,
             ..rule(0)
         };
@@ -256,6 +257,29 @@ mod tests {
             // Of two of six there is data, and those are fine.
             see(&mut evidence, 6, 0, &ALL[4..], now);
             assert_eq!(evidence.suspended().next(), Some(("R", None)), "at {now}");
+        }
+    }
+
+    #[test]
+    fn a_suspension_is_lifted_though_the_nodes_that_it_fired_on_were_replaced() {
+        let rules = Rules::from_iter([Rule {
+            keep_firing_for: Span::minutes(60),
+            ..rule(0)
+        }]);
+        let mut evidence = Evidence::default();
+        for now in (0..=900).step_by(30) {
+            // Five of six go away as they are: nobody saw them without it.
+            let there = if now < 60 { &ALL[..] } else { &ALL[5..] };
+            let new = ["g", "h", "i", "j", "k"];
+            let new = if now < 60 { &[][..] } else { &new[..] };
+            let all: Vec<&str> = there.iter().chain(new).copied().collect();
+            let fleet = all.iter().map(|name| node(name, "True"));
+            evidence.fold(Input::Nodes(fleet.collect()), at(now));
+            let firing = if now < 60 { &ALL[..5] } else { &[][..] };
+            evidence.fold(answer(firing, Some(&all)), at(now));
+            evidence.settle(&rules, &[policy()], at(now));
+            let suspended = evidence.suspended().next().is_some();
+            assert_eq!(suspended, now < 660, "at {now}");
         }
     }
 

@@ -167,6 +167,43 @@ fn h78_a_dying_node_keeps_its_last_word_for_a_while() {
 }
 
 #[test]
+fn h78_a_dying_node_does_not_finish_what_its_rule_still_waited_for() {
+    // The last answer that had it came before its `for` was over, or after.
+    for (last, expect) in [(119, SignalState::Unknown), (120, SignalState::Firing)] {
+        let mut evidence = with_nodes("False");
+        let mut look = |firing: &[&str], present: &[&str], now| {
+            evidence.fold(answer(firing, Some(present)), at(now));
+            state(&mut evidence, 120, now)
+        };
+        for now in [0, 30, 60, 90, last] {
+            look(&["a"], &["a", "b"], now);
+        }
+        for now in (150..=600).step_by(30) {
+            assert_eq!(look(&[], &["b"], now), expect, "{last} at {now}");
+        }
+        // It is back, and fires: what nobody saw does not count.
+        let back = look(&["a"], &["a", "b"], 630);
+        assert_eq!(back == SignalState::Firing, last == 120, "{back:?}");
+    }
+    // It fired once, was seen without, and fires again: that is another time.
+    let mut evidence = with_nodes("False");
+    let mut look = |firing: &[&str], present: &[&str], now| {
+        evidence.fold(answer(firing, Some(present)), at(now));
+        state(&mut evidence, 60, now)
+    };
+    for (firing, now) in [
+        (true, 0),
+        (true, 60),
+        (false, 90),
+        (false, 210),
+        (true, 240),
+    ] {
+        look(if firing { &["a"] } else { &[] }, &["a", "b"], now);
+    }
+    assert_eq!(look(&[], &["b"], 300), SignalState::Unknown);
+}
+
+#[test]
 fn an_answer_grows_stale() {
     let mut evidence = with_nodes("True");
     evidence.fold(answer(&["a"], Some(&["a"])), at(0));
@@ -542,6 +579,7 @@ pub(super) fn alert(starts: i64, firing: Option<i64>, ends: Option<i64>) -> Stor
         last_firing: firing.map(at),
         last_resolved: None,
         ends_at: ends.map(at),
+        end_received: None,
     }
 }
 
@@ -698,6 +736,7 @@ fn h1_a_late_end_does_not_hide_a_firing_that_was_too_soon_to_be_written() {
     let ends = |end, now| {
         group(StoredAlert {
             last_resolved: Some(at(now)),
+            end_received: Some(at(now)),
             ..alert(0, None, Some(end))
         })
     };
@@ -729,6 +768,16 @@ fn h1_a_late_end_does_not_hide_a_firing_that_was_too_soon_to_be_written() {
         let (stored, _) = taken(&[&first, &ends(end, now)]);
         assert_eq!(last_word(&stored), expect, "{end} {now}");
     }
+    // Told again, by whichever replica, a resolve is as late as it first was.
+    let (soon, again) = (ends(100, 150), ends(100, 400));
+    for order in [[&first, &soon, &again], [&first, &again, &soon]] {
+        let (stored, all) = taken(&order);
+        assert_eq!(last_word(&stored), SignalState::Clear, "{order:?}");
+        assert_eq!(all.end_received, Some(at(150)), "{order:?}");
+    }
+    // Another end is another resolve.
+    let (stored, _) = taken(&[&first, &soon, &ends(101, 400)]);
+    assert_eq!(last_word(&stored), SignalState::Unknown);
 }
 
 /// All of Alertmanager lists nothing.
@@ -736,6 +785,7 @@ fn lists_nothing(now: i64) -> Input {
     Input::Asked(silence::Asked {
         at: at(now),
         running_since: at(-1000),
+        receivers: Vec::new(),
         missing: None,
         alerts: vec![],
         silences: vec![],

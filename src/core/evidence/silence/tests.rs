@@ -45,6 +45,7 @@ fn asked(now: i64, mut alerts: Vec<AskedAlert>, silences: Vec<Silence>) -> Input
     Input::Asked(Asked {
         at: at(now),
         running_since: at(-10_000),
+        receivers: Vec::new(),
         missing: None,
         alerts,
         silences,
@@ -103,7 +104,9 @@ fn matchers_are_alertmanagers() {
         ("a!~b|c", "", true),
         ("a=~(?i)B", "b", true),
         ("a=~\\d{2}", "12", true),
-        // Not understood: it holds.
+        // Not understood, or too large: it holds.
+        (r"a=~\w{500}", "x", true),
+        (r"a!~\w{500}", "x", true),
         ("a=~(?=b)", "x", true),
         ("a!~(", "x", true),
         // What a template will give is not known.
@@ -564,6 +567,7 @@ fn a_member_that_just_started_proves_no_absence() {
         Input::Asked(Asked {
             at: at(100),
             running_since: at(-199),
+            receivers: Vec::new(),
             missing: None,
             alerts,
             silences: vec![],
@@ -698,6 +702,7 @@ fn silences_are_kept_until_every_member_that_is_long_there_says_otherwise() {
         Input::Asked(Asked {
             at: at(now),
             running_since: at(running),
+            receivers: Vec::new(),
             missing: missing.map(str::to_owned),
             alerts: vec![],
             silences: ids.iter().map(|id| silence(id, "node=a")).collect(),
@@ -762,6 +767,7 @@ fn h84_what_an_earlier_leader_knew_holds_until_all_members_answered() {
         Input::Asked(Asked {
             missing: missing.then(|| "m2".to_owned()),
             running_since: if young { at(0) } else { at(-10_000) },
+            receivers: Vec::new(),
             ..answer.clone()
         })
     };
@@ -841,6 +847,7 @@ fn check_end(watchdog: Option<i64>, expect: SignalState) {
     let asked = Input::Asked(Asked {
         at: at(300),
         running_since: at(-10_000),
+        receivers: Vec::new(),
         missing: None,
         alerts: watchdog.map(told).into_iter().collect(),
         silences: vec![],
@@ -856,4 +863,99 @@ fn h19_where_nothing_is_polled_the_watchdog_says_that_an_end_is_an_end() {
     // It is still listed, as all that Prometheus sent lately is.
     check_end(Some(179), SignalState::Unknown);
     check_end(None, SignalState::Unknown);
+}
+
+#[test]
+fn h71_a_watchdog_of_another_cluster_says_nothing_of_our_prometheus() {
+    let external = labels(&[("cluster", "ours")]);
+    for (of, expect) in [
+        ("ours", SignalState::Clear),
+        ("theirs", SignalState::Unknown),
+    ] {
+        let mut evidence = Evidence::new(Vec::new(), external.clone());
+        evidence.fold(Input::Nodes(vec![node("a", "True")]), at(300));
+        evidence.fold(delivered(Some(0), Some(270), Some(270)), at(300));
+        let watchdog = listed(&[("alertname", WATCHDOG), ("cluster", of)], 300);
+        let asked = Input::Asked(Asked {
+            at: at(300),
+            running_since: at(-10_000),
+            receivers: Vec::new(),
+            missing: None,
+            alerts: vec![watchdog],
+            silences: vec![],
+        });
+        evidence.fold(asked, at(300));
+        let node = evidence.node("a").expect("folded");
+        let found = evidence.signal(node, "A", &Rules::default(), at(300));
+        assert_eq!(found.state, expect, "{of}");
+    }
+}
+
+#[test]
+fn h19_alerts_do_not_end_where_prometheus_sees_and_does_not_reach_alertmanager() {
+    use SignalState::{Clear, Firing, Unknown};
+    let rules = Rules::from_iter([rule(0)]);
+    let mut about_alert = policy();
+    about_alert.faults[0].when.any[0].signal = Some("A".into());
+    let mut evidence = evidence(vec![], 0);
+    let mut look = |alerts: Vec<AskedAlert>, now| {
+        evidence.fold(answer(&[], Some(&["a", "b"])), at(now));
+        let asked = Asked {
+            at: at(now),
+            running_since: at(-10_000),
+            receivers: Vec::new(),
+            missing: None,
+            alerts,
+            silences: vec![],
+        };
+        evidence.fold(Input::Asked(asked), at(now));
+        evidence.fold(Input::Nodes(vec![node("a", "True")]), at(now));
+        evidence.settle(&rules, std::slice::from_ref(&about_alert), at(now));
+        let node = evidence.node("a").expect("folded");
+        evidence.signal(node, "A", &rules, at(now)).state
+    };
+    let watchdog = |told| AskedAlert {
+        fingerprint: "w".into(),
+        ..listed(&[("alertname", WATCHDOG)], told)
+    };
+    let fires = |told| listed(&[("alertname", "A"), ("node", "a")], told);
+    // Who has no such alert does not miss it.
+    assert_eq!(look(vec![], 0), Clear);
+    assert_eq!(look(vec![watchdog(60), fires(60)], 60), Firing);
+    // Told of neither any more: it lists them until they end.
+    assert_eq!(look(vec![watchdog(60), fires(60)], 240), Firing);
+    for now in (300..=600).step_by(60) {
+        assert_eq!(look(vec![], now), Unknown, "at {now}");
+    }
+    // It reaches it again; rules may have waited anew.
+    for now in (660..=1500).step_by(60) {
+        assert_eq!(look(vec![watchdog(now)], now), Unknown, "at {now}");
+    }
+    assert_eq!(look(vec![watchdog(1560)], 1560), Clear);
+}
+
+#[test]
+fn h71_a_list_of_some_receivers_ends_no_alert_that_another_was_told_of() {
+    let told = |receiver: &str| Input::Alerts {
+        object: "o".into(),
+        group: AlertGroupSpec {
+            receiver: receiver.into(),
+            alerts: BTreeMap::from([("f".into(), alert(0, Some(50), None))]),
+            ..AlertGroupSpec::default()
+        },
+    };
+    let list = |receivers: &[&str]| {
+        let Input::Asked(asked) = asked(100, vec![], vec![]) else {
+            panic!("it answers");
+        };
+        let receivers = receivers.iter().map(|&name| name.to_owned()).collect();
+        Input::Asked(Asked { receivers, ..asked })
+    };
+    for (receivers, expect) in [
+        (&[][..], SignalState::Clear),
+        (&["other", "r"], SignalState::Clear),
+        (&["other"], SignalState::Firing),
+    ] {
+        check_state(vec![told("r"), list(receivers)], 100, expect);
+    }
 }
