@@ -236,9 +236,9 @@ fn merge_alert(known: &mut StoredAlert, alert: &StoredAlert) -> bool {
     known.last_resolved = known.last_resolved.max(alert.last_resolved);
     // That a resolve is told again, late, makes it no late one.
     let end = |of: &StoredAlert| (of.ends_at, of.end_received.map(Reverse));
-    (known.ends_at, known.end_received) = match end(known).max(end(alert)) {
-        (ends_at, received) => (ends_at, received.map(|Reverse(at)| at)),
-    };
+    let (ends_at, received) = end(known).max(end(alert));
+    known.ends_at = ends_at;
+    known.end_received = received.map(|Reverse(at)| at);
     news || before != (last_word(known), known.starts_at, known.ends_at)
 }
 

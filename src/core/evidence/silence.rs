@@ -126,12 +126,14 @@ impl PartialEq for Test {
 impl Matcher {
     /// `equal` is false for `!=` and `!~`. A regular expression has to match the whole value.
     pub fn new(name: &str, value: &str, regex: bool, equal: bool) -> Self {
-        let text = value.to_owned();
+        let value = value.to_owned();
         let test = if regex {
-            let compiled = OnceLock::new();
-            Test::Pattern(Pattern { text, compiled })
+            Test::Pattern(Pattern {
+                text: value,
+                compiled: OnceLock::new(),
+            })
         } else {
-            Test::Text(text)
+            Test::Text(value)
         };
         Self {
             name: name.to_owned(),
