@@ -225,6 +225,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         let external = setup.external_labels.clone();
         let mut evidence = Evidence::new(setup.cluster_jobs.clone(), external);
         evidence.lift_after(setup.limits.breaker.cooldown);
+        evidence.name_pools_by(&setup.limits.pool_labels);
         Self {
             cluster,
             cloud,
@@ -271,6 +272,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         }
         self.setup.rules = rules;
         self.evidence.lift_after(limits.breaker.cooldown);
+        self.evidence.name_pools_by(&limits.pool_labels);
         self.setup.limits = limits;
     }
 

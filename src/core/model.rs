@@ -409,7 +409,7 @@ impl VerdictKind {
 }
 
 /// A node's condition, reduced.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Condition {
     /// `Ready`, `DiskPressure` …
     #[serde(rename = "type")]
@@ -467,6 +467,21 @@ impl NodeView {
     pub fn taken_by_other(&self) -> bool {
         let mut taints = self.taints.iter();
         taints.any(|taint| OTHER_ACTORS.iter().any(|actor| taint.starts_with(actor)))
+    }
+    /// The zone and the pool that its labels name, by the first of these labels for pools that
+    /// it has; empty where none says.
+    pub fn zone_and_pool(&self, pool_labels: &[String]) -> (&str, &str) {
+        // One walk: for as few labels as a node has, faster than looking for each name.
+        let (mut zone, mut pool) = ("", (usize::MAX, ""));
+        for (name, value) in &self.labels {
+            if name == ZONE_LABEL {
+                zone = value;
+            }
+            if let Some(rank) = pool_labels.iter().position(|known| known == name) {
+                pool = pool.min((rank, value));
+            }
+        }
+        (zone, pool.1)
     }
     /// Whether the node runs the control plane.
     pub fn control_plane(&self) -> bool {

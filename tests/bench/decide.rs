@@ -5,20 +5,27 @@ mod data {
     pub mod names;
     pub mod nodes;
     pub mod pass;
+    pub mod records;
 }
 
 use data::memory;
 use data::names::NOW;
 use data::nodes::{self, pool};
-use data::pass::{Outcome, Setup, answer, warmed};
+use data::pass::{SICK, Setup, answer, warmed};
+use data::records;
 use divan::{AllocProfiler, Bencher};
 use nodemend_core::config::Policy;
 use nodemend_core::evidence::{Evidence, Input};
+use nodemend_core::model::NodeView;
 
 #[global_allocator]
 static ALLOC: AllocProfiler = AllocProfiler::system();
 
 const NODES: [usize; 2] = [10_000, 100_000];
+/// Repairs under way.
+const REPAIRED: usize = 8;
+/// Repairs on record that ended.
+const ENDED: usize = 200;
 /// By nodes and policies.
 const FLEETS: [(usize, usize); 6] = [
     (NODES[0], 1),
@@ -34,7 +41,7 @@ fn main() {
     for nodes in NODES {
         let (setup, mut evidence) = fleet((nodes, 1));
         evidence.fold(Input::Nodes(nodes::fleet(nodes, 1)), NOW);
-        assert_eq!(setup.pass(&mut evidence, NOW), Outcome::storm(nodes));
+        assert_eq!(setup.pass(&mut evidence, NOW), setup.storm(nodes));
         println!(
             "peak memory, {nodes} nodes and their next list: {} MiB",
             memory::peak()
@@ -43,14 +50,14 @@ fn main() {
     divan::main();
 }
 
-/// The clocks, what the guards count, every verdict, and who may start.
+/// The clocks, every verdict, what the guards count, and who may start.
 #[divan::bench(args = FLEETS, max_time = 20)]
 fn pass(bencher: Bencher<'_, '_>, size: (usize, usize)) {
     let (setup, evidence) = fleet(size);
     bencher
         .with_inputs(|| evidence.clone())
         .bench_refs(|evidence| {
-            assert_eq!(setup.pass(evidence, NOW), Outcome::storm(size.0));
+            assert_eq!(setup.pass(evidence, NOW), setup.storm(size.0));
         });
 }
 
@@ -79,7 +86,9 @@ fn answered(bencher: Bencher<'_, '_>, nodes: usize) {
         });
 }
 
-/// The shipped rules, and the shipped policy once for each pool.
+/// The shipped rules, and the shipped policy once for each pool. Of the sick nodes a few are
+/// repaired already, and all are on record, beside repairs that ended and nodes that are well
+/// again.
 fn fleet((nodes, pools): (usize, usize)) -> (Setup, Evidence) {
     let mut setup = Setup::read(
         &[
@@ -91,7 +100,15 @@ fn fleet((nodes, pools): (usize, usize)) -> (Setup, Evidence) {
     );
     let shipped = setup.policies.remove(0);
     setup.policies = (0..pools).map(|number| of_pool(&shipped, number)).collect();
-    let evidence = warmed(&setup, &nodes::fleet(nodes, pools));
+    let fleet = nodes::fleet(nodes, pools);
+    let sick = || fleet.iter().step_by(SICK);
+    let draining: Vec<&NodeView> = sick().take(REPAIRED).collect();
+    let well = fleet.iter().skip(1).step_by(SICK).take(REPAIRED);
+    setup.repairs = records::repairs(&draining, ENDED, &setup.policies[0].name, "NodeFailing");
+    let fallen = sick().map(|node| records::fallen(node, true));
+    let fallen = fallen.chain(well.map(|node| records::fallen(node, false)));
+    setup.fallen = fallen.collect();
+    let evidence = warmed(&setup, &fleet);
     (setup, evidence)
 }
 

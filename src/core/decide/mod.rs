@@ -24,9 +24,7 @@ use crate::api::{
 use crate::config::{Confirm, Fault, Limits, Policy, Rules};
 use crate::evidence::Evidence;
 use crate::evidence::lease::{self, Word};
-use crate::model::{
-    DO_NOT_REPAIR_ANNOTATION, NodeView, REQUEST_ANNOTATION, Reason, Span, Truth, VerdictKind,
-};
+use crate::model::{DO_NOT_REPAIR_ANNOTATION, NodeView, Reason, Span, Truth, VerdictKind};
 
 use gather::{Gathered, gather};
 
@@ -201,11 +199,8 @@ fn was_deleted(world: &World<'_>, uid: &str, at: impl Fn(Timestamp) -> bool) -> 
 /// The policies of the highest priority that select the node: one, unless they conflict.
 fn policies_for<'a>(world: &World<'a>, node: &NodeView) -> Vec<&'a Policy> {
     let policies = world.policies.iter();
-    highest(policies.filter(|policy| policy.selector.matches(&node.labels)))
-}
-
-fn highest<'a>(policies: impl Iterator<Item = &'a Policy>) -> Vec<&'a Policy> {
-    let mut policies: Vec<&Policy> = policies.collect();
+    let selecting = policies.filter(|policy| policy.selector.matches(&node.labels));
+    let mut policies: Vec<&Policy> = selecting.collect();
     let highest = policies.iter().map(|policy| policy.priority).max();
     policies.retain(|policy| Some(policy.priority) == highest);
     policies
@@ -221,8 +216,8 @@ struct Told<'a> {
     rung: Option<Action>,
 }
 
-/// The verdict on every node, before the guards that count over scopes. Of nodes that
-/// `Evidence::settle` found plainly well by the same rules and policies no fault is asked.
+/// The verdict on every node, before the guards that count over scopes. Of nodes of one kind
+/// that `Evidence::settle` found plainly well, by the same rules and policies, one is judged.
 pub fn judge_all(world: &World<'_>, now: Timestamp) -> Vec<Verdict> {
     let open: BTreeSet<&str> = world
         .repairs
@@ -230,25 +225,23 @@ pub fn judge_all(world: &World<'_>, now: Timestamp) -> Vec<Verdict> {
         .filter(|repair| repair.open())
         .map(|repair| repair.spec.node_uid.as_str())
         .collect();
-    let groups = world.evidence.plain_groups().iter();
-    let groups: Vec<Vec<&Policy>> = groups
-        .map(|group| highest(group.iter().filter_map(|index| world.policies.get(*index))))
-        .collect();
-    let simple = |node: &NodeView, policies: &[&Policy]| {
-        let asked = node.annotations.contains_key(REQUEST_ANNOTATION);
-        let refused = policies.iter().any(|policy| !policy.accepted);
-        !asked && !refused && !open.contains(node.uid.as_str())
-    };
-    let nodes = world.evidence.nodes_by_group();
-    let verdicts = nodes.map(|(node, group)| match group {
-        Some(group) if simple(node, &groups[group]) => {
-            let mut verdict = unjudged(node, &groups[group], world, now);
-            if !verdict.policy.is_empty() {
-                verdict.kind = VerdictKind::Healthy;
-            }
-            verdict
+    let mut alike: BTreeMap<usize, Verdict> = BTreeMap::new();
+    let nodes = world.evidence.nodes_by_kind();
+    let verdicts = nodes.map(|(node, kind)| {
+        let kind = kind.filter(|_| !open.contains(node.uid.as_str()));
+        let Some(kind) = kind else {
+            return judge(node, world, now);
+        };
+        let like = alike.entry(kind).or_insert_with(|| Verdict {
+            node: String::new(),
+            uid: String::new(),
+            ..judge(node, world, now)
+        });
+        Verdict {
+            node: node.name.clone(),
+            uid: node.uid.clone(),
+            ..like.clone()
         }
-        _ => judge(node, world, now),
     });
     verdicts.collect()
 }
@@ -323,7 +316,7 @@ fn unjudged(node: &NodeView, policies: &[&Policy], world: &World<'_>, now: Times
         kind: VerdictKind::Ignored,
         reasons: Vec::new(),
         scopes: Vec::new(),
-        place: Place::of(node, limits),
+        place: Place::of(node, world.evidence.pool_labels()),
         counts: !(taken || starting),
         joined: !starting,
         available: ready && !node.unschedulable && !taken,

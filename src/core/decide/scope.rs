@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use super::efficacy::{self, Pool};
 use super::{Verdict, World, deleted};
 use crate::api::{NodeRepair, Per, Reservation};
-use crate::config::{self, Limits};
-use crate::model::{NodeView, Reason, Span, ZONE_LABEL};
+use crate::config;
+use crate::model::{NodeView, Reason, Span};
 
 /// The part of the cluster that a breaker or a budget looks at.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,20 +55,11 @@ pub struct Place {
 
 impl Place {
     /// What a node's labels say.
-    pub fn of(node: &NodeView, limits: &Limits) -> Self {
-        // One walk: for as few labels as a node has, faster than looking for each name.
-        let (mut zone, mut pool) = ("", (usize::MAX, ""));
-        for (name, value) in &node.labels {
-            if name == ZONE_LABEL {
-                zone = value;
-            }
-            if let Some(rank) = limits.pool_labels.iter().position(|known| known == name) {
-                pool = pool.min((rank, value));
-            }
-        }
+    pub fn of(node: &NodeView, pool_labels: &[String]) -> Self {
+        let (zone, pool) = node.zone_and_pool(pool_labels);
         Self {
             zone: zone.to_owned(),
-            pool: pool.1.to_owned(),
+            pool: pool.to_owned(),
         }
     }
 

@@ -1951,3 +1951,73 @@ fn leases_that_are_begun_to_be_read_go_on_before_others() {
     }
     assert!(settled >= LEASES_AT_ONCE, "{settled} of 200");
 }
+
+#[test]
+fn nodes_that_are_judged_alike_differ_in_nothing_that_a_verdict_says() {
+    type Change<'a> = &'a dyn Fn(&mut [NodeView]);
+    let labels = |label: &str, value: &str| [(label.to_owned(), value.to_owned())].into();
+    let asks = |node: &mut NodeView, uid: &str| {
+        let request = serde_json::json!({
+            "uid": uid, "at": at(0), "until": at(900), "by": "eve", "reason": "smells",
+        });
+        let asks = (REQUEST_ANNOTATION.to_owned(), request.to_string());
+        node.annotations = [asks].into();
+    };
+    // Of three nodes, what the one in the middle differs in.
+    let changes: [Change<'_>; 8] = [
+        &|nodes| nodes[1].labels = labels(ZONE_LABEL, "b"),
+        &|nodes| nodes[1].labels = labels("karpenter.sh/nodepool", "b"),
+        &|nodes| nodes[1].labels = labels("node-role.kubernetes.io/control-plane", ""),
+        &|nodes| nodes[1].labels = labels("of", "q"),
+        &|nodes| nodes[1].unschedulable = true,
+        &|nodes| nodes[1].deleting = true,
+        &|nodes| nodes[1].conditions[0].status = "False".into(),
+        &|nodes| {
+            for node in nodes {
+                asks(node, "b");
+            }
+        },
+    ];
+    for (nth, change) in changes.into_iter().enumerate() {
+        let mut fleet = Fleet::new(0, 0);
+        let mut nodes = ["a", "b", "c"].map(|name| node(name, true));
+        change(&mut nodes);
+        fleet.evidence.fold(Input::Nodes(nodes.into()), at(0));
+        let settle = |fleet: &mut Fleet| {
+            let rules = Rules::default();
+            fleet.evidence.settle(&rules, &fleet.policies, at(0));
+        };
+        settle(&mut fleet);
+        let mut other = policy("q", Mode::Enforce, 1);
+        other.selector.match_labels = labels("of", "q");
+        fleet.policies.push(other);
+        settle(&mut fleet);
+        let verdicts = fleet.decide(0).0;
+        let [first, second, third] = [0, 1, 2].map(|of: usize| Verdict {
+            node: String::new(),
+            uid: String::new(),
+            ..verdicts[of].clone()
+        });
+        assert_eq!(first, third, "{nth}");
+        assert_ne!(first, second, "{nth}");
+    }
+}
+
+#[test]
+fn pools_are_named_by_the_labels_that_are_configured() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = |node| {
+        let labels = [("karpenter.sh/nodepool", "x"), ("rack", &node.name)];
+        node.labels = labels.map(|(key, value)| (key.into(), value.into())).into();
+    };
+    fleet.see(2, 0, 0);
+    let pools = |fleet: &Fleet| -> Vec<String> {
+        let verdicts = fleet.decide(0).0;
+        verdicts.iter().map(|one| one.place.pool.clone()).collect()
+    };
+    assert_eq!(pools(&fleet), ["x", "x"]);
+    fleet.evidence.name_pools_by(&["rack".to_owned()]);
+    assert_eq!(pools(&fleet), ["n000", "n001"], "also before the next pass");
+    fleet.see(2, 0, 0);
+    assert_eq!(pools(&fleet), ["n000", "n001"]);
+}

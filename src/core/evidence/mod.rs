@@ -163,10 +163,10 @@ pub struct Evidence {
     was_ready: Vec<bool>,
     /// The UIDs of nodes that an earlier leader saw Ready.
     joined: BTreeSet<String>,
-    /// What `settle` found of most nodes; nothing after anything else was heard.
-    plain: plain::Plain,
-    /// By slot, which of the few sets of conditions a node has, if it is one of them.
-    kinds: Vec<Option<u8>>,
+    kinds: plain::Kinds,
+    /// By slot, whether `settle` found the node plainly well; nothing after anything else was
+    /// heard.
+    plain: Vec<bool>,
     /// When Prometheus, as far as it is polled, had nothing to say last.
     dark: Option<Timestamp>,
     leases: BTreeMap<String, lease::Seen>,
@@ -312,16 +312,13 @@ impl Evidence {
             .map(|node| (node.name.clone(), node))
             .collect();
         self.nodes_at = Some(now);
-        let uids = |nodes: &BTreeMap<String, NodeView>| -> Vec<String> {
-            nodes.values().map(|node| node.uid.clone()).collect()
-        };
-        let (before, uids) = (uids(&before), uids(&self.nodes));
-        if before != uids {
+        let uids = |nodes| BTreeMap::values(nodes).map(|node: &NodeView| &node.uid);
+        if !uids(&before).eq(uids(&self.nodes)) {
             self.names = self.nodes.keys().cloned().collect();
-            let places = uids.into_iter().enumerate();
+            let places = uids(&self.nodes).cloned().enumerate();
             self.slots = places.map(|(slot, uid)| (uid, slot)).collect();
             let now_at = |uid| self.slots.get(uid).copied();
-            let moved: Vec<Option<usize>> = before.iter().map(now_at).collect();
+            let moved: Vec<Option<usize>> = uids(&before).map(now_at).collect();
             for rule in self.rules.values_mut() {
                 rule.renumber(|slot| moved[slot]);
             }
@@ -336,7 +333,7 @@ impl Evidence {
         for (slot, node) in self.nodes.values().enumerate() {
             self.was_ready[slot] |= node.ready();
         }
-        self.kinds = plain::kinds(self.nodes.values());
+        self.kinds.sort(self.nodes.values());
         if index != self.index {
             self.index = index;
             self.alerts.join(&self.index);
@@ -348,9 +345,9 @@ impl Evidence {
     fn forget_plain(&mut self, input: &Input) {
         match input {
             Input::Lease { uid, .. } | Input::Probe { uid, .. } => {
-                let slot = self.slots.get(uid).copied();
-                if let Some(slot) = slot {
-                    self.plain.forget(slot);
+                let slot = self.slots.get(uid);
+                if let Some(plain) = slot.and_then(|slot| self.plain.get_mut(*slot)) {
+                    *plain = false;
                 }
             }
             _ => self.plain.clear(),
@@ -374,6 +371,7 @@ impl Evidence {
         if self.sight_asked(rules) && !self.tells_alerts(rules, now) {
             self.dark = Some(now);
         }
+        self.sort_by(policies);
         let mut touched = self.settle_signals(rules, policies, now);
         self.settle_readiness(now, &mut touched);
         self.plain = self.plain(&touched, rules, policies, now);
@@ -506,11 +504,12 @@ impl Evidence {
     fn settle_readiness(&mut self, now: Timestamp, heard: &mut [bool]) {
         let fresh = self.nodes_fresh(now);
         for (slot, node) in self.nodes.values().enumerate() {
-            if node.ready() && !heard[slot] {
+            let ready = self.kinds.ready(slot);
+            if ready && !heard[slot] {
                 continue;
             }
             heard[slot] = true;
-            let truth = match (fresh, node.ready()) {
+            let truth = match (fresh, ready) {
                 (false, _) => Truth::Unknown,
                 (true, ready) => !Truth::from(ready),
             };
@@ -522,7 +521,7 @@ impl Evidence {
     fn settle_faults(&mut self, rules: &Rules, policies: &[Policy], now: Timestamp) {
         let mut found = Vec::new();
         for (slot, node) in self.nodes.values().enumerate() {
-            if self.plain.group(slot).is_some() {
+            if self.plain[slot] {
                 continue;
             }
             let look = self.look_at(Some(slot), node, rules, now);

@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 use nodemend::prometheus::{self, Sample};
-use nodemend_core::api::Mode;
+use nodemend_core::api::{Mode, NodeRepair};
 use nodemend_core::config::{self, Document, Limits, Policy, Rule, Rules};
-use nodemend_core::decide::{self, Observed, World};
+use nodemend_core::decide::{self, Fallen, Observed, World};
 use nodemend_core::evidence::identity::Labels;
 use nodemend_core::evidence::{Evidence, Input};
 use nodemend_core::model::{NodeView, Span, VerdictKind};
@@ -12,7 +12,7 @@ use nodemend_core::model::{NodeView, Span, VerdictKind};
 use super::names::NOW;
 
 /// One in this many nodes is sick.
-const SICK: usize = 100;
+pub const SICK: usize = 100;
 
 /// What a pass decides by.
 pub struct Setup {
@@ -22,6 +22,10 @@ pub struct Setup {
     pub policies: Vec<Policy>,
     /// The limits over all of them.
     pub limits: Limits,
+    /// The repairs on record.
+    pub repairs: Vec<NodeRepair>,
+    /// The nodes that fell sick lately.
+    pub fallen: Vec<Fallen>,
 }
 
 impl Setup {
@@ -46,6 +50,8 @@ impl Setup {
             rules,
             policies,
             limits: Limits::default(),
+            repairs: Vec::new(),
+            fallen: Vec::new(),
         }
     }
 
@@ -57,8 +63,8 @@ impl Setup {
             rules: &self.rules,
             policies: &self.policies,
             limits: &self.limits,
-            repairs: &[],
-            fallen: &[],
+            repairs: &self.repairs,
+            fallen: &self.fallen,
             starts: &[],
             reserved: &[],
             pauses: &[],
@@ -73,8 +79,20 @@ impl Setup {
         };
         Outcome {
             healthy: count(VerdictKind::Healthy),
+            repairing: count(VerdictKind::Repairing),
             held: count(VerdictKind::Held),
             admitted: admitted.len(),
+        }
+    }
+
+    /// What it comes to in a storm: in a fleet of so many nodes one in `SICK` is sick.
+    pub fn storm(&self, nodes: usize) -> Outcome {
+        let repairing = self.repairs.iter().filter(|repair| repair.open()).count();
+        Outcome {
+            healthy: nodes - nodes / SICK,
+            repairing,
+            held: nodes / SICK - repairing,
+            admitted: 0,
         }
     }
 }
@@ -84,21 +102,12 @@ impl Setup {
 pub struct Outcome {
     /// Nodes without a fault.
     pub healthy: usize,
+    /// Nodes that are repaired.
+    pub repairing: usize,
     /// Nodes whose repair a guard holds.
     pub held: usize,
     /// Repairs that may start.
     pub admitted: usize,
-}
-
-impl Outcome {
-    /// Of a fleet of which one in `SICK` is sick: a storm.
-    pub const fn storm(nodes: usize) -> Self {
-        Self {
-            healthy: nodes - nodes / SICK,
-            held: nodes / SICK,
-            admitted: 0,
-        }
-    }
 }
 
 const fn document(text: &str) -> Document<'_> {
@@ -154,6 +163,6 @@ pub fn warmed(setup: &Setup, nodes: &[NodeView]) -> Evidence {
     for rule in setup.rules.iter() {
         evidence.fold(answer(rule, nodes), then);
     }
-    assert_eq!(setup.pass(&mut evidence, then), Outcome::storm(nodes.len()));
+    assert_eq!(setup.pass(&mut evidence, then), setup.storm(nodes.len()));
     evidence
 }
