@@ -59,7 +59,6 @@ impl Clock {
         *self = Self {
             since: Some(self.settled),
             gap: Some(Timestamp::MIN),
-            restarted: true,
             ..Self::start(self.settled)
         };
     }
