@@ -592,7 +592,10 @@ mod tests {
             ("1h30m", 5400),
             ("0", 0),
             ("1d", 86400),
+            ("1w", 604_800),
             ("1500ms", 1),
+            // A century, the longest that there is.
+            ("36525d", 3_155_760_000),
         ] {
             assert_eq!(
                 text.parse::<Span>().map(Span::as_seconds),
@@ -611,9 +614,127 @@ mod tests {
             "5x",
             "99999999999999999999s",
             "999999w",
+            "36525d1ms",
         ] {
             assert!(text.parse::<Span>().is_err(), "{text}");
         }
+        let long = "5 minutes and a little more than forty characters";
+        let told = long.parse::<Span>().unwrap_err().to_string();
+        assert!(told.contains("`5 minutes and") && !told.contains("characters"));
+    }
+
+    #[test]
+    fn spans_are_written_largest_unit_first() {
+        for (seconds, expect) in [
+            (0, "0s"),
+            (90, "1m30s"),
+            (3600, "1h"),
+            (90_061, "1d1h1m1s"),
+            (604_800, "7d"),
+        ] {
+            let span = Span::seconds(seconds);
+            assert_eq!(span.to_string(), expect);
+            assert_eq!(serde_json::to_string(&span).unwrap(), format!("{expect:?}"));
+            assert_eq!(
+                serde_json::from_str::<Span>(&format!("{expect:?}")).unwrap(),
+                span
+            );
+        }
+        assert_eq!("1500ms".parse::<Span>().unwrap().to_string(), "1s500ms");
+        assert_eq!(Span::minutes(2), Span::seconds(120));
+    }
+
+    #[test]
+    fn times_are_moved_by_a_span_as_far_as_times_go() {
+        let (now, hour) = (Timestamp::UNIX_EPOCH, Span::minutes(60));
+        assert_eq!(hour.after(now).as_second(), 3600);
+        assert_eq!(hour.before(now).as_second(), -3600);
+        assert_eq!(hour.after(Timestamp::MAX), Timestamp::MAX);
+        assert_eq!(hour.before(Timestamp::MIN), Timestamp::MIN);
+    }
+
+    /// Editors and the API server refuse what is no span.
+    #[test]
+    fn the_schema_of_a_span_is_a_text_with_its_pattern() {
+        let schema = schemars::schema_for!(Option<Span>);
+        let schema = serde_json::to_value(&schema).unwrap();
+        let valid = jsonschema::validator_for(&schema).unwrap();
+        for (text, expect) in [
+            ("0", true),
+            ("1h30m", true),
+            ("1500ms", true),
+            ("5x", false),
+            ("", false),
+        ] {
+            assert_eq!(valid.is_valid(&serde_json::json!(text)), expect, "{text}");
+        }
+        assert!(!valid.is_valid(&serde_json::json!(5)));
+        // Written where it is used, not as a definition of its own.
+        assert!(schema.get("$defs").is_none(), "{schema}");
+    }
+
+    #[test]
+    fn truths_are_combined_by_kleene() {
+        use Truth::{False, True, Unknown};
+        for (values, all, any, at_least_two) in [
+            (&[][..], True, False, False),
+            (&[True], True, True, False),
+            (&[True, Unknown], Unknown, True, Unknown),
+            (&[True, False], False, True, False),
+            (&[Unknown, False], False, Unknown, False),
+            (&[Unknown, Unknown], Unknown, Unknown, Unknown),
+            (&[True, True, False], False, True, True),
+            (&[True, Unknown, Unknown], Unknown, True, Unknown),
+        ] {
+            let each = || values.iter().copied();
+            let found = (
+                Truth::all(each()),
+                Truth::any(each()),
+                Truth::at_least(2, each()),
+            );
+            assert_eq!(found, (all, any, at_least_two), "{values:?}");
+        }
+        assert_eq!([!False, !Unknown, !True], [True, Unknown, False]);
+    }
+
+    #[test]
+    fn a_node_is_ready_if_its_condition_says_true() {
+        let with = |type_: &str, status: &str| NodeView {
+            conditions: vec![Condition {
+                type_: type_.into(),
+                status: status.into(),
+                reason: String::new(),
+            }],
+            ..NodeView::default()
+        };
+        for (type_, status, expect) in [
+            ("Ready", "True", true),
+            ("Ready", "False", false),
+            ("Ready", "Unknown", false),
+            ("DiskPressure", "True", false),
+        ] {
+            assert_eq!(with(type_, status).ready(), expect, "{type_}={status}");
+        }
+        assert!(!NodeView::default().ready());
+    }
+
+    #[test]
+    fn taints_of_others_and_labels_of_the_control_plane_are_known() {
+        let tainted = |taint: &str| NodeView {
+            taints: vec!["first".into(), taint.into()],
+            ..NodeView::default()
+        };
+        assert!(tainted("karpenter.sh/disrupted").taken_by_other());
+        assert!(tainted("aws-node-termination-handler/spot-itn").taken_by_other());
+        assert!(!tainted("node.kubernetes.io/not-ready").taken_by_other());
+        let labelled = |label: &str| NodeView {
+            labels: [("a".into(), String::new()), (label.into(), String::new())].into(),
+            ..NodeView::default()
+        };
+        for label in CONTROL_PLANE_LABELS {
+            assert!(labelled(label).control_plane(), "{label}");
+        }
+        assert!(!labelled("node-role.kubernetes.io/worker").control_plane());
     }
 
     proptest! {
@@ -654,12 +775,22 @@ mod tests {
         assert_eq!(id("aws:///eu-central-1a/i-0abc").as_deref(), Some("i-0abc"));
         assert_eq!(id("gce://p/z/i-0abc"), None);
         assert_eq!(id("aws:///eu-central-1a/"), None);
+        assert_eq!(id("aws:///eu-central-1a/i-"), None);
+        assert_eq!(id("aws:///eu-central-1a/fargate-ip-10-0-0-1"), None);
         assert_eq!(id(""), None);
+    }
+
+    #[test]
+    fn reasons_are_written_as_metrics_label_them() {
+        assert_eq!(Reason::CordonedByOther.to_string(), "CordonedByOther");
     }
 
     #[test]
     fn digests_keep_parts_apart() {
         assert_ne!(digest(&["ab", "c"], 16), digest(&["a", "bc"], 16));
         assert_eq!(digest(&["a"], 10).len(), 10);
+        // As any SHA-256 has it: names that were given stay the same.
+        let expect = "601d5476e2ccfe2c87a2bba7a322659734a05749d5b5aa781f513e4912db0d5f";
+        assert_eq!(digest(&["ab", "c"], 64), expect);
     }
 }

@@ -109,6 +109,7 @@ mod tests {
         check(&|it| it["fault"] = json!("F".repeat(63)), "approved");
         check(&|it| it["fault"] = json!("F".repeat(64)), "its policy or");
         check(&|it| it["by"] = json!(""), "it does not say who");
+        check(&|it| it["by"] = json!("e".repeat(256)), "approved");
         check(
             &|it| it["by"] = json!("e".repeat(257)),
             "it does not say who",

@@ -107,9 +107,20 @@ mod tests {
             1200,
             Some(Action::Reboot),
         );
+        let mut recovered = rebooted(Phase::Aborted, false);
+        recovered.status.as_mut().unwrap().reason = Some(GaveUp::Recovered);
+        check(&LADDER, &[recovered], 1200, Some(Action::Reboot));
         let mut other = rebooted(Phase::Succeeded, true);
         other.spec.node_uid = "o".into();
         check(&LADDER, &[other], 1200, Some(Action::Reboot));
+    }
+
+    #[test]
+    fn what_follows_an_action_is_the_next_of_its_ladder() {
+        let mut fault = policy("p", Mode::Enforce, 0).faults.remove(0);
+        fault.actions = LADDER.to_vec();
+        let found = [Action::Reboot, Action::Replace, Action::Cordon].map(|of| after(&fault, of));
+        assert_eq!(found, [Some(Action::Replace), None, None]);
     }
 
     #[test]

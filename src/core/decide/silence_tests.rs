@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::config::{self, Document};
-use crate::evidence::silence::{Asked, AskedAlert, Matcher, Silence};
+use crate::evidence::silence::{Asked, AskedAlert, Matcher, Silence, WATCHDOG};
 use crate::evidence::{Input, identity::Labels};
 
 const POLICY: &str = "
@@ -117,6 +117,46 @@ fn h84_a_silence_holds_names_itself_and_leaves_the_clock_alone() {
         let ids: Vec<&str> = verdict.silences.iter().map(|one| one.id.as_str()).collect();
         assert_eq!(ids, if held { &["of-A"][..] } else { &[] }, "{now}");
     }
+}
+
+#[test]
+fn h59_a_fault_that_rests_on_a_suspended_rule_says_so() {
+    for (firing, expect) in [
+        (
+            &["A"][..],
+            (VerdictKind::Unknown, vec![Reason::RuleSuspended]),
+        ),
+        (&["A", "B"], (VerdictKind::Due, vec![])),
+    ] {
+        let mut evidence = Evidence::default();
+        let (joined, suspended) = (Vec::new(), vec!["A".to_owned()]);
+        evidence.fold(Input::Led { joined, suspended }, at(0));
+        for now in [0, 60, 120] {
+            look(&mut evidence, now, firing, &[]);
+        }
+        let found = verdict(&evidence, 120);
+        assert_eq!((found.kind, found.reasons), expect, "{firing:?}");
+        let inputs = found.inputs.expect("not plainly healthy");
+        let suspended: Vec<bool> = inputs.faults.iter().map(|one| one.suspended).collect();
+        assert_eq!(suspended, [true, false]);
+    }
+}
+
+#[test]
+fn signals_are_told_of_nodes_that_are_watched_or_not_well() {
+    let told = |evidence: &Evidence, now| {
+        let found = verdict(evidence, now);
+        (found.kind, found.signals.len())
+    };
+    let mut evidence = Evidence::default();
+    look(&mut evidence, 0, &[WATCHDOG], &[]);
+    assert_eq!(told(&evidence, 0), (VerdictKind::Healthy, 0));
+    // Nobody answers.
+    assert_eq!(told(&evidence, 300), (VerdictKind::Unknown, 2));
+    // It fired a moment ago.
+    look(&mut evidence, 30, &[WATCHDOG, "A"], &[]);
+    look(&mut evidence, 60, &[WATCHDOG], &[]);
+    assert_eq!(told(&evidence, 60), (VerdictKind::Healthy, 2));
 }
 
 #[test]

@@ -1,13 +1,18 @@
 //! Verdicts and admissions, situation by situation, on fleets of Ready and `NotReady` nodes.
 
+use super::conclude::conclude;
 use super::*;
 use crate::api::{
-    ConditionLeaf, ConditionStatus, Decision, GaveUp, GuardRecord, Intent, Leaf, NodeRepairSpec,
-    NodeRepairStatus, Per, Phase, Plan, Replacement, Step, Strategy, When,
+    ConditionLeaf, ConditionStatus, Decision, FaultInput, GaveUp, GuardRecord, Intent, Leaf,
+    NodeRepairSpec, NodeRepairStatus, OnUnreachable, OpenRepair, Per, Phase, Plan, Replacement,
+    Standing, Step, Strategy, When,
 };
 use crate::config::{Amount, Budget, Fault, Window};
 use crate::evidence::Input;
-use crate::model::{APPROVED_ANNOTATION, Condition, REQUEST_ANNOTATION, Span, ZONE_LABEL};
+use crate::evidence::probe::Reading;
+use crate::model::{
+    APPROVED_ANNOTATION, Condition, QUARANTINE_ANNOTATION, REQUEST_ANNOTATION, Span, ZONE_LABEL,
+};
 
 pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + second).unwrap()
@@ -267,6 +272,12 @@ fn a_fault_is_pending_for_its_time_and_then_due() {
     let mut fleet = Fleet::new(10, 1);
     fleet.watch(10, 1, 30, 60);
     assert_eq!(fleet.first(59).0, VerdictKind::Pending);
+    let standing = |second| {
+        let (verdicts, _, _) = fleet.decide(second);
+        verdicts[0].inputs.as_ref().unwrap().standing.clone()
+    };
+    assert!(standing(59).is_none(), "asked for once it matters");
+    assert_eq!(standing(60).unwrap().mode, Mode::Enforce);
     assert_eq!(fleet.first(60), (VerdictKind::Due, vec![]));
     assert_eq!(fleet.decide(60).1, ["n000"]);
     assert_eq!(fleet.decide(60).0[1].kind, VerdictKind::Healthy);
@@ -385,6 +396,17 @@ fn a_deleted_record_holds_its_node_for_an_hour_however_long_it_is_remembered() {
     assert_eq!(fleet.first(60), held);
     fleet.starts = vec![deleted(60 - 3600)];
     assert_eq!(fleet.first(60), (VerdictKind::Due, vec![]));
+    // Its name may be given again, and another repair may begin at the same time.
+    fleet.starts = vec![deleted(30)];
+    let listed = |name: &str, second: i64| {
+        let mut listed = repair("n009", second, Phase::Succeeded);
+        listed.metadata.name = Some(name.into());
+        listed
+    };
+    fleet.repairs = vec![listed("deleted", 31), listed("other", 30)];
+    assert_eq!(fleet.first(60).1, [Reason::RepairDeleted]);
+    fleet.repairs.push(listed("deleted", 30));
+    assert_eq!(fleet.first(60).0, VerdictKind::Due);
 }
 
 /// A person asks for the repair of a node that is well.
@@ -891,6 +913,37 @@ fn h64_a_node_under_repair_is_unavailable_before_its_cordon_shows() {
     assert_eq!(counted(&fleet, 120), (10, 1, false));
     fleet.repairs = vec![repair("n005", 100, Phase::Aborted)];
     assert_eq!(counted(&fleet, 120), (10, 0, true));
+    // It is sick for its disk, also while nobody can tell.
+    let (rules, node) = (Rules::default(), fleet.evidence.node("n000").unwrap());
+    let blind = judge(node, &fleet.world(&rules), at(300));
+    let found = (blind.kind, blind.sick_since);
+    assert_eq!(found, (VerdictKind::Unknown, Some(at(0))));
+    // One whose record may yet appear too, but none whose record was deleted.
+    fleet.repairs.clear();
+    let start = Reservation {
+        repair: "r".into(),
+        node_uid: "n005".into(),
+        at: at(100),
+    };
+    fleet.starts = vec![start.clone()];
+    assert_eq!(counted(&fleet, 120), (10, 0, true));
+    (fleet.starts, fleet.reserved) = (vec![], vec![start]);
+    assert_eq!(counted(&fleet, 120), (10, 1, false));
+    // So is the first of two that would start at once.
+    let mut fleet = one_of_ten_may_be_down();
+    fleet.change = |node| {
+        bad_disk(node);
+        if node.name == "n001" {
+            node.conditions[1].status = "True".into();
+        }
+    };
+    fleet.watch(10, 0, 150, 300);
+    assert_eq!(fleet.decide(300).1, ["n000"]);
+    // As of two that would, were they not only observed.
+    fleet.policies[0].mode = Mode::Observe;
+    fleet.policies[0].ready_timeout = Span::minutes(15);
+    assert_eq!(fleet.would_start(300), ["n000"]);
+    assert_eq!(fleet.would_start(330), Vec::<String>::new());
 }
 
 #[test]
@@ -1010,6 +1063,18 @@ fn an_admission_whose_record_may_yet_appear_is_in_flight() {
     let (_, admitted, scopes) = fleet.decide(120);
     assert!(admitted.is_empty());
     assert_eq!(scopes.cluster().in_flight, 1);
+    // It counts where its node is.
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = placed;
+    fleet.watch(10, 0, 0, 30);
+    fleet.reserved = vec![Reservation {
+        repair: "r".into(),
+        node_uid: "n001".into(),
+        at: at(0),
+    }];
+    let census = fleet.decide(30).2.census;
+    let running = ["a", "b"].map(|zone| census[&Scope::Zone(zone.into())].in_flight);
+    assert_eq!(running, [0, 1]);
 }
 
 #[test]
@@ -1164,6 +1229,9 @@ fn approval_is_waited_for_and_is_of_one_action_and_one_repair() {
     let (verdicts, _, _) = fleet.decide(60);
     let approval = verdicts[0].approval().cloned();
     assert_eq!(approval.as_ref().map(|one| one.by.as_str()), Some("eve"));
+    fleet.policies[0].mode = Mode::Enforce;
+    assert_eq!(fleet.decide(60).0[0].approval(), None, "nobody asks for it");
+    fleet.policies[0].mode = Mode::Approve;
     let mut made = repair("n000", 55, Phase::Aborted);
     made.spec.approval = approval;
     fleet.repairs = vec![made];
@@ -1183,6 +1251,10 @@ fn approval_is_waited_for_and_is_of_one_action_and_one_repair() {
         let found = approval::approval(node, &fleet.world(&rules), at(60));
         assert_eq!(found.is_some(), is_left, "{:?}", fleet.starts);
     }
+    fleet.starts.clear();
+    let (rules, node) = (Rules::default(), fleet.evidence.node("n000").unwrap());
+    let held = |second| approval::approval(node, &fleet.world(&rules), at(second));
+    assert!(held(3599).is_some() && held(3600).is_none());
 }
 
 /// Nodes with a number from 50 on are of a policy that only observes.
@@ -1290,6 +1362,55 @@ fn what_would_have_started_counts_in_rates_also_when_it_is_over() {
 }
 
 #[test]
+fn what_would_have_started_counts_for_as_long_as_a_repair_would() {
+    type Change = fn(&mut Fleet);
+    let of = |number: usize| number > 97;
+    let mut fleet = half_observed(100, of);
+    fleet.limits.max_in_flight = 1;
+    assert_eq!(fleet.would_start(120), ["n098"]);
+    let first = fleet.observed.clone();
+    // It runs for half an hour at most.
+    fleet.sick_by_number(100, of, 150, 1920);
+    for (second, expect) in [(1919, &[][..]), (1920, &["n099"])] {
+        fleet.observed.clone_from(&first);
+        assert_eq!(fleet.would_start(second), expect, "at {second}");
+    }
+    // An hour after its start it is forgotten, if it is over. It is over if its node is well,
+    // or gone, or under another policy; none of that is known from an old list of nodes.
+    let over: [Change; 3] = [
+        |fleet| fleet.sick_by_number(100, |_| false, 3700, 3700),
+        |fleet| fleet.sick_by_number(98, |_| false, 3700, 3700),
+        |fleet| {
+            fleet.policies[1].mode = Mode::Enforce;
+            fleet.sick_by_number(100, |number| number > 97, 3700, 3700);
+        },
+    ];
+    for (nth, change) in over.into_iter().enumerate() {
+        for (second, expect) in [(3719, 1), (3720, 0)] {
+            let mut fleet = half_observed(100, of);
+            fleet.observed.clone_from(&first);
+            change(&mut fleet);
+            fleet.would_start(second);
+            let found = fleet.observed.iter();
+            let found = found.filter(|start| start.node_uid == "n098" && start.at == at(120));
+            assert_eq!(found.count(), expect, "{nth} at {second}");
+        }
+    }
+    let mut fleet = half_observed(100, of);
+    fleet.sick_by_number(100, |_| false, 150, 150);
+    fleet.observed = first;
+    fleet.would_start(4000);
+    assert!(!fleet.observed[0].over);
+    // A cordon is no work.
+    let mut fleet = half_observed(100, of);
+    fleet.limits.max_in_flight = 1;
+    fleet.policies[1].faults[0].actions = vec![Action::Cordon];
+    assert_eq!(fleet.would_start(120), ["n098"]);
+    fleet.sick_by_number(100, of, 150, 150);
+    assert_eq!(fleet.would_start(150), ["n099"]);
+}
+
+#[test]
 fn observed_faults_make_a_node_sick_where_it_is_asked_what_would_be() {
     let mut fleet = Fleet::new(20, 0);
     let wanted = ConditionLeaf {
@@ -1393,6 +1514,12 @@ fn an_unconfirmed_fault_is_asked_about_also_where_another_is_due() {
     assert_eq!(told(Reading::Unreachable(String::new())), "NotReady");
     assert_eq!(told(Reading::Samples(vec![0.0])), "NotReady");
     assert_eq!(told(Reading::Samples(vec![1.0])), "Dead");
+    // That another fault could be asked about is no reason to ask anew about this one.
+    fleet.policies[0].faults[0].confirm = Some(Confirm {
+        port: 9101,
+        ..confirm()
+    });
+    assert_eq!(asked_of(&fleet, 60), Vec::<String>::new());
     // What would not lead is not asked about.
     let mut fleet = Fleet::new(20, 0);
     let mut mild = fleet.policies[0].faults[0].clone();
@@ -1871,6 +1998,10 @@ fn two_nodes_that_ask_for_a_person_stop_their_pool() {
     fleet.repairs = vec![asks("n010"), asks("gone")];
     assert_eq!(fleet.decide(60).1.len(), 1);
     fleet.repairs.push(asks("n011"));
+    // How often others were repaired matters not.
+    let mut often = repair("n012", -9000, Phase::Succeeded);
+    (often.spec.pool, often.spec.ordinal) = ("x".into(), 3);
+    fleet.repairs.push(often);
     let (verdicts, admitted, _) = fleet.decide(60);
     assert!(admitted.is_empty());
     assert_eq!(held(&verdicts, "n000").0, [Reason::PoolStopped]);
@@ -1950,6 +2081,713 @@ fn leases_that_are_begun_to_be_read_go_on_before_others() {
         settled = fleet.evidence.nodes().filter(silent).count();
     }
     assert!(settled >= LEASES_AT_ONCE, "{settled} of 200");
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = |node| node.conditions[0].status = "Unknown".into();
+    fleet.see(200, 0, 0);
+    let begun: Vec<String> = (150..182).map(|number| format!("n{number}")).collect();
+    for uid in begun.clone() {
+        let lease = Input::Lease {
+            uid,
+            renewed: Ok(None),
+        };
+        fleet.evidence.fold(lease, at(0));
+    }
+    fleet.see(200, 0, 10);
+    assert_eq!(to_be_read(&fleet, 10), begun);
+}
+
+#[test]
+fn an_opt_out_holds_until_its_time_and_for_ever_if_that_cannot_be_read() {
+    for (text, expect) in [
+        ("true", true),
+        ("soon", true),
+        ("false", false),
+        ("", false),
+        ("1970-01-12T13:47:41Z", true),
+        ("1970-01-12T13:47:40Z", false),
+    ] {
+        let mut node = node("n", true);
+        node.annotations = [(DO_NOT_REPAIR_ANNOTATION.to_owned(), text.to_owned())].into();
+        // 1,000,060 seconds after 1970 began.
+        assert_eq!(opted_out(&node, at(60)), expect, "{text}");
+    }
+    assert!(!opted_out(&node("n", true), at(60)));
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = |node| {
+        let until = if node.name == "n000" { 60 } else { 61 };
+        let note = (DO_NOT_REPAIR_ANNOTATION.to_owned(), at(until).to_string());
+        node.annotations = [note].into();
+    };
+    fleet.watch(20, 2, 0, 60);
+    let (verdicts, admitted, _) = fleet.decide(60);
+    assert_eq!(admitted, ["n000"]);
+    assert_eq!(held(&verdicts, "n001").0, [Reason::OptedOut]);
+}
+
+/// Which nodes are asked for a second opinion.
+fn to_be_probed(fleet: &Fleet, second: i64) -> Vec<String> {
+    let (verdicts, _, scopes) = fleet.decide(second);
+    let rules = Rules::default();
+    let asked = to_probe(&verdicts, &scopes, &fleet.world(&rules), at(second));
+    asked.into_iter().map(|(uid, _)| uid).collect()
+}
+
+#[test]
+fn who_would_start_if_its_exporter_confirmed_is_asked_once_a_minute() {
+    let confirm = Confirm {
+        port: 9100,
+        path: "/metrics".into(),
+        metric: "m".into(),
+        above: 0.0,
+        on_unreachable: OnUnreachable::Unknown,
+    };
+    let mut fleet = Fleet::new(100, 4);
+    fleet.watch(100, 4, 30, 60);
+    assert!(to_be_probed(&fleet, 60).is_empty(), "nobody wants to know");
+    fleet.policies[0].faults[0].confirm = Some(confirm.clone());
+    assert!(to_be_probed(&fleet, 59).is_empty(), "none is due");
+    let unconfirmed = (VerdictKind::Held, vec![Reason::Unconfirmed]);
+    assert_eq!(fleet.first(60), unconfirmed);
+    // Two may run at once.
+    assert_eq!(to_be_probed(&fleet, 60), ["n000", "n001"]);
+    let says = |fleet: &mut Fleet, node: &str, reading: Reading| {
+        let input = Input::Probe {
+            uid: node.into(),
+            confirm: confirm.clone(),
+            reading,
+        };
+        fleet.evidence.fold(input, at(60));
+    };
+    says(&mut fleet, "n000", Reading::Samples(vec![1.0]));
+    assert_eq!(fleet.decide(60).1, ["n000"]);
+    assert_eq!(to_be_probed(&fleet, 60), ["n001"]);
+    says(&mut fleet, "n001", Reading::Samples(vec![0.0]));
+    assert_eq!(held(&fleet.decide(60).0, "n001").0, [Reason::Refuted]);
+    assert_eq!(to_be_probed(&fleet, 60), ["n002"]);
+    says(&mut fleet, "n002", Reading::Unusable("bent".into()));
+    assert_eq!(held(&fleet.decide(60).0, "n002").0, [Reason::Unconfirmed]);
+    assert_eq!(to_be_probed(&fleet, 120), ["n003"]);
+    assert_eq!(to_be_probed(&fleet, 121), ["n000", "n001"]);
+    // What else holds a node spares it the question.
+    fleet.pauses = vec![Pause {
+        selector: NodeSelector::default(),
+        policy: None,
+        until: None,
+    }];
+    assert!(to_be_probed(&fleet, 121).is_empty());
+}
+
+#[test]
+fn few_are_asked_in_one_pass() {
+    let mut fleet = Fleet::new(100, 6);
+    fleet.limits.max_in_flight = 9;
+    fleet.policies[0].faults[0].confirm = Some(Confirm {
+        port: 9100,
+        path: "/metrics".into(),
+        metric: "m".into(),
+        above: 0.0,
+        on_unreachable: OnUnreachable::Unknown,
+    });
+    fleet.watch(100, 6, 30, 60);
+    let asked = to_be_probed(&fleet, 60);
+    assert_eq!(asked, ["n000", "n001", "n002", "n003"]);
+}
+
+#[test]
+fn the_limit_of_a_breaker_is_a_share_or_a_number_and_leaves_room_for_a_few() {
+    for (nodes, expect) in [(5, 2), (14, 2), (15, 3), (99, 19), (100, 20), (150, 20)] {
+        let limit = Fleet::new(nodes, 0).decide(0).2.cluster().limit;
+        assert_eq!(limit, expect, "of {nodes} nodes");
+    }
+    // None of none is not all of them.
+    let mut none = Fleet::new(0, 0);
+    none.limits.breaker.min_nodes = 0;
+    let breaker = none.decide(0).2.cluster().breaker;
+    assert_eq!(breaker, BreakerState::Closed);
+}
+
+#[test]
+fn h58_a_fault_that_is_older_than_the_storm_is_repaired_alone() {
+    // Until the cooldown after it fell sick, n000 is of the storm itself.
+    for (storm, since, expect) in [
+        (600, 0, &[][..]),
+        (601, 601, &["n000"]),
+        (900, 900, &["n000"]),
+    ] {
+        let mut fleet = Fleet::new(40, 1);
+        fleet.watch(40, 1, 30, storm - 30);
+        fleet.watch(40, 12, storm, storm + 90);
+        let now = storm + 90;
+        let (verdicts, admitted, scopes) = fleet.decide(now);
+        let storm_since = at(since);
+        let open = BreakerState::Open { storm_since };
+        assert_eq!(scopes.cluster().breaker, open);
+        assert_eq!(admitted, expect, "a storm since {storm}");
+        assert_eq!(held(&verdicts, "n001").0, [Reason::ClusterBreaker]);
+        fleet.repairs = vec![repair("n001", storm, Phase::Draining)];
+        assert!(fleet.decide(now).1.is_empty(), "one at a time");
+    }
+}
+
+#[test]
+fn h58_a_running_repair_goes_on_if_its_fault_is_older_than_the_storm() {
+    let mut fleet = Fleet::new(20, 0);
+    fleet.limits.breaker.share = 10;
+    fleet.watch(20, 5, 30, 120);
+    let (_, _, scopes) = fleet.decide(120);
+    let rules = Rules::default();
+    for (since, expect) in [(-570, None), (-569, Some(Reason::ClusterBreaker))] {
+        let running = repair("n000", since, Phase::Draining);
+        let found = pause_reason(None, &running, &fleet.world(&rules), &scopes, at(120));
+        assert_eq!(found, expect, "a fault since {since}");
+    }
+}
+
+#[test]
+fn h83_where_too_many_are_down_the_next_waits_for_the_repair_that_runs() {
+    let mut fleet = Fleet::new(20, 0);
+    fleet.limits.breaker.share = 10;
+    fleet.watch(20, 5, 30, 900);
+    fleet.repairs = vec![repair("n004", 890, Phase::Draining)];
+    let (verdicts, admitted, scopes) = fleet.decide(900);
+    assert_eq!(scopes.cluster().breaker, BreakerState::Slow);
+    assert!(admitted.is_empty());
+    assert_eq!(held(&verdicts, "n000").0, [Reason::ClusterBreaker]);
+}
+
+/// The numbers of the guard that holds the first of four sick nodes of a hundred.
+fn numbers(prepare: &dyn Fn(&mut Fleet), reason: Reason) -> (String, u32, u32, Option<Timestamp>) {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.limits.max_in_flight = 9;
+    prepare(&mut fleet);
+    fleet.watch(100, 4, 0, 120);
+    let rules = Rules::default();
+    let world = fleet.world(&rules);
+    let mut verdicts = judge_all(&world, at(120));
+    let scopes = survey(&verdicts, &world, at(120));
+    let guards = admit(&mut verdicts, &scopes, &world, at(120)).guards;
+    let [guard] = &guards[..] else {
+        panic!("one guard: {guards:?}");
+    };
+    assert_eq!(guard.reason, reason);
+    (guard.scope.clone(), guard.limit, guard.current, guard.until)
+}
+
+#[test]
+fn what_holds_is_told_with_its_numbers() {
+    let pooled: fn(&mut NodeView) = |node| {
+        node.labels = [("karpenter.sh/nodepool".to_owned(), "x".to_owned())].into();
+    };
+    let found = numbers(&|fleet| fleet.limits.max_in_flight = 2, Reason::InFlight);
+    assert_eq!(found, ("cluster".into(), 2, 2, None));
+    let found = numbers(
+        &|fleet| {
+            fleet.limits.max_repairs = vec![(1, Span::minutes(60))];
+            fleet.repairs = vec![
+                repair("gone1", -600, Phase::Succeeded),
+                repair("gone2", -60, Phase::Succeeded),
+            ];
+        },
+        Reason::RateLimit,
+    );
+    // One more may start once only the later of both counts no more.
+    assert_eq!(found, ("cluster".into(), 1, 2, Some(at(3600 - 60))));
+    // What starts now is later than what started before.
+    let found = numbers(
+        &|fleet| {
+            fleet.limits.max_repairs = vec![(2, Span::minutes(60))];
+            fleet.repairs = vec![repair("gone", -600, Phase::Succeeded)];
+        },
+        Reason::RateLimit,
+    );
+    assert_eq!(found, ("cluster".into(), 2, 2, Some(at(3600 - 600))));
+    let found = numbers(
+        &|fleet| {
+            fleet.change = pooled;
+            let asks = |node: &str| {
+                let mut asks = repair(node, -4000, Phase::NeedsHuman);
+                asks.spec.pool = "x".into();
+                asks
+            };
+            fleet.repairs = vec![asks("n010"), asks("n011")];
+        },
+        Reason::PoolStopped,
+    );
+    assert_eq!(found, ("pool/x".into(), 1, 2, None));
+    let found = numbers(
+        &|fleet| {
+            fleet.change = pooled;
+            fleet.repairs = vec![replaced("old", "n000", -900, -300)];
+        },
+        Reason::PoolBackoff,
+    );
+    assert_eq!(found, ("pool/x".into(), 0, 1, Some(at(60 + 600))));
+    let found = numbers(
+        &|fleet| {
+            let yearly = Window::new("0 0 1 JAN * UTC", Span::minutes(60)).unwrap();
+            fleet.policies[0].windows = vec![yearly];
+        },
+        Reason::OutsideWindow,
+    );
+    let opens = "1971-01-01T00:00:00Z".parse().unwrap();
+    assert_eq!(found, ("window/p".into(), 0, 0, Some(opens)));
+}
+
+#[test]
+fn what_was_lost_or_repaired_away_or_fell_sick_counts_for_the_cooldown() {
+    let mut fleet = Fleet::new(20, 0);
+    let fallen = |uid: &str, gone: Option<i64>| Fallen {
+        uid: uid.into(),
+        place: Place::default(),
+        policy: "p".into(),
+        since: at(0),
+        sick: gone.is_some(),
+        gone: gone.map(at),
+    };
+    fleet.fallen = vec![fallen("n003", None), fallen("lost", Some(30))];
+    fleet.repairs = vec![repair("gone", 10, Phase::Succeeded)];
+    for (second, nodes, recent) in [
+        (600, 22, 3),
+        (601, 22, 1),
+        (610, 22, 1),
+        (611, 21, 0),
+        (630, 21, 0),
+        (631, 20, 0),
+    ] {
+        fleet.see(20, 0, second);
+        let scopes = fleet.decide(second).2;
+        let census = scopes.cluster();
+        assert_eq!(
+            (census.nodes, census.recent),
+            (nodes, recent),
+            "at {second}"
+        );
+    }
+}
+
+#[test]
+fn a_budget_counts_who_was_repaired_away_lately_or_still_is_as_one_that_is_down() {
+    let mut fleet = Fleet::new(20, 0);
+    let down = Budget {
+        max_unavailable: Some(Amount::Count(5)),
+        ..budget("down", Per::Cluster)
+    };
+    fleet.policies[0].budgets = vec![down];
+    let mut again = repair("gone", 10, Phase::Succeeded);
+    again.metadata.name = Some("r-gone-2".into());
+    again.spec.ordinal = 2;
+    fleet.repairs = vec![
+        repair("gone", 10, Phase::Succeeded),
+        again,
+        repair("going", 10, Phase::Verifying),
+        repair("n003", 10, Phase::Draining),
+    ];
+    let key = ("p".to_owned(), "down".to_owned(), Scope::Cluster);
+    for (second, nodes, unavailable) in [(600, 22, 3), (610, 22, 3), (611, 21, 2)] {
+        fleet.see(20, 0, second);
+        let scopes = fleet.decide(second).2;
+        let tally = &scopes.tallies[&key];
+        let found = (tally.nodes, tally.unavailable, tally.in_flight);
+        assert_eq!(found, (nodes, unavailable, 2), "at {second}");
+    }
+}
+
+#[test]
+fn h62_a_replacement_that_falls_sick_within_an_hour_is_a_failure() {
+    for (ready, failures) in [(0, 1), (-3599, 1), (-3600, 0)] {
+        let mut fleet = Fleet::new(50, 1);
+        fleet.repairs = vec![replaced("old", "n000", -9000, ready)];
+        let scopes = fleet.decide(60).2;
+        assert_eq!(scopes.pools["x"].failures, failures, "Ready at {ready}");
+    }
+    // One that was well for an hour ends what failed before it.
+    for (ready, failures) in [(-3539, 1), (-3540, 0)] {
+        let mut fleet = Fleet::new(50, 0);
+        let mut never = repair("n030", -9000, Phase::Aborted);
+        never.spec.pool = "x".into();
+        never.status.as_mut().unwrap().reason = Some(GaveUp::ReplacementNotReady);
+        fleet.repairs = vec![never, replaced("old", "n040", -9000, ready)];
+        let scopes = fleet.decide(60).2;
+        assert_eq!(scopes.pools["x"].failures, failures, "Ready at {ready}");
+    }
+    // Turns count for an hour.
+    for (started, turns) in [(-3540, 0), (-3539, 1)] {
+        let mut fleet = Fleet::new(50, 0);
+        fleet.repairs = vec![replaced("old", "n040", started, started)];
+        let scopes = fleet.decide(60).2;
+        assert_eq!(scopes.pools["x"].started, turns, "started at {started}");
+    }
+}
+
+#[test]
+fn a_pool_whose_replacements_did_not_help_comes_after_others() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.limits.breaker.share = 100;
+    fleet.limits.max_in_flight = 4;
+    fleet.change = |node| {
+        let number: usize = node.name[1..].parse().unwrap();
+        let pool = if number < 6 { "x" } else { "y" };
+        node.labels = [("karpenter.sh/nodepool".to_owned(), pool.to_owned())].into();
+    };
+    fleet.watch(100, 8, 0, 60);
+    let mut failed = repair("gone", -5000, Phase::Aborted);
+    failed.spec.pool = "x".into();
+    failed.status.as_mut().unwrap().reason = Some(GaveUp::ReplacementNotReady);
+    fleet.repairs = vec![failed];
+    assert_eq!(fleet.decide(60).1, ["n006", "n007", "n000", "n001"]);
+}
+
+#[test]
+fn what_a_person_asks_for_is_on_record_also_where_no_policy_acts() {
+    let mut fleet = Fleet::new(10, 0);
+    fleet.change = asked;
+    fleet.policies.clear();
+    fleet.watch(10, 0, 30, 60);
+    let (verdicts, _, _) = fleet.decide(60);
+    assert_eq!(verdicts[5].kind, VerdictKind::Ignored);
+    assert!(verdicts[5].request().is_some());
+    assert!(verdicts[4].inputs.is_none());
+    let refused = Policy::refused("bad".into(), 0, NodeSelector::default());
+    fleet.policies = vec![refused];
+    fleet.watch(10, 0, 90, 120);
+    let (verdicts, _, _) = fleet.decide(120);
+    assert_eq!(held(&verdicts, "n005").0, [Reason::PolicyRefused]);
+    assert!(verdicts[5].request().is_some() && verdicts[4].request().is_none());
+    assert_eq!(verdicts[4].inputs.as_ref().unwrap().policy, "bad");
+}
+
+#[test]
+fn faults_that_a_policy_only_observes_make_nobody_sick() {
+    for (mode, expect) in [(Mode::Observe, 0), (Mode::Approve, 1), (Mode::Enforce, 1)] {
+        let mut fleet = Fleet::new(0, 0);
+        fleet.policies = vec![policy("p", mode, 0)];
+        fleet.policies[0].faults[0].when.all[0].condition = Some(ConditionLeaf {
+            type_: "Disk".into(),
+            statuses: vec![ConditionStatus::True],
+            reasons: vec![],
+        });
+        fleet.change = |node| {
+            let failing = if node.name == "n000" { "True" } else { "False" };
+            node.conditions.push(Condition {
+                type_: "Disk".into(),
+                status: failing.into(),
+                reason: String::new(),
+            });
+        };
+        fleet.watch(10, 0, 0, 30);
+        assert_eq!(fleet.decide(30).2.cluster().sick, expect, "{mode:?}");
+    }
+}
+
+#[test]
+fn the_first_pool_label_that_a_node_has_names_its_pool() {
+    let limits = Limits {
+        pool_labels: vec!["first".into(), "second".into()],
+        ..Limits::default()
+    };
+    for (labels, zone, pool, scopes) in [
+        (&[][..], "", "", &["cluster"][..]),
+        (&["second"], "", "second", &["cluster", "pool/second"]),
+        (
+            &["second", "first"],
+            "",
+            "first",
+            &["cluster", "pool/first"],
+        ),
+        (
+            &[ZONE_LABEL, "x"],
+            ZONE_LABEL,
+            "",
+            &["cluster", "zone/topology.kubernetes.io/zone"],
+        ),
+    ] {
+        let mut node = node("n", true);
+        let same = |label: &&str| ((*label).to_owned(), (*label).to_owned());
+        node.labels = labels.iter().map(same).collect();
+        let place = Place::of(&node, &limits.pool_labels);
+        assert_eq!((place.zone.as_str(), place.pool.as_str()), (zone, pool));
+        let found: Vec<String> = place.scopes().map(|scope| scope.to_string()).collect();
+        assert_eq!(found, scopes);
+    }
+}
+
+fn told(name: &str, truth: Truth, since: Option<i64>, severity: Severity) -> FaultInput {
+    FaultInput {
+        truth,
+        since: since.map(at),
+        ..fault_input(name, at(0), severity, None)
+    }
+}
+
+/// What faults come to at 100 under a policy that acts, beside this repair.
+fn concluded(faults: Vec<FaultInput>, open: Option<OpenRepair>) -> Conclusion {
+    conclude(&gathered(faults, open), at(100))
+}
+
+fn gathered(faults: Vec<FaultInput>, open: Option<OpenRepair>) -> Inputs {
+    Inputs {
+        policy: "p".into(),
+        standing: Some(Standing {
+            mode: Mode::Enforce,
+            ..Standing::default()
+        }),
+        repair: open,
+        faults,
+        ..Inputs::default()
+    }
+}
+
+#[test]
+fn of_the_faults_of_a_node_the_due_the_severe_and_the_old_one_leads() {
+    use Severity::{Critical, Warning};
+    let is =
+        |name: &str, since: i64, severity: Severity| told(name, Truth::True, Some(since), severity);
+    let (due, pending) = (VerdictKind::Due, VerdictKind::Pending);
+    for (one, other, kind, name, since) in [
+        (is("a", 41, Critical), is("b", 40, Warning), due, "b", 40),
+        (is("a", 0, Warning), is("b", 30, Critical), due, "b", 30),
+        (is("a", 30, Warning), is("b", 0, Warning), due, "b", 0),
+        (is("b", 0, Warning), is("a", 0, Warning), due, "a", 0),
+        (is("a", 90, Warning), is("b", 80, Warning), pending, "b", 80),
+        // From a time to come.
+        (
+            is("a", 200, Critical),
+            is("b", 90, Warning),
+            pending,
+            "a",
+            100,
+        ),
+    ] {
+        let found = concluded(vec![one, other], None);
+        assert_eq!((found.kind, found.fault.as_str()), (kind, name));
+        assert_eq!(found.since, Some(at(since)), "{name}");
+        assert_eq!(found.action.is_some(), kind == due);
+    }
+}
+
+#[test]
+fn a_fault_that_is_not_known_any_more_leads_those_that_never_were() {
+    let unknown =
+        |name: &str, since: Option<i64>| told(name, Truth::Unknown, since, Severity::Warning);
+    let unsettled = |since: Option<i64>| FaultInput {
+        unsettled: true,
+        ..unknown("a", since)
+    };
+    let suspended = FaultInput {
+        suspended: true,
+        ..unknown("a", None)
+    };
+    let (never, before) = (unknown("b", None), unknown("b", Some(10)));
+    let unsure = Reason::EvidenceUnknown;
+    for (first, second, name, since, reason) in [
+        (unknown("a", None), never.clone(), "a", None, unsure),
+        (unknown("a", None), before, "b", Some(10), unsure),
+        (unsettled(None), never.clone(), "a", None, unsure),
+        (
+            unsettled(Some(5)),
+            never.clone(),
+            "a",
+            Some(5),
+            Reason::Contradicted,
+        ),
+        (suspended, never, "a", None, Reason::RuleSuspended),
+    ] {
+        let found = concluded(vec![first, second], None);
+        assert_eq!(found.kind, VerdictKind::Unknown);
+        assert_eq!((found.fault.as_str(), found.since), (name, since.map(at)));
+        assert_eq!(found.reasons, [reason], "{name} since {since:?}");
+    }
+}
+
+#[test]
+fn a_repair_that_rests_lets_the_next_action_go_on() {
+    let open = |at_rest: bool| {
+        Some(OpenRepair {
+            name: "r".into(),
+            fault: "Old".into(),
+            since: at(-500),
+            at_rest,
+        })
+    };
+    let does = |action: Option<Action>| {
+        let mut fault = told("a", Truth::True, Some(0), Severity::Warning);
+        fault.action = action;
+        vec![fault]
+    };
+    let (repairing, due) = (VerdictKind::Repairing, VerdictKind::Due);
+    for (repair, action, kind, fault, reasons) in [
+        (
+            open(false),
+            Some(Action::Replace),
+            repairing,
+            "Old",
+            &[][..],
+        ),
+        (open(true), Some(Action::Replace), due, "a", &[]),
+        // A cordon is on already, and nothing is left to do.
+        (open(true), Some(Action::Cordon), repairing, "Old", &[]),
+        (open(true), None, repairing, "Old", &[]),
+        (None, Some(Action::Cordon), due, "a", &[]),
+        (None, None, VerdictKind::Held, "a", &[Reason::NeedsHuman]),
+    ] {
+        let found = concluded(does(action), repair.clone());
+        let what = format!("{repair:?} {action:?}");
+        assert_eq!((found.kind, found.fault.as_str()), (kind, fault), "{what}");
+        assert_eq!(found.reasons, reasons, "{what}");
+        let since = if fault == "Old" { -500 } else { 0 };
+        assert_eq!(found.since, Some(at(since)), "{what}");
+    }
+    // What can be done goes before what was tried in vain; what a person asks for before
+    // both, once no repair runs, for as long as it holds.
+    let mut severe = told("b", Truth::True, Some(0), Severity::Critical);
+    severe.action = None;
+    let faults = [does(Some(Action::Replace)), vec![severe.clone()]].concat();
+    let found = concluded(faults.clone(), None);
+    assert_eq!((found.kind, found.fault.as_str()), (due, "a"));
+    for (repair, until, kind, fault) in [
+        (None, 101, due, BY_HAND),
+        (None, 100, due, "a"),
+        (open(true), 101, due, BY_HAND),
+        (open(false), 101, repairing, "Old"),
+    ] {
+        let mut inputs = gathered(faults.clone(), repair.clone());
+        inputs.request = Some(RepairRequest {
+            uid: "n".into(),
+            at: at(0),
+            until: at(until),
+            by: "eve".into(),
+            reason: "smells".into(),
+            overrides: vec![],
+        });
+        let found = conclude(&inputs, at(100));
+        let what = (found.kind, found.fault.as_str());
+        assert_eq!(what, (kind, fault), "{repair:?} until {until}");
+    }
+}
+
+#[test]
+fn a_record_that_says_otherwise_than_its_inputs_does_not_replay() {
+    let mut fleet = Fleet::new(10, 1);
+    fleet.watch(10, 1, 30, 60);
+    let (verdicts, _, _) = fleet.decide(60);
+    let kept = decision(&verdicts[0], &[], at(60));
+    assert!(replays(&kept));
+    let changed = |change: &dyn Fn(&mut Decision)| {
+        let mut kept = kept.clone();
+        change(&mut kept);
+        replays(&kept)
+    };
+    // With the leading fault what it is a combination of, and what that came to.
+    let detailed = |fleet: &Fleet| {
+        let mut kept = kept.clone();
+        let node = fleet.evidence.node("n000").unwrap();
+        detail(&mut kept, node, &fleet.world(&Rules::default()));
+        kept
+    };
+    let told = detailed(&fleet);
+    let fault = &told.inputs.faults[0];
+    let when: When = serde_json::from_str(&fault.when).unwrap();
+    assert_eq!(when, fleet.policies[0].faults[0].when);
+    assert_eq!(fault.leaves, [Truth::True]);
+    assert!(replays(&told));
+    for leaf in [Truth::False, Truth::Unknown] {
+        let mut told = told.clone();
+        told.inputs.faults[0].leaves = vec![leaf];
+        assert!(!replays(&told), "{leaf:?}");
+    }
+    // Guards of the fleet are not asked where one of the node holds.
+    let mut paused = kept.clone();
+    paused.verdict = VerdictKind::Held;
+    paused.reasons = vec![Reason::Paused];
+    paused.inputs.standing.as_mut().unwrap().paused = true;
+    paused.inputs.guards = vec![GuardRecord {
+        scope: "cluster".into(),
+        reason: Reason::InFlight,
+        limit: 1,
+        current: 1,
+        until: None,
+    }];
+    assert!(replays(&paused));
+    // What is due and has no plan is held, and its record says why.
+    let mut stuck = verdicts[0].clone();
+    unplanned(&mut stuck, Reason::OwnedByOther);
+    let found = (stuck.kind, stuck.reasons.as_slice());
+    assert_eq!(found, (VerdictKind::Held, &[Reason::OwnedByOther][..]));
+    assert_replays(&[stuck], &[], at(60));
+    // What is not known is not false.
+    let (rules, node) = (Rules::default(), fleet.evidence.node("n000").unwrap());
+    let verdict = judge(node, &fleet.world(&rules), at(200));
+    let mut told = decision(&verdict, &[], at(200));
+    detail(&mut told, node, &fleet.world(&rules));
+    assert_eq!(told.verdict, VerdictKind::Unknown);
+    assert_eq!(told.reasons, [Reason::EvidenceUnknown]);
+    assert_eq!(verdict.sick_since, Some(at(0)));
+    for (leaf, expect) in [
+        (Truth::Unknown, true),
+        (Truth::True, true),
+        (Truth::False, false),
+    ] {
+        told.inputs.faults[0].leaves = vec![leaf];
+        assert_eq!(replays(&told), expect, "{leaf:?}");
+    }
+    let leaves = &mut fleet.policies[0].faults[0].when.all;
+    *leaves = vec![leaves[0].clone(); 40];
+    assert!(
+        detailed(&fleet).inputs.faults[0].when.is_empty(),
+        "too long"
+    );
+    assert!(!changed(&|it| it.verdict = VerdictKind::Pending));
+    assert!(!changed(&|it| it.fault = "Other".into()));
+    assert!(!changed(&|it| it.since = Some(at(1))));
+    assert!(!changed(&|it| it.reasons = vec![Reason::Paused]));
+    // A guard holds if its numbers say so, until its time.
+    let held = |current: u32, until: Option<i64>| {
+        changed(&|it| {
+            (it.verdict, it.reasons) = (VerdictKind::Held, vec![Reason::Budget]);
+            it.inputs.guards = vec![GuardRecord {
+                scope: "budget/p/b".into(),
+                reason: Reason::Budget,
+                limit: 2,
+                current,
+                until: until.map(at),
+            }];
+        })
+    };
+    assert!(held(2, None) && held(3, None) && held(2, Some(60)));
+    assert!(!held(1, None) && !held(2, Some(59)));
+}
+
+#[test]
+fn a_cordon_of_ours_holds_nothing_and_an_owner_matters_only_to_what_replaces() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = |node| {
+        node.unschedulable = true;
+        let ours = (QUARANTINE_ANNOTATION.to_owned(), "r".to_owned());
+        node.annotations = [ours].into();
+    };
+    fleet.watch(10, 1, 0, 60);
+    assert_eq!(fleet.first(60), (VerdictKind::Due, vec![]));
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = |node| node.provider_id = "gce://x".into();
+    fleet.watch(10, 1, 0, 60);
+    assert_eq!(fleet.first(60).1, [Reason::NoOwner]);
+    fleet.policies[0].faults[0].actions = vec![Action::Cordon];
+    assert_eq!(fleet.first(60), (VerdictKind::Due, vec![]));
+}
+
+#[test]
+fn a_node_that_its_owner_deletes_counts_nowhere_and_is_not_available() {
+    let mut fleet = Fleet::new(0, 0);
+    fleet.change = |node| {
+        node.deleting = node.name == "n000" || node.name == "n001";
+        node.unschedulable = node.name == "n002";
+    };
+    // n000 is down besides.
+    fleet.watch(10, 1, 0, 60);
+    let (verdicts, _, scopes) = fleet.decide(60);
+    assert_eq!((scopes.cluster().nodes, scopes.cluster().sick), (8, 0));
+    let available: Vec<bool> = verdicts.iter().map(|one| one.available).collect();
+    assert_eq!(available[..4], [false, false, false, true]);
 }
 
 #[test]

@@ -263,6 +263,21 @@ mod tests {
     }
 
     #[test]
+    fn records_keep_the_labels_that_say_which_node() {
+        for (label, expect) in [
+            ("node", true),
+            ("k8s.node.name", true),
+            ("instance", true),
+            ("provider_id", true),
+            ("job", true),
+            ("severity", false),
+            ("pod", false),
+        ] {
+            assert_eq!(is_identity_label(label), expect, "{label}");
+        }
+    }
+
+    #[test]
     fn h10_which_jobs_speak_for_others_is_configured() {
         let node = NodeView {
             name: "n1".into(),

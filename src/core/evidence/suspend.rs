@@ -148,9 +148,10 @@ const fn most(nodes: usize, of: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{AlertGroupSpec, StoredAlert};
     use crate::config::Rule;
-    use crate::evidence::Input;
-    use crate::evidence::tests::{answer, at, node, policy, rule};
+    use crate::evidence::tests::{alert, answer, at, node, policy, rule};
+    use crate::evidence::{Answer, Input};
 
     const ALL: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
@@ -182,6 +183,8 @@ mod tests {
             (4, 3, &ALL[..4], suspended),
             // A rule of one job, which has three of six nodes.
             (6, 3, &ALL[..3], suspended),
+            // Two more for which it fires, of which nothing fresh is known.
+            (6, 5, &["a", "b", "c", "f"], fires),
         ] {
             let mut evidence = Evidence::default();
             see(&mut evidence, nodes, firing, present, 0);
@@ -250,6 +253,47 @@ mod tests {
     }
 
     #[test]
+    fn a_suspended_alert_is_lifted_if_it_is_known_of_most_nodes_that_it_ended() {
+        let ends = |end: i64| StoredAlert {
+            last_resolved: Some(at(end)),
+            ..alert(0, Some(0), Some(end))
+        };
+        // An end that is hardly later than the last word is none that can be relied on. Where
+        // nothing tells of an end, none is waited for.
+        for (polls, end, lifted) in [(true, 30, 640), (true, 3, 9999), (false, 30, 640)] {
+            let mut evidence = Evidence::default();
+            let mut policy = policy();
+            policy.faults[0].when.any[0].signal = Some("A".into());
+            let rules: Rules = polls.then(|| rule(0)).into_iter().collect();
+            for now in (0..=900).step_by(10) {
+                let fleet = ALL.iter().map(|name| node(name, "True"));
+                evidence.fold(Input::Nodes(fleet.collect()), at(now));
+                evidence.fold(answer(&[], Some(&ALL)), at(now));
+                for name in ALL {
+                    let said = if now < 40 {
+                        alert(0, Some(0), None)
+                    } else {
+                        ends(end)
+                    };
+                    let said = StoredAlert {
+                        labels: [("node".to_owned(), name.to_owned())].into(),
+                        ..said
+                    };
+                    let group = AlertGroupSpec {
+                        alerts: [("f".to_owned(), said)].into(),
+                        ..AlertGroupSpec::default()
+                    };
+                    let object = name.into();
+                    evidence.fold(Input::Alerts { object, group }, at(now));
+                }
+                evidence.settle(&rules, std::slice::from_ref(&policy), at(now));
+                let suspended = evidence.suspended().next().is_some();
+                assert_eq!(suspended, now < lifted, "{polls} {end} at {now}");
+            }
+        }
+    }
+
+    #[test]
     fn a_suspension_is_not_lifted_while_most_nodes_are_out_of_sight() {
         let mut evidence = Evidence::default();
         see(&mut evidence, 6, 6, &ALL, 0);
@@ -307,9 +351,43 @@ mod tests {
         assert_eq!(look(&relapse, 840), (Truth::Unknown, true));
         for now in (810..=870).step_by(30) {
             see(&mut evidence, 6, 1, &ALL, now);
+            assert_eq!(evidence.suspended().count(), 0, "at {now}");
         }
         assert_eq!(look(&evidence, 870), (Truth::True, false));
-        assert_eq!(evidence.suspended().count(), 0);
+        let node = evidence.node("a").expect("folded");
+        let signal = evidence.signal(node, "R", &Rules::from_iter([rule(0)]), at(870));
+        assert_eq!(signal.since, Some(at(810)));
+    }
+
+    #[test]
+    fn a_fault_that_another_rule_leaves_open_is_not_suspended() {
+        let other = Rule {
+            name: "S".into(),
+            ..rule(0)
+        };
+        let rules = Rules::from_iter([rule(0), other]);
+        let mut policy = policy();
+        let mut of_other = policy.faults[0].clone();
+        of_other.name = "g".into();
+        of_other.when.any[0].signal = Some("S".into());
+        policy.faults.push(of_other);
+        let says = |name: &str, answer: Answer| Input::Rule {
+            name: name.into(),
+            asked: at(0),
+            answer,
+        };
+        let Input::Rule { answer: fires, .. } = answer(&ALL, Some(&ALL)) else {
+            panic!("a rule's");
+        };
+        let mut evidence = Evidence::default();
+        let fleet = ALL.iter().map(|name| node(name, "True"));
+        evidence.fold(Input::Nodes(fleet.collect()), at(0));
+        evidence.fold(says("S", fires), at(0));
+        evidence.fold(says("R", Answer::Failed("503".into())), at(0));
+        evidence.settle(&rules, std::slice::from_ref(&policy), at(0));
+        let node = evidence.node("a").expect("folded");
+        let only = |fault: &str| evidence.only_suspended(node, &policy, fault, &rules, at(0));
+        assert!(only("g") && !only("f"));
     }
 
     #[test]

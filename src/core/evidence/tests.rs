@@ -2,8 +2,11 @@
 
 use super::alerts::alert_state;
 use super::clock::Pace;
+use super::identity::Unresolved;
 use super::*;
-use crate::api::{Action, AlertGroupSpec, Mode, StoredAlert};
+use crate::api::{
+    Action, AlertGroupSpec, AtLeast, ConditionLeaf, ConditionStatus, Mode, StoredAlert,
+};
 use crate::config::{Fault, Rule};
 use crate::model::Condition;
 
@@ -430,6 +433,16 @@ fn a_clock_runs_only_while_the_truth_is_known_again() {
     use Truth::{False, True, Unknown};
     for (ticks, since, running) in [
         (&[(True, 0), (True, 60)][..], Some(0), true),
+        // Looked at after 90 s at the latest, else nobody knows what was in between.
+        (&[(True, 0), (True, 90)], Some(0), true),
+        (&[(True, 0), (True, 91)], Some(91), false),
+        // A gap as long as the fault must last is not longer.
+        (&[(True, 0), (Unknown, 80), (True, 600)], Some(600), false),
+        (
+            &[(True, 0), (Unknown, 80), (False, 600), (True, 601)],
+            Some(600),
+            true,
+        ),
         // A gap of 60 s, and then 30 s of the same word: 90 s do not count.
         (&[(True, 0), (Unknown, 60), (True, 120)], Some(120), false),
         (
@@ -502,6 +515,14 @@ fn a_clock_runs_only_while_the_truth_is_known_again() {
             (since.map(at), running),
             "{ticks:?}"
         );
+    }
+}
+
+#[test]
+fn h55_a_wall_clock_that_goes_back_by_more_than_clocks_differ_proves_no_youth() {
+    for (second, expect) in [(5, false), (4, true)] {
+        let clock = ticked(&[(Truth::True, 10), (Truth::True, second)]);
+        assert_eq!(clock.restarted, expect, "back to {second}");
     }
 }
 
@@ -593,7 +614,10 @@ fn h76_an_alert_fires_if_last_received_firing_after_its_largest_end() {
         (Some(10), Some(15), 15, SignalState::Unknown),
         (Some(10), Some(16), 16, SignalState::Clear),
         (None, Some(20), 20, SignalState::Clear),
+        (Some(10), None, 10 + 900, SignalState::Firing),
         (Some(10), None, 10 + 901, SignalState::Unknown),
+        (Some(5), None, 0, SignalState::Firing),
+        (Some(6), None, 0, SignalState::Unknown),
         (Some(3600), None, 0, SignalState::Unknown),
     ] {
         assert_eq!(
@@ -618,6 +642,8 @@ fn what_was_said_before_the_node_existed_says_nothing_of_it() {
     ] {
         assert_eq!(alert_state(&alert(0, firing, ends), &node, at(100)), None);
     }
+    let found = alert_state(&alert(0, Some(100), None), &node, at(100));
+    assert_eq!(found, Some(SignalState::Firing));
 }
 
 #[test]
@@ -816,6 +842,8 @@ fn h4_an_end_in_a_group_of_which_alerts_were_left_out_is_not_clear() {
         ("another part", None, Some(("r", 60)), None, 60, Unknown),
         ("another receiver", None, Some(("q", 60)), None, 60, Clear),
         ("asked before", Some(60), None, Some(50), 60, Unknown),
+        ("asked just then", Some(55), None, Some(55), 60, Unknown),
+        ("asked between", Some(50), None, Some(55), 60, Clear),
         ("asked since", Some(60), None, Some(61), 61, Clear),
         ("asked long ago", Some(60), None, Some(61), 182, Unknown),
     ] {
@@ -906,6 +934,20 @@ fn a_group_is_forgotten_when_nothing_of_it_was_received_for_a_day() {
     }
     group.truncated_at = Some(at(day + 101));
     assert!(!is_forgotten(&group, at(day + 101)));
+    // Of one that is not, what is that old; and the mark of what a delivery left out once no
+    // alert of that time counts.
+    for (now, alerts, marked) in [
+        (day, &["e", "f"][..], true),
+        (day + 1, &["e"], true),
+        (day + 101, &[], true),
+        (day + 101 + 900, &[], true),
+        (day + 101 + 901, &[], false),
+    ] {
+        let mut left = group.clone();
+        forget(&mut left, at(now));
+        assert!(left.alerts.keys().eq(alerts), "{now}");
+        assert_eq!(left.truncated_at.is_some(), marked, "{now}");
+    }
 }
 
 #[test]
@@ -1001,6 +1043,21 @@ fn nodes_of_which_nothing_is_heard_need_not_be_asked() {
     evidence.fold(Input::Nodes(sick), at(1));
     evidence.settle(&rules, &policies, at(1));
     assert_eq!(plain(&evidence), ["b"]);
+    // Nor where an alert is asked for that Alertmanager does not list.
+    let mut with_alert = policy();
+    with_alert.faults[0].when.any.push(Leaf {
+        signal: Some("A".into()),
+        ..Leaf::default()
+    });
+    for (asked, expect) in [(true, &["a", "b"][..]), (false, &[])] {
+        let mut evidence = with_nodes("True");
+        evidence.fold(answer(&[], both), at(0));
+        if asked {
+            evidence.fold(lists_nothing(0), at(0));
+        }
+        evidence.settle(&rules, std::slice::from_ref(&with_alert), at(0));
+        assert_eq!(plain(&evidence), expect, "{asked}");
+    }
 }
 
 #[test]
@@ -1173,6 +1230,12 @@ fn an_alert_and_a_poll_of_one_name_that_disagree_for_two_intervals_are_unknown()
             "it was resolved before it fired",
             fires(),
             alert(0, None, Some(-10)),
+            [Firing, Firing, Firing],
+        ),
+        (
+            "it was resolved just as it fired",
+            fires(),
+            alert(0, None, Some(0)),
             [Firing, Firing, Firing],
         ),
         (
@@ -1656,4 +1719,350 @@ fn conditions_are_told_beside_the_signals() {
     };
     next.fold(restore, at(60));
     assert!(!next.watched("uid-a"));
+}
+
+#[test]
+fn only_ready_has_the_clock_of_readiness() {
+    let mut policy = policy();
+    policy.faults[0].when.any = vec![
+        condition("Ready", &[ConditionStatus::False], &[]),
+        condition("Net", &[ConditionStatus::True], &[]),
+    ];
+    let mut down = node("a", "False");
+    down.conditions.push(Condition {
+        type_: "Net".into(),
+        status: "True".into(),
+        reason: String::new(),
+    });
+    let mut evidence = Evidence::default();
+    evidence.fold(Input::Nodes(vec![down]), at(0));
+    let rules = Rules::default();
+    evidence.settle(&rules, std::slice::from_ref(&policy), at(0));
+    let node = evidence.node("a").expect("folded");
+    let told = evidence.signals(node, &policy, &rules, at(0));
+    let told: Vec<_> = told.iter().map(|one| (&*one.name, one.since)).collect();
+    let expect = [("condition/Net", None), ("condition/Ready", Some(at(0)))];
+    assert_eq!(told, expect);
+}
+
+#[test]
+fn labels_that_speak_of_no_node_are_counted_by_source_and_why() {
+    let mut evidence = with_nodes("True");
+    evidence.fold(answer(&["a", "gone", "away"], Some(&["a"])), at(0));
+    let stray = StoredAlert {
+        labels: Labels::new(),
+        ..alert(0, Some(0), None)
+    };
+    evidence.fold(says(stray), at(0));
+    let found: Vec<_> = evidence.unresolved().iter().collect();
+    let expect = [
+        (&("Alertmanager", Unresolved::Missing), &1),
+        (&("Prometheus", Unresolved::Unknown), &2),
+    ];
+    assert_eq!(found, expect);
+}
+
+/// The fault of node a, whose conditions are these.
+fn of_conditions(conditions: &[(&str, &str, &str)], when: When) -> Truth {
+    let mut policy = policy();
+    policy.faults[0].when = when;
+    let condition = |(type_, status, reason): &(&str, &str, &str)| Condition {
+        type_: (*type_).into(),
+        status: (*status).into(),
+        reason: (*reason).into(),
+    };
+    let mut evidence = Evidence::default();
+    let node = NodeView {
+        conditions: conditions.iter().map(condition).collect(),
+        ..node("a", "True")
+    };
+    evidence.fold(Input::Nodes(vec![node]), at(0));
+    let node = evidence.node("a").expect("folded");
+    evidence
+        .fault(node, &policy, "f", &Rules::default(), at(0))
+        .0
+}
+
+fn condition(type_: &str, statuses: &[ConditionStatus], reasons: &[&str]) -> Leaf {
+    Leaf {
+        condition: Some(ConditionLeaf {
+            type_: type_.into(),
+            statuses: statuses.to_vec(),
+            reasons: reasons.iter().map(ToString::to_string).collect(),
+        }),
+        ..Leaf::default()
+    }
+}
+
+#[test]
+fn a_condition_needs_one_of_its_statuses_and_one_of_its_reasons_if_it_has_any() {
+    use ConditionStatus as Status;
+    let failing = [("Disk", "True", "Dying")];
+    for (statuses, reasons, expect) in [
+        (&[Status::True][..], &[][..], Truth::True),
+        (&[Status::True], &["Dying"], Truth::True),
+        (&[Status::True], &["Full", "Dying"], Truth::True),
+        (&[Status::True], &["Full"], Truth::False),
+        (&[Status::False], &["Dying"], Truth::False),
+        (&[Status::False, Status::Unknown], &[], Truth::False),
+        (&[Status::False, Status::True], &[], Truth::True),
+    ] {
+        let when = When {
+            all: vec![condition("Disk", statuses, reasons)],
+            ..When::default()
+        };
+        assert_eq!(
+            of_conditions(&failing, when),
+            expect,
+            "{statuses:?} {reasons:?}"
+        );
+    }
+    let other = When {
+        all: vec![condition("Disk", &[Status::True], &[])],
+        ..When::default()
+    };
+    assert_eq!(of_conditions(&[], other), Truth::Unknown, "nobody set it");
+}
+
+#[test]
+fn the_parts_of_a_combination_must_all_hold() {
+    use Truth::{False, True, Unknown};
+    let is = |type_: &str| condition(type_, &[ConditionStatus::True], &[]);
+    let both = || vec![is("A"), is("B")];
+    let (mut all, mut any) = (When::default(), When::default());
+    (all.all, any.any) = (both(), both());
+    let none = When {
+        none: both(),
+        ..When::default()
+    };
+    let two_of_three = When {
+        at_least: Some(AtLeast {
+            count: 2,
+            of: vec![is("A"), is("B"), is("C")],
+        }),
+        ..When::default()
+    };
+    let mixed = When {
+        all: vec![is("A")],
+        none: vec![is("B")],
+        ..When::default()
+    };
+    for (a, b, c, expect) in [
+        ("True", "True", "True", [True, True, False, True, False]),
+        ("True", "False", "False", [False, True, False, False, True]),
+        ("False", "False", "True", [False, False, True, False, False]),
+    ] {
+        let conditions = [("A", a, ""), ("B", b, ""), ("C", c, "")];
+        let found = [&all, &any, &none, &two_of_three, &mixed]
+            .map(|when| of_conditions(&conditions, when.clone()));
+        assert_eq!(found, expect, "{a} {b} {c}");
+        let empty = of_conditions(&conditions, When::default());
+        assert_eq!(empty, Unknown, "an empty one says nothing");
+    }
+    // From what each of its parts came to.
+    for (truths, expect) in [
+        (&[True, False, True][..], Some(True)),
+        (&[False, True, True], Some(True)),
+        (&[True, False, False], Some(False)),
+        (&[Unknown, False, True], Some(Unknown)),
+        (&[True, True], None),
+        (&[True, True, True, True], None),
+    ] {
+        assert_eq!(combined(&two_of_three, truths), expect, "{truths:?}");
+    }
+}
+
+#[test]
+fn a_list_of_nodes_from_a_time_to_come_is_not_fresh() {
+    let evidence = with_nodes("True");
+    assert!(evidence.nodes_fresh(at(-5)) && !evidence.nodes_fresh(at(-6)));
+    // An answer likewise.
+    let mut evidence = with_nodes("True");
+    let Input::Rule { name, answer, .. } = answer(&["a"], Some(&["a", "b"])) else {
+        panic!("a rule's");
+    };
+    let asked = at(100);
+    evidence.fold(
+        Input::Rule {
+            name,
+            asked,
+            answer,
+        },
+        at(100),
+    );
+    let node = evidence.node("a").expect("folded");
+    let rules = Rules::from_iter([rule(0)]);
+    let state = |now| evidence.signal(node, "R", &rules, at(now)).state;
+    assert_eq!(state(95), SignalState::Firing);
+    assert_eq!(state(94), SignalState::Unknown);
+}
+
+#[test]
+fn a_node_that_never_was_ready_is_starting_for_its_grace() {
+    let fresh = NodeView {
+        created: at(0),
+        ..node("a", "False")
+    };
+    let mut evidence = Evidence::default();
+    evidence.fold(Input::Nodes(vec![fresh.clone()]), at(0));
+    let grace = Span::minutes(10);
+    let starting = |evidence: &Evidence, now: i64| evidence.is_starting(&fresh, grace, at(now));
+    assert!(starting(&evidence, 599) && !starting(&evidence, 600));
+    let ready = NodeView {
+        conditions: node("a", "True").conditions,
+        ..fresh.clone()
+    };
+    evidence.fold(Input::Nodes(vec![ready]), at(60));
+    evidence.fold(Input::Nodes(vec![fresh.clone()]), at(90));
+    assert!(!starting(&evidence, 90), "it was Ready once");
+    // Also when others come and go.
+    let others = vec![node("0", "False"), fresh.clone(), node("b", "False")];
+    evidence.fold(Input::Nodes(others), at(120));
+    assert!(!starting(&evidence, 120));
+    let new = NodeView {
+        created: at(0),
+        ..node("0", "False")
+    };
+    assert!(evidence.is_starting(&new, grace, at(120)));
+}
+
+#[test]
+fn h1_a_delivery_that_says_nothing_new_is_written_every_five_minutes_at_most() {
+    let group = |alert: StoredAlert| AlertGroupSpec {
+        alerts: BTreeMap::from([("f".into(), alert)]),
+        ..AlertGroupSpec::default()
+    };
+    let stored = || group(alert(0, Some(0), None));
+    for (what, delivered, expect) in [
+        ("the same", alert(0, Some(0), None), false),
+        ("a re-send", alert(0, Some(299), None), false),
+        ("a late re-send", alert(0, Some(300), None), true),
+        ("an end", alert(0, None, Some(10)), true),
+        ("a later start", alert(1, Some(0), None), true),
+        ("an earlier start", alert(-1, Some(0), None), false),
+    ] {
+        let mut kept = stored();
+        assert_eq!(
+            merge(&mut kept, &group(delivered.clone())),
+            expect,
+            "{what}"
+        );
+        let kept = &kept.alerts["f"];
+        assert_eq!(kept.last_firing, delivered.last_firing.max(Some(at(0))));
+        assert_eq!(kept.ends_at, delivered.ends_at, "{what}");
+    }
+    let more = AlertGroupSpec {
+        alerts: BTreeMap::from([("g".into(), alert(0, Some(0), None))]),
+        ..AlertGroupSpec::default()
+    };
+    let mut kept = stored();
+    assert!(merge(&mut kept, &more));
+    assert_eq!(kept.alerts.len(), 2);
+    // That a delivery was truncated is news likewise.
+    let truncated = |second: i64| AlertGroupSpec {
+        truncated_at: Some(at(second)),
+        ..AlertGroupSpec::default()
+    };
+    assert!(merge(&mut kept, &truncated(0)));
+    for (second, expect) in [(0, false), (299, false), (300, true)] {
+        let found = merge(&mut kept.clone(), &truncated(second));
+        assert_eq!(found, expect, "at {second}");
+    }
+}
+
+#[test]
+fn a_fault_that_is_named_by_another_is_judged_with_it() {
+    let is = |type_: &str| condition(type_, &[ConditionStatus::True], &[]);
+    let mut policy = policy();
+    policy.faults[0].when = When {
+        all: vec![
+            Leaf {
+                fault: Some("part".into()),
+                ..Leaf::default()
+            },
+            is("A"),
+        ],
+        ..When::default()
+    };
+    let mut part = policy.faults[0].clone();
+    part.name = "part".into();
+    part.when = When {
+        any: vec![is("B"), is("C")],
+        ..When::default()
+    };
+    policy.faults.push(part);
+    for (conditions, expect) in [
+        (["True", "True", "False"], Truth::True),
+        (["True", "False", "False"], Truth::False),
+        (["False", "True", "True"], Truth::False),
+    ] {
+        let [a, b, c] = conditions;
+        let mut evidence = Evidence::default();
+        let mut node = node("a", "True");
+        for (type_, status) in [("A", a), ("B", b), ("C", c)] {
+            node.conditions.push(Condition {
+                type_: type_.into(),
+                status: status.into(),
+                reason: String::new(),
+            });
+        }
+        evidence.fold(Input::Nodes(vec![node.clone()]), at(0));
+        let found = evidence
+            .fault(&node, &policy, "f", &Rules::default(), at(0))
+            .0;
+        assert_eq!(found, expect, "{conditions:?}");
+    }
+}
+
+#[test]
+fn a_fleet_with_many_sets_of_conditions_is_judged_all_the_same() {
+    let (rules, policies) = (Rules::from_iter([rule(60)]), [policy()]);
+    let names: Vec<String> = (0..40).map(|number| format!("n{number:02}")).collect();
+    let with_its_own = |name: &String| {
+        let mut node = node(name, "True");
+        node.conditions.push(Condition {
+            type_: format!("Of{name}"),
+            status: "True".into(),
+            reason: String::new(),
+        });
+        node
+    };
+    let mut evidence = Evidence::default();
+    evidence.fold(
+        Input::Nodes(names.iter().map(with_its_own).collect()),
+        at(0),
+    );
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    evidence.fold(answer(&[], Some(&all)), at(0));
+    evidence.settle(&rules, &policies, at(0));
+    assert_eq!(plain(&evidence), all);
+    for node in evidence.nodes() {
+        let found = evidence.fault(node, &policies[0], "f", &rules, at(0));
+        assert_eq!(found, (Truth::False, None));
+    }
+    assert_eq!(evidence.by_name().len(), 40);
+}
+
+#[test]
+fn a_node_is_watched_while_a_fault_of_it_has_a_clock() {
+    let mut policy = policy();
+    policy.faults[0].when = When {
+        all: vec![condition("Ready", &[ConditionStatus::False], &[])],
+        ..When::default()
+    };
+    let mut evidence = with_nodes("False");
+    evidence.settle(&Rules::default(), &[policy], at(0));
+    assert!(evidence.watched("uid-a") && !evidence.watched("uid-b"));
+    evidence.forget_fault("p", "f");
+    assert!(!evidence.watched("uid-a"));
+}
+
+#[test]
+fn what_was_not_asked_yet_is_not_dark() {
+    let sees = || answer(&[], Some(&["a", "b"]));
+    let mut evidence = with_nodes("True");
+    evidence.settle(&Rules::from_iter([rule(0)]), &[policy()], at(0));
+    let mut look = |alert, now| beside(alert, sees(), &mut evidence, now);
+    assert_eq!(look(alert(0, Some(30), None), 30), SignalState::Firing);
+    assert_eq!(look(alert(0, Some(30), Some(60)), 60), SignalState::Clear);
 }

@@ -64,6 +64,28 @@ fn who_asks_may_take_a_node_up_that_was_given_up() {
     assert!(!overridable(Reason::OwnedByOther) && !overridable(Reason::Paused));
 }
 
+#[test]
+fn a_request_may_be_as_long_and_as_early_as_is_said() {
+    type Change = fn(&mut Value);
+    let check = |change: Change, expect: bool| {
+        let found = asked(change);
+        assert_eq!(found.is_ok(), expect, "{found:?}");
+    };
+    // Asked at 10, by a clock that may be five minutes ahead.
+    check(|it| it["at"] = json!(at(310)), true);
+    check(|it| it["at"] = json!(at(311)), false);
+    check(|it| it["until"] = json!(at(86_400)), true);
+    check(|it| it["by"] = json!("x".repeat(256)), true);
+    check(|it| it["by"] = json!("x".repeat(257)), false);
+    check(|it| it["reason"] = json!("x".repeat(1024)), true);
+    check(|it| it["reason"] = json!(""), false);
+    let request = asked(|_| {}).unwrap();
+    let text = serde_json::to_string(&request).unwrap();
+    assert_eq!(parse(&format!("{text:2048}"), "u", at(10)), Ok(request));
+    let long = parse(&format!("{text:2049}"), "u", at(10));
+    assert_eq!(long, Err(Unusable::TooLong));
+}
+
 /// Each guard that looks at the node alone.
 #[test]
 fn guards_hold_what_a_person_asks_for_and_few_can_be_overridden() {

@@ -135,6 +135,7 @@ fn what_is_there_after_an_hour_went_on_and_is_not_counted_again() {
     site.check((0, 0, 0));
     site.passes(Some(false), 60 + 3600, 9000);
     site.check((0, 1, 0));
+    assert!(site.fleet.scored.is_empty(), "the node's record says so");
     // Neither when it ends at last, but the next one is.
     site.passes(Some(true), 9030, 9600);
     site.check((0, 1, 0));
@@ -235,4 +236,94 @@ fn a_score_reads_what_it_wrote() {
         serde_json::from_str::<FleetState>(&text).unwrap().spec,
         fleet.spec
     );
+}
+
+#[test]
+fn no_more_is_counted_at_once_than_the_record_holds() {
+    let mut site = Site::new();
+    let other = vec![node("other", true)];
+    site.evidence.fold(Input::Nodes(other), at(60));
+    let health = |number: usize| {
+        let name = format!("gone{number}");
+        let spec = NodeHealthSpec {
+            node_name: name.clone(),
+            node_uid: name,
+        };
+        let mut health = NodeHealth::new("h", spec);
+        health.status = Some(NodeHealthStatus {
+            observed: Some(Episode {
+                policy: "p".into(),
+                fault: "NotReady".into(),
+                due: at(0),
+                counted: false,
+            }),
+            ..serde_json::from_value(serde_json::json!({"verdict": "Held", "since": at(0)}))
+                .unwrap()
+        });
+        health
+    };
+    let mut healths: Vec<NodeHealth> = (0..=MAX_SCORED).map(health).collect();
+    let (rules, mut fleet) = (Rules::default(), FleetStateSpec::default());
+    let world = World {
+        evidence: &site.evidence,
+        rules: &rules,
+        policies: &site.policies,
+        limits: &site.limits,
+        repairs: &[],
+        fallen: &[],
+        starts: &[],
+        reserved: &[],
+        pauses: &[],
+        observed: crate::decide::Observed::default(),
+    };
+    for _ in 0..2 {
+        count(&mut fleet, &healths, &world, at(60));
+        let found = (fleet.scored.len(), fleet.score[0].went_away);
+        assert_eq!(found, (MAX_SCORED, 100));
+    }
+    // Once the nodes' records say so, there is room for the last one.
+    healths.retain(|health| !is_done(health, &fleet.scored));
+    assert_eq!(healths.len(), 1);
+    count(&mut fleet, &healths, &world, at(60));
+    assert_eq!((fleet.scored.len(), fleet.score[0].went_away), (1, 101));
+}
+
+#[test]
+fn a_record_that_is_full_of_faults_counts_those_it_has() {
+    let episode = |number: usize| Episode {
+        policy: "p".into(),
+        fault: format!("F{number:03}"),
+        due: at(0),
+        counted: false,
+    };
+    let mut scores = Vec::new();
+    for number in (0..=MAX_SCORES).chain([0, MAX_SCORES]) {
+        add(&mut scores, &episode(number), Outcome::WentOn, at(0));
+    }
+    assert_eq!(scores.len(), MAX_SCORES);
+    let twice: Vec<&str> = scores
+        .iter()
+        .filter(|score| score.went_on == 2)
+        .map(|score| score.fault.as_str())
+        .collect();
+    assert_eq!(twice, ["F000"]);
+}
+
+#[test]
+fn an_episode_outlives_its_policys_refusal_but_not_its_fault() {
+    let mut site = Site::new();
+    site.passes(Some(false), 0, 300);
+    let accepted = site.policies.clone();
+    let selector = crate::api::NodeSelector::default();
+    site.policies = vec![Policy::refused("p".into(), 0, selector)];
+    site.passes(Some(false), 330, 360);
+    site.policies = accepted;
+    site.passes(Some(true), 390, 900);
+    site.check((1, 0, 0));
+    let mut site = Site::new();
+    site.passes(Some(false), 0, 300);
+    site.policies[0].faults[0].name = "Other".into();
+    site.passes(Some(true), 330, 360);
+    let status = site.health.and_then(|health| health.status);
+    assert!(status.unwrap().observed.is_none());
 }

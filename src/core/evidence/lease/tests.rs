@@ -45,6 +45,8 @@ fn a_lease_is_silent_only_if_it_stood_still_for_its_duration() {
         // The kubelet's clock is an hour behind, or ahead, and it lives.
         (&[(Some(far), 0), (Some(far + 10), 10)], 10, Some(Renewing)),
         (&[(Some(3600), 0), (Some(3610), 10)], 10, Some(Renewing)),
+        // Far ahead, and read once: nothing is known of it.
+        (&[(Some(3600), 0)], 0, None),
         // It lived, and then it did not.
         (
             &[

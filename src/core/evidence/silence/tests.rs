@@ -120,6 +120,23 @@ fn matchers_are_alertmanagers() {
     assert!(!both.matches(&labels(&[("a", "b")])));
 }
 
+#[test]
+fn matchers_are_the_same_if_they_are_written_alike() {
+    let all = [
+        ("b", false),
+        ("c", false),
+        ("b", true),
+        ("c", true),
+        ("(", true),
+    ];
+    let all = all.map(|(value, regex)| Matcher::new("a", value, regex, true));
+    for (one, first) in all.iter().enumerate() {
+        for (other, second) in all.iter().enumerate() {
+            assert_eq!(first == second, one == other, "{first:?} {second:?}");
+        }
+    }
+}
+
 /// The ids of what holds the fault of node a.
 fn held(evidence: &Evidence, policy: &Policy, rules: &Rules, now: i64) -> Vec<String> {
     let node = evidence.node("a").expect("folded");
@@ -183,6 +200,7 @@ fn h84_a_silence_holds_a_polled_rule() {
     check_rule("alertname=R", true);
     check_rule("alertname=R node=a", true);
     check_rule("alertname=R node=b", false);
+    check_rule("alertname=S node=a", false);
     check_rule("severity=critical", true);
     check_rule("severity=warning", false);
     check_rule("team=a", true);
@@ -359,6 +377,49 @@ fn of_a_delivered_alert_any_value_of_a_label_that_was_not_kept_is_possible() {
 }
 
 #[test]
+fn of_a_delivered_alert_that_is_listed_every_label_is_known() {
+    let mut policy = policy();
+    policy.faults[0].when.any[0].signal = Some("A".into());
+    for (matchers, expect) in [("alertname=A", true), ("alertname=A cluster=prod", false)] {
+        let alert = listed(&[("alertname", "A"), ("node", "a")], 1);
+        let inputs = vec![
+            asked(1, vec![alert], vec![silence("s", matchers)]),
+            delivered(Some(1), None, None),
+        ];
+        let held = held(&evidence(inputs, 1), &policy, &Rules::default(), 1);
+        assert_eq!(!held.is_empty(), expect, "{matchers}");
+    }
+}
+
+#[test]
+fn a_silence_that_begins_later_is_kept_too_while_a_member_does_not_answer() {
+    let mut later = silence("s", "node=a");
+    later.starts_at = at(80);
+    let Input::Asked(answer) = asked(60, vec![], vec![]) else {
+        panic!("it is asked");
+    };
+    let partial = Input::Asked(Asked {
+        missing: Some("m2: refused".into()),
+        ..answer
+    });
+    let inputs = vec![answer_fires(), asked(0, vec![], vec![later]), partial];
+    let evidence = evidence(inputs, 60);
+    let held = |now| held(&evidence, &policy(), &Rules::from_iter([rule(0)]), now);
+    assert_eq!(held(90), ["s"]);
+    assert_eq!(held(79), Vec::<String>::new());
+}
+
+#[test]
+fn of_a_node_that_is_not_in_the_list_no_alert_is_clear() {
+    let evidence = evidence(vec![asked(0, vec![], vec![])], 0);
+    for (name, expect) in [("a", SignalState::Clear), ("z", SignalState::Unknown)] {
+        let node = node(name, "True");
+        let found = evidence.signal(&node, "A", &Rules::default(), at(0));
+        assert_eq!(found.state, expect, "{name}");
+    }
+}
+
+#[test]
 fn an_earlier_leaders_silences_hold_while_alertmanager_fails() {
     let restored = || Input::Silenced {
         uid: "uid-a".into(),
@@ -412,6 +473,7 @@ fn what_is_listed_fires_and_what_is_not_is_clear() {
     check_state(vec![full()], 221, Firing);
     check_state(vec![full()], 100 + 901, Unknown);
     // Delivered, and confirmed or not.
+    check_state(vec![delivered(Some(100), None, None), empty()], 100, Clear);
     check_state(vec![delivered(Some(0), None, None), full()], 100, Firing);
     check_state(vec![delivered(Some(0), None, None), empty()], 100, Clear);
     check_state(vec![delivered(Some(0), None, None), empty()], 221, Unknown);
@@ -581,6 +643,15 @@ fn a_member_that_just_started_proves_no_absence() {
     );
     let alert = listed(&[("alertname", "A"), ("node", "a")], 50);
     check_state(vec![young(vec![alert])], 100, SignalState::Firing);
+    // What was told to end did, if Prometheus lives.
+    let ended = || delivered(Some(0), Some(50), Some(50));
+    let watchdog = listed(&[("alertname", WATCHDOG)], 100);
+    check_state(
+        vec![ended(), young(vec![watchdog])],
+        100,
+        SignalState::Clear,
+    );
+    check_state(vec![ended(), young(vec![])], 100, SignalState::Unknown);
 }
 
 #[test]
@@ -816,6 +887,26 @@ fn a_silence_of_a_node_by_name_holds_rules_whose_series_say_it_otherwise() {
 }
 
 #[test]
+fn a_listed_alert_that_was_not_delivered_disagrees_with_a_poll_too() {
+    let rules = Rules::from_iter([rule(0)]);
+    let mut evidence = Evidence::default();
+    for (now, expect) in [
+        (0, SignalState::Clear),
+        (60, SignalState::Clear),
+        (61, SignalState::Unknown),
+    ] {
+        evidence.fold(Input::Nodes(vec![node("a", "True")]), at(now));
+        evidence.fold(answer(&[], Some(&["a"])), at(now));
+        let fires = listed(&[("alertname", "R"), ("node", "a")], now);
+        evidence.fold(asked(now, vec![fires], vec![]), at(now));
+        evidence.settle(&rules, &[policy()], at(now));
+        let node = evidence.node("a").expect("folded");
+        let found = evidence.signal(node, "R", &rules, at(now)).state;
+        assert_eq!(found, expect, "at {now}");
+    }
+}
+
+#[test]
 fn a_resolve_that_came_late_ends_nothing_that_was_told_after_it() {
     let list = |updated| {
         asked(
@@ -827,6 +918,7 @@ fn a_resolve_that_came_late_ends_nothing_that_was_told_after_it() {
     // Both arrive after the list: the end of before it was told of, and a new one.
     let resolve = |end| delivered(Some(0), Some(40), Some(end));
     check_state(vec![list(25), resolve(10)], 40, SignalState::Firing);
+    check_state(vec![list(25), resolve(25)], 40, SignalState::Clear);
     check_state(vec![list(25), resolve(35)], 40, SignalState::Clear);
 }
 
