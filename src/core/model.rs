@@ -483,6 +483,7 @@ impl NodeView {
         }
         (zone, pool.1)
     }
+
     /// Whether the node runs the control plane.
     pub fn control_plane(&self) -> bool {
         let mut labels = self.labels.keys();

@@ -2802,7 +2802,7 @@ fn nodes_that_are_judged_alike_differ_in_nothing_that_a_verdict_says() {
         node.annotations = [asks].into();
     };
     // Of three nodes, what the one in the middle differs in.
-    let changes: [Change<'_>; 8] = [
+    let changes: [Change<'_>; 9] = [
         &|nodes| nodes[1].labels = labels(ZONE_LABEL, "b"),
         &|nodes| nodes[1].labels = labels("karpenter.sh/nodepool", "b"),
         &|nodes| nodes[1].labels = labels("node-role.kubernetes.io/control-plane", ""),
@@ -2810,6 +2810,7 @@ fn nodes_that_are_judged_alike_differ_in_nothing_that_a_verdict_says() {
         &|nodes| nodes[1].unschedulable = true,
         &|nodes| nodes[1].deleting = true,
         &|nodes| nodes[1].conditions[0].status = "False".into(),
+        &|nodes| asks(&mut nodes[1], "b"),
         &|nodes| {
             for node in nodes {
                 asks(node, "b");
