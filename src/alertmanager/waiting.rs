@@ -113,7 +113,6 @@ mod tests {
         check(&[part(0, &both), whole(60, &[])], &[whole(60, &[])]);
         let young = Asked {
             running_since: NOW,
-            receivers: Vec::new(),
             ..asked(60, None, &[])
         };
         let expect = Asked {

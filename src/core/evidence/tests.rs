@@ -1547,11 +1547,18 @@ fn h19_a_new_leader_knows_that_prometheus_was_dark_a_while_ago() {
 
 #[test]
 fn an_answer_is_as_old_as_its_question() {
+    let state = answered_at_100(0);
+    assert_eq!(state(120), SignalState::Firing);
+    assert_eq!(state(121), SignalState::Unknown);
+}
+
+/// What a rule that fires says at a time, once it was asked at this one and heard at 100.
+fn answered_at_100(asked: i64) -> impl Fn(i64) -> SignalState {
     let mut evidence = with_nodes("True");
     let Input::Rule { name, answer, .. } = answer(&["a"], Some(&["a", "b"])) else {
         panic!("a rule's");
     };
-    let asked = at(0);
+    let asked = at(asked);
     evidence.fold(
         Input::Rule {
             name,
@@ -1560,11 +1567,11 @@ fn an_answer_is_as_old_as_its_question() {
         },
         at(100),
     );
-    let node = evidence.node("a").cloned().unwrap();
     let rules = Rules::from_iter([rule(0)]);
-    let state = |now| evidence.signal(&node, "R", &rules, at(now)).state;
-    assert_eq!(state(120), SignalState::Firing);
-    assert_eq!(state(121), SignalState::Unknown);
+    move |now| {
+        let node = evidence.node("a").expect("folded");
+        evidence.signal(node, "R", &rules, at(now)).state
+    }
 }
 
 #[test]
@@ -1877,22 +1884,7 @@ fn a_list_of_nodes_from_a_time_to_come_is_not_fresh() {
     let evidence = with_nodes("True");
     assert!(evidence.nodes_fresh(at(-5)) && !evidence.nodes_fresh(at(-6)));
     // An answer likewise.
-    let mut evidence = with_nodes("True");
-    let Input::Rule { name, answer, .. } = answer(&["a"], Some(&["a", "b"])) else {
-        panic!("a rule's");
-    };
-    let asked = at(100);
-    evidence.fold(
-        Input::Rule {
-            name,
-            asked,
-            answer,
-        },
-        at(100),
-    );
-    let node = evidence.node("a").expect("folded");
-    let rules = Rules::from_iter([rule(0)]);
-    let state = |now| evidence.signal(node, "R", &rules, at(now)).state;
+    let state = answered_at_100(100);
     assert_eq!(state(95), SignalState::Firing);
     assert_eq!(state(94), SignalState::Unknown);
 }

@@ -32,6 +32,21 @@ impl Site {
         }
     }
 
+    fn world<'a>(&'a self, rules: &'a Rules) -> World<'a> {
+        World {
+            evidence: &self.evidence,
+            rules,
+            policies: &self.policies,
+            limits: &self.limits,
+            repairs: &[],
+            fallen: &[],
+            starts: &[],
+            reserved: &[],
+            pauses: &self.pauses,
+            observed: Observed::default(),
+        }
+    }
+
     /// A pass: what is counted is committed, then what is recorded of the node. `ready` is
     /// none where the node is gone.
     fn pass(&mut self, ready: Option<bool>, second: i64) {
@@ -201,18 +216,7 @@ fn an_empty_or_an_old_list_of_nodes_ends_nothing() {
     site.passes(Some(false), 0, 300);
     let counted = |site: &Site, second: i64| {
         let (rules, mut fleet) = (Rules::default(), site.fleet.clone());
-        let world = World {
-            evidence: &site.evidence,
-            rules: &rules,
-            policies: &site.policies,
-            limits: &site.limits,
-            repairs: &[],
-            fallen: &[],
-            starts: &[],
-            reserved: &[],
-            pauses: &[],
-            observed: Observed::default(),
-        };
+        let world = site.world(&rules);
         count(&mut fleet, site.health.as_slice(), &world, at(second));
         fleet.score.len()
     };
@@ -264,18 +268,7 @@ fn no_more_is_counted_at_once_than_the_record_holds() {
     };
     let mut healths: Vec<NodeHealth> = (0..=MAX_SCORED).map(health).collect();
     let (rules, mut fleet) = (Rules::default(), FleetStateSpec::default());
-    let world = World {
-        evidence: &site.evidence,
-        rules: &rules,
-        policies: &site.policies,
-        limits: &site.limits,
-        repairs: &[],
-        fallen: &[],
-        starts: &[],
-        reserved: &[],
-        pauses: &[],
-        observed: crate::decide::Observed::default(),
-    };
+    let world = site.world(&rules);
     for _ in 0..2 {
         count(&mut fleet, &healths, &world, at(60));
         let found = (fleet.scored.len(), fleet.score[0].went_away);

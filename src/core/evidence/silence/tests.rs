@@ -838,7 +838,6 @@ fn h84_what_an_earlier_leader_knew_holds_until_all_members_answered() {
         Input::Asked(Asked {
             missing: missing.then(|| "m2".to_owned()),
             running_since: if young { at(0) } else { at(-10_000) },
-            receivers: Vec::new(),
             ..answer.clone()
         })
     };
