@@ -144,27 +144,43 @@ impl<'a> Running<'a> {
             current: number(current),
             until,
         };
-        self.guards.insert((reason, scope.clone()), record);
+        // Of several windows that are spent, what holds longest.
+        let known = self.guards.get(&(reason, scope.clone()));
+        if known.is_none_or(|known| known.until <= record.until) {
+            self.guards.insert((reason, scope.clone()), record);
+        }
         (reason, scope)
     }
 
     fn note_breakers(&mut self) {
-        for (scope, census) in self.scopes.census.clone() {
-            if census.breaker != BreakerState::Closed {
-                let numbers = (census.limit, census.recent.max(census.sick));
-                self.note(scope.breaker(), scope.to_string(), numbers, census.until);
-            }
+        for scope in self.scopes.census.keys().cloned().collect::<Vec<_>>() {
+            self.note_breaker(&scope);
         }
+    }
+
+    fn note_breaker(&mut self, scope: &Scope) {
+        let Some(census) = self.scopes.census.get(scope) else {
+            return;
+        };
+        let numbers = match census.breaker {
+            BreakerState::Closed => return,
+            BreakerState::Slow => (1, census.in_flight),
+            BreakerState::Open { .. } => (census.limit, census.recent.max(census.sick)),
+        };
+        let until = census.until;
+        self.note(scope.breaker(), scope.to_string(), numbers, until);
     }
 
     /// Every guard that says no.
     pub fn hold(&mut self, verdict: &Verdict) -> Vec<(Reason, String)> {
-        let mut held: Vec<(Reason, String)> = verdict
-            .place
-            .scopes()
-            .filter(|scope| self.broken(scope, verdict))
-            .map(|scope| (scope.breaker(), scope.to_string()))
-            .collect();
+        let mut held = Vec::new();
+        for scope in verdict.place.scopes() {
+            if self.broken(&scope, verdict) {
+                // One of this pass may run by now.
+                self.note_breaker(&scope);
+                held.push((scope.breaker(), scope.to_string()));
+            }
+        }
         let limits = self.world.limits;
         let cluster = Scope::Cluster.to_string();
         let (in_flight, most) = (
