@@ -336,6 +336,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         if self.read_leases(&judged, &known, now).await {
             (judged, scopes) = self.judge(&known, now);
         }
+        judged = self.held_unplanned(judged, now);
         if self.probe(&judged, &scopes, &known, now).await {
             (judged, scopes) = self.judge(&known, now);
         }
@@ -469,6 +470,19 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         all
     }
 
+    /// The verdicts, those held that lately could not be planned for: they take nobody's place.
+    fn held_unplanned(&self, mut judged: Vec<Verdict>, now: Timestamp) -> Vec<Verdict> {
+        for verdict in &mut judged {
+            if let (VerdictKind::Due, Some((reason, until))) =
+                (verdict.kind, self.unplanned.get(&verdict.uid))
+                && *until > now
+            {
+                decide::unplanned(verdict, *reason);
+            }
+        }
+        judged
+    }
+
     /// Those who may start, each with a complete repair, and the numbers of the guards. Who
     /// cannot be planned for is held, and takes nobody's place.
     async fn admit(
@@ -482,14 +496,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         self.unplanned.retain(|_, (_, until)| *until > now);
         let mut plans: BTreeMap<String, Plan> = BTreeMap::new();
         for round in 1.. {
-            let mut verdicts = judged.clone();
-            for verdict in &mut verdicts {
-                if let (VerdictKind::Due, Some((reason, _))) =
-                    (verdict.kind, self.unplanned.get(&verdict.uid))
-                {
-                    decide::unplanned(verdict, *reason);
-                }
-            }
+            let mut verdicts = self.held_unplanned(judged.clone(), now);
             let world = self.world(known);
             let Admission { admitted, guards } = decide::admit(&mut verdicts, scopes, &world, now);
             let mut failed = false;

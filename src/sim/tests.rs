@@ -3,8 +3,8 @@
 
 use futures_util::FutureExt;
 use nodemend_core::api::{
-    Action, ConditionLeaf, ConditionStatus, Leaf, Mode, NodeSelector, Per, Phase, Severity,
-    Strategy, When,
+    Action, ConditionLeaf, ConditionStatus, Leaf, Mode, NodeSelector, OnUnreachable, Per, Phase,
+    Severity, Strategy, When,
 };
 use nodemend_core::config::{self, Limits, Policy, Rules};
 use nodemend_core::decide::{self, Pause, Verdict};
@@ -216,6 +216,62 @@ fn what_the_cloud_said_is_on_record() {
     assert_eq!(last.reasons, [Reason::NotOurInstance]);
     assert_eq!(last.inputs.unplanned, Some(Reason::NotOurInstance));
     assert_eq!(world.invariants().1, Vec::<String>::new());
+}
+
+#[test]
+fn a_node_that_cannot_be_planned_for_keeps_no_other_from_being_asked() {
+    let mut policy = silent_replaces();
+    let mut disk = policy.faults[0].clone();
+    disk.name = "Disk".into();
+    let broken = ConditionLeaf {
+        type_: "DiskBroken".into(),
+        statuses: vec![ConditionStatus::True],
+        reasons: vec![],
+    };
+    disk.when.all[0].condition = Some(broken);
+    disk.confirm = Some(config::Confirm {
+        port: 9100,
+        path: "/metrics".into(),
+        metric: "node_filesystem_readonly".into(),
+        above: 0.0,
+        on_unreachable: OnUnreachable::Unknown,
+    });
+    policy.faults.push(disk);
+    let limits = Limits {
+        max_in_flight: 1,
+        ..Limits::default()
+    };
+    let (world, mut leader) = six_under("sim", Rules::default(), policy, limits);
+    for instance in world.0.borrow_mut().instances.values_mut() {
+        if instance.node.as_deref() == Some("b") {
+            instance.view.tags.clear();
+        }
+    }
+    world.break_machine("b", Fault::KubeletDown);
+    for _ in 0..60 {
+        pass(&world, &mut leader, &[]);
+    }
+    assert_eq!(
+        reasons(&pass(&world, &mut leader, &[]), "b"),
+        [Reason::NotOurInstance]
+    );
+    world.break_machine("c", Fault::DiskReadOnly);
+    world.edit_node("c", |node| {
+        node.conditions.push(Condition {
+            type_: "DiskBroken".into(),
+            status: "True".into(),
+            reason: String::new(),
+        });
+    });
+    for _ in 0..60 {
+        pass(&world, &mut leader, &[]);
+    }
+    let started: Vec<String> = world
+        .list_repairs()
+        .into_iter()
+        .map(|one| one.spec.node_name)
+        .collect();
+    assert_eq!(started, ["c"]);
 }
 
 #[test]
