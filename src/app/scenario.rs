@@ -540,6 +540,11 @@ impl<'a, F: FnMut(Told<'_>) -> io::Result<()>> Stage<'a, F> {
                 format!("a repair of {pattern} started"),
             );
         }
+        let known = |pattern: &&String| self.known.iter().any(|name| means(pattern, name));
+        let named = expect.spared.iter().chain(expect.repairs.keys());
+        for pattern in named.filter(|pattern| !known(pattern)) {
+            check(false, format!("there never was a {pattern}"));
+        }
         for (pattern, wanted) in &expect.repairs {
             let mut of: Vec<&NodeRepair> = repairs.iter().collect();
             of.retain(|repair| means(pattern, &repair.spec.node_name));

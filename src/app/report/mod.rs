@@ -259,14 +259,16 @@ fn remedy(reason: Reason) -> &'static str {
             "an hour passes since the repair began that a person took away, or `nodemend repair --override RepairDeleted`"
         }
         Reason::AwaitingApproval => "`nodemend approve` of this node, for this fault and action",
-        Reason::TooYoung => "the node is older than limits.minNodeAge",
+        Reason::TooYoung => {
+            "the node is older than limits.minNodeAge, and was Ready once or is older than limits.startupGrace"
+        }
         Reason::OtherActor => "whoever takes the node away takes its taint off",
         Reason::RuleSuspended => "the rule fires on no more than half of its nodes for a while",
         Reason::Budget => "the policy's budget has room again",
         Reason::OutsideWindow => "a window of the policy opens",
         Reason::PoolBackoff => "the pool was left alone for long enough",
         Reason::PoolStopped => {
-            "fewer nodes of the pool ask for a person: they are mended, or tried again by `nodemend repair`"
+            "fewer nodes of the pool ask for a person: one counts no more once it is Ready, uncordoned and without a fault, or gone"
         }
     }
 }

@@ -302,7 +302,7 @@ pub struct Limits {
     pub breaker: Breaker,
     /// A younger node is left alone.
     pub min_node_age: Span,
-    /// A node that never was Ready counts nowhere until it is this old.
+    /// A node that never was Ready is left alone and counts nowhere until it is this old.
     pub startup_grace: Span,
     /// The labels that name a node's pool; the first that it has counts.
     pub pool_labels: Vec<String>,

@@ -1,7 +1,7 @@
 //! Whether repairs help: a pool whose replacements fall sick too is left alone for longer
 //! and longer, and one that twice asked for a person is left to people.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -43,6 +43,19 @@ pub(super) fn pools(
     }
     let sick = sick(verdicts, world);
     let breaker = &world.limits.breaker;
+    let unwell: BTreeSet<&str> = verdicts
+        .iter()
+        .filter(|verdict| verdict.sick_since.is_some())
+        .map(|verdict| verdict.uid.as_str())
+        .collect();
+    // It is gone, or well and not cordoned.
+    let is_mended = |repair: &NodeRepair| {
+        let node = world.evidence.node(&repair.spec.node_name);
+        let node = node.filter(|node| node.uid == repair.spec.node_uid);
+        node.is_none_or(|node| {
+            node.ready() && !node.unschedulable && !unwell.contains(node.uid.as_str())
+        })
+    };
     of.into_iter()
         .map(|(pool, repairs)| {
             let started = repairs
@@ -54,9 +67,7 @@ pub(super) fn pools(
                 others.map(|other| other.spec.ordinal).max() == Some(repair.spec.ordinal)
             };
             let asks = repairs.iter().filter(|repair| {
-                repair.phase() == Phase::NeedsHuman
-                    && world.evidence.has(&repair.spec.node_uid)
-                    && last(repair)
+                repair.phase() == Phase::NeedsHuman && !is_mended(repair) && last(repair)
             });
             let mut outcomes: Vec<(Timestamp, Option<Timestamp>)> = repairs
                 .iter()

@@ -14,7 +14,7 @@ use crate::api::{
 };
 use crate::config::{Confirm, Policy};
 use crate::evidence::probe::Opinion;
-use crate::model::{NodeView, QUARANTINE_ANNOTATION, Truth, VerdictKind};
+use crate::model::{NodeView, QUARANTINE_ANNOTATION, Span, Truth, VerdictKind};
 
 /// What is gathered, and what is kept beside it for the record.
 #[derive(Default)]
@@ -156,7 +156,14 @@ fn standing(node: &NodeView, policies: &[&Policy], world: &World<'_>, now: Times
     let mine = |repair: &&NodeRepair| repair.spec.node_uid == node.uid;
     let repairs = world.repairs.iter().filter(mine);
     let last = repairs.max_by_key(|repair| (repair.spec.ordinal, repair.name()));
-    let mature_at = world.limits.min_node_age.after(node.created);
+    let limits = world.limits;
+    let starting = world.evidence.is_starting(node, limits.startup_grace, now);
+    let grace = if starting {
+        limits.startup_grace
+    } else {
+        Span::default()
+    };
+    let mature_at = limits.min_node_age.max(grace).after(node.created);
     Standing {
         mode: policy.mode,
         conflict: policies.len() > 1,

@@ -248,7 +248,7 @@ pub fn judge_all(world: &World<'_>, now: Timestamp) -> Vec<Verdict> {
 
 /// The verdict on one node, before the guards that count over scopes.
 pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
-    let policies = policies_for(world, node);
+    let mut policies = policies_for(world, node);
     let told: Vec<Told<'_>> = policies
         .iter()
         .flat_map(|policy| policy.faults.iter().map(move |fault| (*policy, fault)))
@@ -267,6 +267,13 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
             }
         })
         .collect();
+    // Of policies that conflict, one that finds something speaks.
+    let finds = |truth| told.iter().find(|told: &&Told<'_>| told.truth == truth);
+    if let Some(found) = finds(Truth::True).or_else(|| finds(Truth::Unknown)) {
+        let name = &found.policy.name;
+        let speaks = policies.iter().position(|policy| policy.name == *name);
+        policies.rotate_left(speaks.unwrap_or_default());
+    }
     let mut verdict = unjudged(node, &policies, world, now);
     let counts = verdict.counts;
     let sick = |all| sick_since(node, &told, all, world, now).filter(|_| counts);

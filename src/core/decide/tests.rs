@@ -326,6 +326,21 @@ fn each_standing_guard_holds_with_its_reason() {
         &|fleet| fleet.policies.push(policy("q", Mode::Enforce, 0)),
         &[Reason::PolicyConflict],
     );
+    // Also where only one of both finds a fault, whichever, or the other does not know.
+    for statuses in [vec![ConditionStatus::True], vec![]] {
+        for which in [0, 1] {
+            check(
+                &|fleet| {
+                    fleet.policies.push(policy("q", Mode::Enforce, 0));
+                    let leaf = &mut fleet.policies[which].faults[0].when.all[0];
+                    let condition = leaf.condition.as_mut().unwrap();
+                    condition.type_ = "Elsewhere".into();
+                    condition.statuses.clone_from(&statuses);
+                },
+                &[Reason::PolicyConflict],
+            );
+        }
+    }
     check(
         &|fleet| fleet.policies.push(policy("q", Mode::Enforce, -1)),
         &[],
@@ -515,11 +530,9 @@ fn guards_that_count_hold_a_person_too_unless_told_to_be_ignored() {
     check(
         &|fleet| {
             let mut needs = [
-                repair("a", 0, Phase::NeedsHuman),
-                repair("b", 0, Phase::NeedsHuman),
+                repair("n001", 0, Phase::NeedsHuman),
+                repair("n002", 0, Phase::NeedsHuman),
             ];
-            needs[0].spec.node_uid = "n001".into();
-            needs[1].spec.node_uid = "n002".into();
             for repair in &mut needs {
                 repair.spec.pool = "x".into();
             }
@@ -1554,6 +1567,7 @@ fn exporters_of_observed_nodes_are_asked_after_those_of_others() {
 fn young_nodes_and_those_that_others_take_are_left_alone() {
     let mut fleet = Fleet::new(0, 0);
     fleet.change = |node| node.created = at(-500);
+    fleet.see(10, 0, -60);
     fleet.watch(10, 1, 0, 60);
     assert_eq!(fleet.first(60), (VerdictKind::Held, vec![Reason::TooYoung]));
     fleet.watch(10, 1, 90, 120);
@@ -1569,6 +1583,33 @@ fn young_nodes_and_those_that_others_take_are_left_alone() {
         let expect = (VerdictKind::Held, vec![Reason::OtherActor]);
         assert_eq!(fleet.first(120), expect, "{taint}");
         assert_eq!(fleet.decide(120).2.cluster().sick, 0, "it counts nowhere");
+    }
+}
+
+#[test]
+fn h82_nodes_that_never_were_ready_are_left_alone_until_their_grace_ends() {
+    for (age, grace, expect) in [
+        (10, 15, Some(at(900))),
+        // The longer of both counts.
+        (20, 15, Some(at(1200))),
+        (10, 0, Some(at(600))),
+    ] {
+        let mut fleet = Fleet::new(0, 0);
+        fleet.limits.min_node_age = Span::minutes(age);
+        fleet.limits.startup_grace = Span::minutes(grace);
+        fleet.change = |node| node.created = at(0);
+        let mut due = None;
+        for second in (30..1500).step_by(30) {
+            fleet.see(10, 1, second);
+            match fleet.first(second) {
+                (VerdictKind::Due, _) => due = due.or(Some(at(second))),
+                found if second > 90 => {
+                    assert_eq!(found, (VerdictKind::Held, vec![Reason::TooYoung]));
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(due, expect, "{age} and {grace} minutes");
     }
 }
 
@@ -1882,6 +1923,12 @@ fn in_pool_x(node: &mut NodeView) {
     node.labels = [("karpenter.sh/nodepool".to_owned(), "x".to_owned())].into();
 }
 
+/// Two of the pool are cordoned still.
+fn quarantined_in_pool_x(node: &mut NodeView) {
+    in_pool_x(node);
+    node.unschedulable = ["n010", "n011"].contains(&node.name.as_str());
+}
+
 #[test]
 fn h62_a_pool_is_left_alone_from_when_its_replacement_is_due() {
     let mut fleet = Fleet::new(0, 0);
@@ -1986,9 +2033,7 @@ fn nodes_without_a_pool_are_no_pool() {
 #[test]
 fn two_nodes_that_ask_for_a_person_stop_their_pool() {
     let mut fleet = Fleet::new(0, 0);
-    fleet.change = |node| {
-        node.labels = [("karpenter.sh/nodepool".to_owned(), "x".to_owned())].into();
-    };
+    fleet.change = quarantined_in_pool_x;
     fleet.watch(50, 1, 0, 60);
     let asks = |node: &str| {
         let mut asks = repair(node, -4000, Phase::NeedsHuman);
@@ -2011,6 +2056,58 @@ fn two_nodes_that_ask_for_a_person_stop_their_pool() {
     again.metadata.name = Some("r-n011-2".into());
     fleet.repairs.push(again);
     assert_eq!(fleet.decide(60).1.len(), 1);
+}
+
+#[test]
+fn a_pool_goes_on_once_people_mended_its_nodes() {
+    let asks = |node: &str| {
+        let mut asks = repair(node, -4000, Phase::NeedsHuman);
+        asks.spec.pool = "x".into();
+        asks
+    };
+    let check = |change: fn(&mut NodeView), expect: bool, what: &str| {
+        let mut fleet = Fleet::new(0, 0);
+        fleet.change = quarantined_in_pool_x;
+        fleet.watch(50, 1, 0, 60);
+        fleet.repairs = vec![asks("n010"), asks("n011")];
+        assert!(fleet.decide(60).1.is_empty(), "{what}");
+        fleet.change = change;
+        fleet.see(50, 1, 70);
+        assert_eq!(fleet.decide(70).1 == ["n000"], expect, "{what}");
+    };
+    check(in_pool_x, true, "Ready and no longer cordoned");
+    check(quarantined_in_pool_x, false, "still cordoned");
+    let without_kubelet: fn(&mut NodeView) = |node| {
+        in_pool_x(node);
+        if node.name == "n010" || node.name == "n011" {
+            node.conditions[0].status = "Unknown".into();
+        }
+    };
+    check(without_kubelet, false, "not Ready");
+    let sick: fn(&mut NodeView) = |node| {
+        in_pool_x(node);
+        let disk = Condition {
+            type_: "DiskPressure".into(),
+            status: "True".into(),
+            reason: String::new(),
+        };
+        if node.name == "n010" || node.name == "n011" {
+            node.conditions.push(disk);
+        }
+    };
+    let mut fleet = Fleet::new(0, 0);
+    let mut disk = fleet.policies[0].faults[0].clone();
+    disk.name = "Disk".into();
+    let leaf = disk.when.all[0].condition.as_mut().unwrap();
+    (leaf.type_, leaf.statuses) = ("DiskPressure".into(), vec![ConditionStatus::True]);
+    fleet.policies[0].faults.push(disk);
+    fleet.change = sick;
+    fleet.watch(50, 1, 0, 60);
+    fleet.repairs = vec![asks("n010"), asks("n011")];
+    assert!(
+        fleet.decide(60).1.is_empty(),
+        "Ready, and sick all the same"
+    );
 }
 
 /// Whose leases are to be read.
@@ -2253,6 +2350,13 @@ fn h83_where_too_many_are_down_the_next_waits_for_the_repair_that_runs() {
     assert_eq!(scopes.cluster().breaker, BreakerState::Slow);
     assert!(admitted.is_empty());
     assert_eq!(held(&verdicts, "n000").0, [Reason::ClusterBreaker]);
+    // Not how many are sick, but how many run.
+    let rules = Rules::default();
+    let world = fleet.world(&rules);
+    let guards = admit(&mut judge_all(&world, at(900)), &scopes, &world, at(900)).guards;
+    let of_cluster = guards.iter().find(|guard| guard.scope == "cluster");
+    let numbers = of_cluster.map(|guard| (guard.limit, guard.current, guard.until));
+    assert_eq!(numbers, Some((1, 1, None)));
 }
 
 /// The numbers of the guard that holds the first of four sick nodes of a hundred.
@@ -2301,9 +2405,22 @@ fn what_holds_is_told_with_its_numbers() {
         Reason::RateLimit,
     );
     assert_eq!(found, ("cluster".into(), 2, 2, Some(at(3600 - 600))));
+    // Of several windows that are spent, what holds longest, in whatever order.
+    let hour = (1, Span::minutes(60));
+    let day = (1, Span::minutes(24 * 60));
+    for windows in [[hour, day], [day, hour]] {
+        let found = numbers(
+            &|fleet| {
+                fleet.limits.max_repairs = windows.to_vec();
+                fleet.repairs = vec![repair("gone", -600, Phase::Succeeded)];
+            },
+            Reason::RateLimit,
+        );
+        assert_eq!(found, ("cluster".into(), 1, 1, Some(at(86_400 - 600))));
+    }
     let found = numbers(
         &|fleet| {
-            fleet.change = pooled;
+            fleet.change = quarantined_in_pool_x;
             let asks = |node: &str| {
                 let mut asks = repair(node, -4000, Phase::NeedsHuman);
                 asks.spec.pool = "x".into();
