@@ -53,7 +53,8 @@ pub fn write(home: &Path) -> Result<Written> {
          listen: {{webhook: \"127.0.0.1:{webhook}\", metrics: \"127.0.0.1:{metrics}\"}}\n\
          alertmanager: {{webhookAuth: {{bearerTokenFile: {token}}}}}\n\
          rules: [\"rules/*.yaml\"]\n\
-         policies: [\"policies/*.yaml\"]\n",
+         policies: [\"policies/*.yaml\"]\n\
+         limits: {{minNodeAge: 0s, startupGrace: 0s}}\n",
         token = token.display(),
     );
     fs::write(&config, text).context("writing nodemend's configuration")?;
