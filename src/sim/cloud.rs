@@ -30,10 +30,10 @@ impl Cloud for World {
 
     async fn launch(&self, token: &str, plan: &LaunchPlan) -> Result<String, CallError> {
         self.mutate(format!("launch {token}"), |state| {
-            state.expect_launch(token);
             if let Some(id) = state.tokens.get(token) {
                 return Ok(id.clone());
             }
+            state.expect_launch(token);
             let id = format!("i-{:017x}", state.instances.len() + 1);
             let tags = [
                 (plan.cluster_tag.clone(), "owned".to_owned()),
@@ -93,14 +93,18 @@ impl Cloud for World {
 
     async fn terminate(&self, id: &str) -> Result<(), CallError> {
         self.mutate(format!("terminate {id}"), |state| {
+            let found = state.instances.get(id);
+            let found = found.ok_or_else(|| CallError::NoAnswer("unknown instance".into()))?;
+            let ends = [InstanceState::ShuttingDown, InstanceState::Terminated];
+            if ends.contains(&found.view.state) {
+                return Ok(());
+            }
             state.expect_termination(id);
             let now = state.now;
-            let instance = state
-                .instances
-                .get_mut(id)
-                .ok_or_else(|| CallError::NoAnswer("unknown instance".into()))?;
-            instance.view.state = InstanceState::ShuttingDown;
-            instance.changed = now;
+            if let Some(instance) = state.instances.get_mut(id) {
+                instance.view.state = InstanceState::ShuttingDown;
+                instance.changed = now;
+            }
             Ok(())
         })
         .await

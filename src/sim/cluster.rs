@@ -1,5 +1,7 @@
 //! The simulated Kubernetes API.
 
+use std::task::Poll;
+
 use jiff::Timestamp;
 use nodemend_core::api::{AlertGroupSpec, FleetState, NodeHealth, NodeRepair, Step};
 use nodemend_core::model::{NodeView, PodView, QUARANTINE_ANNOTATION};
@@ -21,6 +23,7 @@ impl World {
         let strike = self.0.borrow_mut().struck();
         match strike {
             Some(Strike::KillBefore(_)) => std::future::pending().await,
+            Some(Strike::Late(_)) => self.released().await,
             Some(Strike::Conflict(_)) => return Err(conflict("somebody was faster")),
             Some(Strike::KillAfter(_) | Strike::NoAnswer(_)) | None => {}
         }
@@ -30,10 +33,21 @@ impl World {
             effect(&mut state)
         };
         match strike {
-            Some(Strike::KillAfter(_)) => std::future::pending().await,
+            Some(Strike::KillAfter(_) | Strike::Late(_)) => std::future::pending().await,
             Some(Strike::NoAnswer(_)) => Err(CallError::NoAnswer("the answer is lost".into())),
             _ => result,
         }
+    }
+
+    async fn released(&self) {
+        std::future::poll_fn(|_| {
+            if self.0.borrow().released {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
+        })
+        .await;
     }
 
     #[allow(
@@ -53,6 +67,7 @@ impl State {
         self.strike.take_if(|strike| match *strike {
             Strike::KillBefore(index)
             | Strike::KillAfter(index)
+            | Strike::Late(index)
             | Strike::Conflict(index)
             | Strike::NoAnswer(index) => index == next,
         })
@@ -94,15 +109,16 @@ impl Cluster for World {
                 } else {
                     Step::Release
                 };
-                state.expect_intent(&patch.field_manager, step);
                 let version = state.bump();
-                let node = state
+                let mut node = state
                     .nodes
-                    .get_mut(&patch.name)
+                    .get(&patch.name)
+                    .cloned()
                     .ok_or_else(|| conflict("no such node"))?;
                 if node.uid != patch.uid || node.resource_version != patch.resource_version {
                     return Err(conflict("the node changed"));
                 }
+                state.expect_intent(&patch.field_manager, step);
                 node.unschedulable = patch.unschedulable;
                 match &patch.quarantined_by {
                     Some(value) => node
@@ -111,6 +127,7 @@ impl Cluster for World {
                     None => node.annotations.remove(QUARANTINE_ANNOTATION),
                 };
                 node.resource_version = version;
+                state.nodes.insert(patch.name.clone(), node);
                 Ok(())
             },
         )
@@ -147,16 +164,16 @@ impl Cluster for World {
             return Err(CallError::NotNow("disruption budget".into()));
         }
         self.mutate(format!("evict {}", pod.name), |state| {
-            state.expect_intent(field_manager, Step::Drain);
-            let now = state.now;
-            let (_, found) = state
-                .pods
-                .get_mut(&pod.name)
-                .ok_or_else(|| conflict("no such pod"))?;
+            let found = state.pods.get(&pod.name);
+            let (_, found) = found.ok_or_else(|| conflict("no such pod"))?;
             if found.uid != pod.uid {
                 return Err(conflict("another pod"));
             }
-            found.gone_by = Some(now);
+            state.expect_intent(field_manager, Step::Drain);
+            let now = state.now;
+            if let Some((_, found)) = state.pods.get_mut(&pod.name) {
+                found.gone_by = Some(now);
+            }
             Ok(())
         })
         .await

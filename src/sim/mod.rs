@@ -34,6 +34,8 @@ pub enum Strike {
     KillBefore(usize),
     /// The call has its effect; the leader is killed and never learns of it.
     KillAfter(usize),
+    /// The call has its effect only once it is released; who made it never learns of that.
+    Late(usize),
     /// The call is answered with a conflict and has no effect.
     Conflict(usize),
     /// The call has its effect, and its answer is lost.
@@ -99,6 +101,7 @@ pub struct State {
     version: u64,
     calls: Vec<String>,
     strike: Option<Strike>,
+    released: bool,
     reads: u64,
     checked: u64,
     violated: Vec<String>,
@@ -141,6 +144,11 @@ impl World {
     /// Strikes at a call, once; none lets all of them be.
     pub fn strike_at(&self, strike: Option<Strike>) {
         self.0.borrow_mut().strike = strike;
+    }
+
+    /// Lets the call that is late have its effect.
+    pub fn release(&self) {
+        self.0.borrow_mut().released = true;
     }
 
     /// What becomes of the repairs that are created from now on.

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
 
+use futures_util::future::LocalBoxFuture;
 use nodemend_core::api::{Action, OnUnreachable, Phase};
 use nodemend_core::config::Confirm;
 use nodemend_core::model::Reason;
+use tokio::sync::oneshot;
 
 use super::*;
 use crate::sim::{Fault, Strike};
@@ -178,6 +180,81 @@ fn h48_killed_at_every_call_a_cordon_ends_the_same() {
 #[test]
 fn h25_h81_contradicted_or_unanswered_at_every_call_ends_the_same() {
     struck(&LADDER, &CLIMBED, &CONTRADICTIONS);
+}
+
+/// A history in which the n-th call has its effect only so many steps after another leader
+/// took over.
+fn overtaken(index: usize, steps: usize) -> (Summary, World) {
+    let mut demo = Demo::new(1, COARSE, |_| Ok(()));
+    demo.world.strike_at(Some(Strike::Late(index)));
+    let mut late = loop {
+        assert!(!demo.over(), "call {index} was never made");
+        if let Some(late) = step_until_late(&mut demo) {
+            break late;
+        }
+    };
+    for _ in 0..steps {
+        demo.step().unwrap();
+    }
+    demo.world.release();
+    assert_eq!(late.as_mut().now_or_never(), None, "it learns of nothing");
+    finish(demo)
+}
+
+/// One step. If its leader waits for a call, that, and another leads from now on.
+fn step_until_late<F>(demo: &mut Demo<F>) -> Option<LocalBoxFuture<'static, ()>>
+where
+    F: FnMut(Told<'_>) -> io::Result<()>,
+{
+    demo.break_machines().unwrap();
+    demo.hear_webhook().unwrap();
+    let successor = Leader::new(&demo.world, &demo.setup, Some(demo.now));
+    let mut leader = std::mem::replace(&mut demo.leader, successor);
+    let (alerts, rules) = (&demo.webhook.alerts, &demo.setup.rules);
+    let inputs = leader.inputs(&demo.world, alerts, rules, demo.now);
+    let (world, (sender, mut passed)) = (demo.world.clone(), oneshot::channel());
+    let mut pass = async move {
+        let report = leader.controller.pass(inputs, &[], &world).await;
+        drop(sender.send((leader, report)));
+    }
+    .boxed_local();
+    let over = pass.as_mut().now_or_never();
+    if over.is_some() {
+        let (leader, report) = passed.try_recv().unwrap();
+        demo.leader = leader;
+        demo.last = report.ok();
+    }
+    demo.world.tick(demo.step);
+    demo.now = demo.step.after(demo.now);
+    let clock = &demo.webhook.clock;
+    clock.store(demo.now.as_second(), Ordering::Relaxed);
+    over.is_none().then_some(pass)
+}
+
+#[test]
+fn h80_calls_that_land_after_another_took_over_change_no_end() {
+    let (reference, world) = climbed(&[Action::Replace], None);
+    let made = |world: &World| effects(world).into_keys().collect::<Vec<_>>();
+    let (calls, expected) = (world.calls(), made(&world));
+    std::thread::scope(|scope| {
+        for half in 0..2 {
+            let (calls, expected, reference) = (&calls, &expected, &reference);
+            scope.spawn(move || {
+                for (index, what) in calls.iter().enumerate().skip(half).step_by(2) {
+                    let steps = [1, 4, 40][index % 3];
+                    let (summary, world) = overtaken(index, steps);
+                    let told = format!("{what} comes {steps} steps late");
+                    let violated = &summary.invariants.violated;
+                    assert_eq!(*violated, Vec::<String>::new(), "{told}");
+                    assert_eq!(end(&summary), end(reference), "{told}");
+                    assert_eq!(made(&world), *expected, "{told}");
+                    let mut nodes = world.list_nodes().into_iter();
+                    let cordoned = nodes.find(|node| node.unschedulable);
+                    assert_eq!(cordoned, None, "{told}");
+                }
+            });
+        }
+    });
 }
 
 #[test]
