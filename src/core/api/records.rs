@@ -414,6 +414,12 @@ pub struct SourceDown {
         json_path = ".status.replacement.instanceId"
     ),
     printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.message",
+        priority = 1
+    ),
+    printcolumn(
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"
