@@ -8,6 +8,7 @@ use nodemend_core::api::{
     RepairPause, RepairPolicy, Severity, SignalRecord, SilenceRecord, SourceDown,
 };
 use nodemend_core::decide::{Pause, approval, by_hand::overridable};
+use nodemend_core::evidence::CLEAR_AFTER;
 use nodemend_core::model::{NodeView, Reason, SignalState, Span, Truth, VerdictKind};
 use serde::Serialize;
 
@@ -35,7 +36,7 @@ pub struct Explanation {
     pub fault: String,
     /// What each signal says.
     pub signals: Vec<SignalRecord>,
-    /// The faults that are true, or were and are not known now.
+    /// The faults that are true, or were and are not known now, or not over.
     pub faults: Vec<FaultLine>,
     /// What holds its repair.
     pub holds: Vec<Hold>,
@@ -62,7 +63,10 @@ pub struct FaultLine {
     pub name: String,
     /// Whether it is true, or not known.
     pub truth: Truth,
-    /// Since when; of one that is not known, since when it was true before.
+    /// Since when it is false, if it is: it is over once that is so for `CLEAR_AFTER`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clearing_since: Option<Timestamp>,
+    /// Since when it is true; of one that is not, since when it was before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
     /// How long that is, without gaps.
@@ -173,13 +177,18 @@ fn faults(status: &NodeHealthStatus, policies: &[RepairPolicy], now: Timestamp) 
         .find(|policy| policy.metadata.name.as_ref() == Some(&status.policy));
     let clocks = status.faults.iter().map(|clock| {
         let FaultRecord { fault, since, .. } = clock;
-        let truth = match clock.paused {
-            Some(_) => Truth::Unknown,
-            None => Truth::True,
+        let truth = match (clock.paused, clock.clearing_since) {
+            (Some(_), _) => Truth::Unknown,
+            (None, Some(_)) => Truth::False,
+            (None, None) => Truth::True,
         };
-        let stopped = clock.paused.unwrap_or(now);
+        let stopped = clock.paused.or(clock.clearing_since).unwrap_or(now);
         (fault, truth, Some(*since), Some(lasted(*since, stopped)))
     });
+    let clearing = |name: &str| {
+        let mut clocks = status.faults.iter();
+        clocks.find(|clock| clock.fault == name)?.clearing_since
+    };
     let clocked = |name: &str| status.faults.iter().any(|clock| clock.fault == name);
     let others = inputs.iter().filter(|fault| !clocked(&fault.name));
     let others = others.map(|fault| (&fault.name, fault.truth, fault.since, None));
@@ -196,6 +205,7 @@ fn faults(status: &NodeHealthStatus, policies: &[RepairPolicy], now: Timestamp) 
             FaultLine {
                 name: name.clone(),
                 truth,
+                clearing_since: clearing(name),
                 since,
                 lasted,
                 for_: known.map(|(for_, _)| for_),
@@ -413,7 +423,7 @@ impl Text {
         self.table(&rows);
     }
 
-    fn faults(&mut self, faults: &[FaultLine]) {
+    fn faults(&mut self, faults: &[FaultLine], now: Timestamp) {
         let rows: Vec<Vec<String>> = faults
             .iter()
             .map(|fault| {
@@ -423,6 +433,13 @@ impl Text {
                     Truth::False => "false",
                 };
                 let mut far = String::new();
+                if let Some(at) = fault.clearing_since {
+                    let at = since(at, now);
+                    let _ = write!(
+                        far,
+                        "since {at}, over after {CLEAR_AFTER} of that; was true "
+                    );
+                }
                 if let Some(lasted) = fault.lasted {
                     let _ = write!(far, "for {lasted}");
                 }
@@ -511,7 +528,7 @@ impl fmt::Display for Explanation {
         }
         if !self.faults.is_empty() {
             text.heading("faults");
-            text.faults(&self.faults);
+            text.faults(&self.faults, now);
         }
         if !self.signals.is_empty() {
             text.heading("signals");

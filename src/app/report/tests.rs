@@ -230,6 +230,22 @@ fn a_node_without_record_is_told_from_one_that_is_not_there() {
 }
 
 #[test]
+fn a_fault_that_is_clearing_is_not_called_true() {
+    let mut records = records();
+    let status = records.healths[0].status.as_mut().unwrap();
+    status.faults[0].clearing_since = Some("2026-01-01T11:59:00Z".parse().unwrap());
+    let told = explain("a-1", Some(&node("a-1")), &records, now()).unwrap();
+    let text = told.to_string();
+    let line = "  DiskFailing  false    since 2026-01-01T11:59:00Z (1m), over after 2m of that; \
+                was true for 18m of 10m, since 2026-01-01T11:41:00Z  Critical\n";
+    assert!(text.contains(line), "{text}");
+    let json = serde_json::to_value(&told).unwrap();
+    assert_eq!(json["faults"][0]["truth"], "False");
+    assert_eq!(json["faults"][0]["clearingSince"], "2026-01-01T11:59:00Z");
+    assert!(json["faults"][1].get("clearingSince").is_none(), "{json}");
+}
+
+#[test]
 fn the_fleet_is_told_in_one_look() {
     let leader = Leader {
         holder: "nodemend-0".into(),
