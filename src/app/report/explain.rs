@@ -12,7 +12,10 @@ use nodemend_core::evidence::CLEAR_AFTER;
 use nodemend_core::model::{NodeView, Reason, SignalState, Span, Truth, VerdictKind};
 use serde::Serialize;
 
-use super::{Records, RepairLine, Text, history, lasted, overrides, remedy, since, time};
+use super::alone::left_alone;
+use super::{
+    LeftAlone, NoLeader, Records, RepairLine, Text, history, lasted, overrides, remedy, since, time,
+};
 
 /// How many repairs of the node are told.
 const MAX_REPAIRS: usize = 10;
@@ -21,9 +24,18 @@ const MAX_REPAIRS: usize = 10;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
+    /// That nobody leads: then the rest is of the past.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_leader: Option<NoLeader>,
     /// The node.
     pub node: String,
-    /// The verdict; none without a record: then nothing is known against the node.
+    /// Whether its object says Ready, if it is there and may be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
+    /// Why it is left alone, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_alone: Option<LeftAlone>,
+    /// The verdict; none without a record.
     pub verdict: Option<VerdictKind>,
     /// Since when.
     pub since: Option<Timestamp>,
@@ -122,7 +134,10 @@ pub fn explain(
     }
     let fleet = records.fleet.as_ref().map(|fleet| &fleet.spec);
     let mut explanation = Explanation {
+        no_leader: records.lead.nobody(now),
         node: name.to_owned(),
+        ready: node.map(NodeView::ready),
+        left_alone: node.and_then(|node| left_alone(node, &records.policies)),
         verdict: None,
         since: None,
         gone: None,
@@ -141,6 +156,9 @@ pub fn explain(
     let Some(status) = health.and_then(|health| health.status.as_ref()) else {
         return Some(explanation);
     };
+    if status.verdict != VerdictKind::Ignored {
+        explanation.left_alone = None;
+    }
     explanation.verdict = Some(status.verdict);
     explanation.since = Some(status.since);
     explanation.gone = status.gone;
@@ -371,6 +389,45 @@ pub fn hold_by_hand(explanation: &Explanation) -> String {
 }
 
 impl Text {
+    fn verdict(&mut self, told: &Explanation, verdict: VerdictKind, at: Timestamp) {
+        let now = told.now;
+        let mut reasons: Vec<String> = told
+            .holds
+            .iter()
+            .map(|hold| hold.reason.to_string())
+            .collect();
+        reasons.dedup();
+        let reasons = match reasons.join(", ") {
+            none if none.is_empty() => none,
+            some => format!(": {some}"),
+        };
+        self.line(format_args!("{} is {verdict:?}{reasons}", told.node));
+        let mut about = format!("  since {}", since(at, now));
+        if !told.fault.is_empty() {
+            let _ = write!(about, ", fault {}", told.fault);
+        }
+        if !told.policy.is_empty() {
+            let _ = write!(about, ", policy {}", told.policy);
+        }
+        self.line(format_args!("{about}"));
+        if let Some(gone) = told.gone {
+            self.line(format_args!(
+                "  the node is gone since {}",
+                since(gone, now)
+            ));
+        }
+    }
+
+    fn no_record(&mut self, told: &Explanation) {
+        let known = match (told.ready, &told.left_alone) {
+            (None, _) => ": nothing is known against it, or no policy speaks for it",
+            (Some(false), _) => ", though not Ready",
+            (Some(true), None) => ": nothing is known against it",
+            (Some(true), Some(_)) => "",
+        };
+        self.line(format_args!("{} is on no record{known}", told.node));
+    }
+
     fn holds(&mut self, holds: &[Hold], now: Timestamp) {
         for hold in holds {
             let mut what = format!("  {}", hold.reason);
@@ -489,38 +546,17 @@ impl Text {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = Text::default();
-        let (name, now) = (&self.node, self.now);
+        let now = self.now;
+        if let Some(nobody) = &self.no_leader {
+            text.line(format_args!("{nobody}"));
+            text.line(format_args!(""));
+        }
         match (self.verdict, self.since) {
-            (Some(verdict), Some(at)) => {
-                let mut reasons: Vec<String> = self
-                    .holds
-                    .iter()
-                    .map(|hold| hold.reason.to_string())
-                    .collect();
-                reasons.dedup();
-                let reasons = match reasons.join(", ") {
-                    none if none.is_empty() => none,
-                    some => format!(": {some}"),
-                };
-                text.line(format_args!("{name} is {verdict:?}{reasons}"));
-                let mut about = format!("  since {}", since(at, now));
-                if !self.fault.is_empty() {
-                    let _ = write!(about, ", fault {}", self.fault);
-                }
-                if !self.policy.is_empty() {
-                    let _ = write!(about, ", policy {}", self.policy);
-                }
-                text.line(format_args!("{about}"));
-                if let Some(gone) = self.gone {
-                    text.line(format_args!(
-                        "  the node is gone since {}",
-                        since(gone, now)
-                    ));
-                }
-            }
-            _ => text.line(format_args!(
-                "{name} is on no record: nothing is known against it, or no policy speaks for it"
-            )),
+            (Some(verdict), Some(at)) => text.verdict(self, verdict, at),
+            _ => text.no_record(self),
+        }
+        if let Some(why) = &self.left_alone {
+            text.line(format_args!("  {why}"));
         }
         if !self.holds.is_empty() {
             text.heading("held");
