@@ -985,11 +985,13 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                         known.map(|known| (Some(known.since), known.paused)),
                         now,
                     );
+                    let clearing = self.evidence.clearing(node, &policy.name, &fault.name);
                     Some(FaultRecord {
                         policy: policy.name.clone(),
                         fault: fault.name.clone(),
                         since: since?,
                         paused,
+                        clearing_since: clearing,
                     })
                 })
             });

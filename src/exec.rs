@@ -186,7 +186,12 @@ pub async fn advance<C: Cluster, K: Cloud, T: Clock>(
                 }
                 return Ok(None);
             }
-            Next::Wait(until, _) => return Ok(Some(until)),
+            Next::Wait(until, message) => {
+                if let Some(note) = repair::note(repair, message) {
+                    write(cluster, repair, note, context).await?;
+                }
+                return Ok(Some(until));
+            }
             Next::Write(change) => change,
             Next::Act(_) if !context.clock.may_begin() => return Ok(Some(now)),
             Next::Act(command) => {
@@ -198,8 +203,8 @@ pub async fn advance<C: Cluster, K: Cloud, T: Clock>(
                     Effect::Done(detail) => conclude(true, detail),
                     Effect::Nothing(detail) => conclude(false, detail),
                     Effect::Progress(message) => {
-                        if !message.is_empty() && repair.message() != message {
-                            write(cluster, repair, Change::Note(message), context).await?;
+                        if let Some(note) = repair::note(repair, message) {
+                            write(cluster, repair, note, context).await?;
                         }
                         return Ok(Some(Span::seconds(5).after(context.clock.now())));
                     }

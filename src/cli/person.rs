@@ -18,9 +18,9 @@ use nodemend_core::model::{
 };
 use serde::Serialize;
 
-use crate::app::report::{self, Leader, Records};
+use crate::app::report::{self, Lead, Records};
 use crate::app::serve::wall;
-use crate::cluster::{Kubernetes, plain};
+use crate::cluster::{Kubernetes, LeaseView, plain};
 use crate::controller::Records as _;
 use crate::exec::{CallError, Cluster as _};
 
@@ -30,6 +30,9 @@ pub(super) enum Command {
     Explain {
         /// The node's name.
         node: String,
+        /// Where nodemend runs, for whether anybody leads.
+        #[arg(long, default_value = "nodemend")]
+        namespace: String,
         #[command(flatten)]
         output: Output,
     },
@@ -187,22 +190,30 @@ pub(super) fn run(command: Command) -> io::Result<ExitCode> {
 async fn perform(cluster: &Kubernetes, command: Command) -> Result<ExitCode, Error> {
     let now = now(cluster).await;
     match command {
-        Command::Explain { node, output } => {
+        Command::Explain {
+            node,
+            namespace,
+            output,
+        } => {
             let (object, missing) = match cluster.node(&node).await {
                 // The records alone say much.
                 Err(CallError::Refused(_)) => (None, Error::NoRecord(node.clone())),
                 read => (read.to("reading the node")?, Error::NoNode(node.clone())),
             };
-            let records = records(cluster).await?;
+            let records = Records {
+                lead: lead(cluster, &namespace).await,
+                ..records(cluster).await?
+            };
             let told = report::explain(&node, object.as_ref(), &records, now);
             let told = told.ok_or(missing)?;
             output.write(&told, &told.to_string())
         }
         Command::Status { namespace, output } => {
-            // Who may read the records may not be let to read the Lease.
-            let leader = cluster.leader(&namespace).await.ok().flatten();
-            let leader = leader.map(|(holder, renewed)| Leader { holder, renewed });
-            let told = report::status(&records_and_nodes(cluster).await?, leader, now);
+            let records = Records {
+                lead: lead(cluster, &namespace).await,
+                ..records_and_nodes(cluster).await?
+            };
+            let told = report::status(&records, now);
             output.write(&told, &told.to_string())
         }
         Command::History {
@@ -271,7 +282,25 @@ async fn records(cluster: &Kubernetes) -> Result<Records, Error> {
         policies: cluster.policies().await.to("listing policies")?,
         pauses: cluster.pauses().await.to("listing pauses")?,
         nodes: None,
+        lead: Lead::Unknown,
     })
+}
+
+/// Who may read the records may not be let to read the Lease.
+async fn lead(cluster: &Kubernetes, namespace: &str) -> Lead {
+    match cluster.lease(namespace).await {
+        Err(_) => Lead::Unknown,
+        Ok(None) => Lead::NoLease(namespace.to_owned()),
+        Ok(Some(LeaseView {
+            holder,
+            renewed,
+            duration,
+        })) => Lead::Lease {
+            holder,
+            renewed,
+            duration,
+        },
+    }
 }
 
 /// With the nodes, of which there may be many: only to say how many a pause covers.

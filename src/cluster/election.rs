@@ -14,11 +14,19 @@ use tokio::sync::watch;
 use super::{CALL_DEADLINE, Failure, Kubernetes, written};
 
 /// How long a lease holds after its last renewal.
-const DURATION: Duration = Duration::from_secs(15);
+const DURATION: Duration = Duration::from_secs(SECONDS as u64);
+const SECONDS: u32 = 15;
 /// How often it is renewed, or looked at.
 const PERIOD: Duration = Duration::from_secs(2);
 /// The Lease's name; RBAC allows this one only.
 pub(super) const NAME: &str = "nodemend";
+
+/// For how many seconds a Lease holds after its last renewal; one that does not say, as long
+/// as ours.
+pub(super) fn seconds(said: Option<i32>) -> u32 {
+    let said = said.and_then(|seconds| u32::try_from(seconds).ok());
+    said.unwrap_or(SECONDS)
+}
 
 /// How long we lead for certain. Every mutating call asks it first.
 #[derive(Clone, Debug, Default)]
@@ -134,10 +142,7 @@ impl Candidate {
             .as_ref()
             .filter(|(seen, _)| seen.spec == found.spec);
         let since = known.map_or(now, |(_, since)| *since);
-        let duration = spec
-            .lease_duration_seconds
-            .and_then(|seconds| u64::try_from(seconds).ok())
-            .map_or(DURATION, Duration::from_secs);
+        let duration = Duration::from_secs(seconds(spec.lease_duration_seconds).into());
         if free || now.duration_since(since) >= duration {
             let last = spec.renew_time.as_ref().map(|time| time.0);
             return self.take(found, free, last, terms).await;

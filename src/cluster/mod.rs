@@ -11,6 +11,7 @@ mod views;
 
 pub use election::{Election, Lease, Term, elect};
 pub use follow::{Followed, follow};
+pub use person::LeaseView;
 pub use stored::StoredPolicy;
 pub use views::node as node_view;
 

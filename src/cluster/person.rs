@@ -9,9 +9,10 @@ use k8s_openapi::api::core::v1::Node;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::{Api, ResourceExt as _};
 use nodemend_core::api::{RepairPause, RepairPolicy};
+use nodemend_core::model::Span;
 use serde_json::{Value, json};
 
-use super::{Error, Kubernetes, Lease, election, found, name_of, written};
+use super::{Error, Kubernetes, Lease, StoredPolicy, election, found, name_of, written};
 use crate::exec::CallError;
 use crate::telemetry::Telemetry;
 
@@ -21,9 +22,10 @@ impl Kubernetes {
         Self::connect(Lease::default(), Telemetry::silent()).await
     }
 
-    /// The policy objects.
+    /// The policy objects, each as far as it can be read.
     pub async fn policies(&self) -> Result<Vec<RepairPolicy>, CallError> {
-        self.list(ListParams::default()).await
+        let stored: Vec<StoredPolicy> = self.list(ListParams::default()).await?;
+        Ok(stored.iter().filter_map(StoredPolicy::read).collect())
     }
 
     /// The pauses, over or not.
@@ -85,18 +87,31 @@ impl Kubernetes {
         Ok(user.and_then(|user| user.username).unwrap_or_default())
     }
 
-    /// Who leads, and when that last said so; none if nobody does.
-    pub async fn leader(
-        &self,
-        namespace: &str,
-    ) -> Result<Option<(String, Option<Timestamp>)>, CallError> {
+    /// The Lease of this namespace; none if there is none.
+    pub async fn lease(&self, namespace: &str) -> Result<Option<LeaseView>, CallError> {
         let api = Api::<kubernetes::Lease>::namespaced(self.client.clone(), namespace);
         let lease = found(self.call(api.get(election::NAME)).await)?;
-        let spec = lease.and_then(|lease| lease.spec);
-        Ok(spec.and_then(|spec| {
-            let holder = spec.holder_identity.filter(|holder| !holder.is_empty())?;
-            Some((holder, spec.renew_time.map(|time| time.0)))
-        }))
+        Ok(lease.map(|lease| lease_view(lease.spec.unwrap_or_default())))
+    }
+}
+
+/// The Lease by which replicas elect their leader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseView {
+    /// The replica that holds it; empty if it was given back.
+    pub holder: String,
+    /// When it was last renewed, by that one's clock.
+    pub renewed: Option<Timestamp>,
+    /// How long it holds after that.
+    pub duration: Span,
+}
+
+fn lease_view(spec: kubernetes::LeaseSpec) -> LeaseView {
+    let seconds = spec.lease_duration_seconds;
+    LeaseView {
+        holder: spec.holder_identity.unwrap_or_default(),
+        renewed: spec.renew_time.map(|time| time.0),
+        duration: Span::seconds(election::seconds(seconds)),
     }
 }
 
@@ -119,6 +134,19 @@ fn annotation(uid: &str, empty_at: Option<&str>, key: &str, value: &str) -> Valu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lease_reads_as_the_election_has_it() {
+        let read = |spec: Value| lease_view(serde_json::from_value(spec).unwrap());
+        let given_back = read(json!({"renewTime": "2026-01-01T00:00:00.000000Z"}));
+        assert_eq!(given_back.holder, "");
+        assert_eq!(given_back.duration, Span::seconds(15));
+        let renewed = given_back.renewed.unwrap();
+        assert_eq!(renewed.to_string(), "2026-01-01T00:00:00Z");
+        let held = read(json!({"holderIdentity": "a", "leaseDurationSeconds": 30}));
+        assert_eq!((held.holder.as_str(), held.renewed), ("a", None));
+        assert_eq!(held.duration, Span::seconds(30));
+    }
 
     #[test]
     fn an_annotation_is_put_on_this_very_node_and_takes_no_other_off() {

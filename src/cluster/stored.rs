@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use nodemend_core::api::{RepairPolicy, RepairPolicyStatus};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A `RepairPolicy` of which only the metadata is read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,6 +50,26 @@ impl StoredPolicy {
         }
     }
 
+    /// As a policy; of one that this version cannot read, no more than whom it selects at what
+    /// priority. None if not even that can be read.
+    pub fn read(&self) -> Option<RepairPolicy> {
+        let whole = serde_json::from_value(self.spec.clone());
+        let spec = whole.or_else(|_| {
+            let mut part = json!({"faults": []});
+            for key in ["priority", "nodeSelector"] {
+                if let Some(value) = self.spec.get(key) {
+                    part[key] = value.clone();
+                }
+            }
+            serde_json::from_value(part)
+        });
+        Some(RepairPolicy {
+            metadata: self.metadata.clone(),
+            spec: spec.ok()?,
+            status: Some(self.status()),
+        })
+    }
+
     /// What it was answered, as far as that can be read.
     pub fn status(&self) -> RepairPolicyStatus {
         serde_json::from_value(self.status.clone()).unwrap_or_default()
@@ -82,5 +102,29 @@ impl Resource for StoredPolicy {
     }
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_policy_that_cannot_be_read_still_says_whom_it_selects() {
+        let selector = json!({"matchLabels": {"pool": "a"}});
+        let fault = json!({"name": "f", "when": {"all": [{"signal": "s"}]}});
+        let read = |spec: Value| StoredPolicy::new("p", spec).read();
+        let whole = json!({"priority": 3, "nodeSelector": selector, "faults": [fault]});
+        let mut later = whole.clone();
+        later["mode"] = json!("Dream");
+        for (spec, faults) in [(whole, 1), (later, 0)] {
+            let policy = read(spec).unwrap();
+            assert_eq!(
+                (policy.spec.priority, policy.spec.faults.len()),
+                (3, faults)
+            );
+            assert_eq!(policy.spec.node_selector.match_labels["pool"], "a");
+        }
+        assert_eq!(read(json!({"nodeSelector": "all"})), None);
     }
 }

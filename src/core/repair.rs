@@ -56,6 +56,16 @@ pub struct Observed {
 }
 
 impl Observed {
+    /// Why something is waited for; while no list of nodes is to be had, that comes first.
+    fn unless_blind(&self, why: &str) -> String {
+        let why = if self.current {
+            why
+        } else {
+            "the list of nodes is empty or old"
+        };
+        why.to_owned()
+    }
+
     /// Why what was begun is no longer wanted, while the fault is not latched.
     fn unwanted(&self) -> Option<(GaveUp, &'static str)> {
         if self.abort {
@@ -82,7 +92,8 @@ pub enum Next {
     Write(Change),
     /// Do this, write down what came of it, then ask again.
     Act(Command),
-    /// Ask again at this time, or when something changes.
+    /// Ask again at this time, or when something changes. The text goes on record, so nothing
+    /// in it moves with time.
     Wait(Timestamp, String),
     /// Nothing, ever.
     Finished,
@@ -231,6 +242,16 @@ pub fn retry_at(repair: &NodeRepair) -> Option<Timestamp> {
     Some(backoff(entry.failures).after(entry.last_failure?.at))
 }
 
+/// How to write down what is waited for; none if that is on record. Why a repair is given up
+/// stays, and so does what a newer version wrote.
+pub fn note(repair: &NodeRepair, message: String) -> Option<Change> {
+    let status = repair.status.as_ref();
+    let ends = status.is_some_and(|status| status.reason.is_some());
+    let ours = repair.phase() != Phase::Unrecognized;
+    let news = !message.is_empty() && repair.message() != message;
+    (ours && news && !ends).then_some(Change::Note(message))
+}
+
 /// What to do now. Pure; asking again gives the same answer.
 pub fn next(repair: &NodeRepair, observed: &Observed, now: Timestamp) -> Next {
     let phase = repair.phase();
@@ -293,13 +314,14 @@ fn gate(observed: &Observed, now: Timestamp, latched: bool) -> Option<Next> {
     if let Some(reason) = observed.paused {
         return Some(Next::Wait(POLL.after(now), paused(reason)));
     }
-    if observed.fault != Truth::True && !latched {
-        return Some(Next::Wait(
-            POLL.after(now),
-            format!("the fault is {:?} now", observed.fault),
-        ));
+    if observed.fault == Truth::True || latched {
+        return None;
     }
-    None
+    let why = match observed.fault {
+        Truth::False => "the fault is not true now",
+        _ => "it is not known now whether the fault is true",
+    };
+    Some(Next::Wait(POLL.after(now), observed.unless_blind(why)))
 }
 
 /// Waits while a pause or a breaker holds a drain, or what follows it, and writes down when
@@ -429,7 +451,8 @@ fn launching(repair: &NodeRepair, observed: &Observed, now: Timestamp) -> Next {
     if let Some((reason, why)) = observed.unwanted() {
         return give_up(reason, why);
     }
-    Next::Wait(POLL.after(now), "the replacement is not Ready yet".into())
+    let why = observed.unless_blind("the replacement is not Ready yet");
+    Next::Wait(POLL.after(now), why)
 }
 
 fn drain(repair: &NodeRepair) -> Next {
@@ -457,7 +480,8 @@ fn terminate(repair: &NodeRepair, observed: &Observed, now: Timestamp) -> Next {
                 "the replacement was Ready and is no longer",
             );
         }
-        return Next::Wait(POLL.after(now), "the replacement is no longer Ready".into());
+        let why = observed.unless_blind("the replacement is no longer Ready");
+        return Next::Wait(POLL.after(now), why);
     }
     Next::Write(Change::Intend(
         Step::Terminate,
@@ -477,19 +501,16 @@ fn verify(repair: &NodeRepair, observed: &Observed, now: Timestamp) -> Next {
     if ready && observed.node.is_none() {
         return Next::Write(Change::Enter(Phase::Succeeded));
     }
+    let why = if ready {
+        "the old node object is still there"
+    } else {
+        "the replacement is not Ready"
+    };
     let since = concluded(repair, Step::Terminate).unwrap_or(now);
     if PATIENCE.after(since) <= now {
-        return Next::Write(Change::GiveUp(
-            GaveUp::NotVerified,
-            if ready {
-                "the old node object is still there"
-            } else {
-                "the replacement is not Ready"
-            }
-            .into(),
-        ));
+        return give_up(GaveUp::NotVerified, why);
     }
-    Next::Wait(POLL.after(now), "the end state is not there yet".into())
+    Next::Wait(POLL.after(now), observed.unless_blind(why))
 }
 
 /// Settles the open intent: look first, then do, and after a failure wait.
@@ -568,7 +589,10 @@ fn pursue_launch(repair: &NodeRepair, entry: &Entry, observed: &Observed, now: T
         .map_or(intent.at, |failure| failure.at);
     let certain = TOKEN_SETTLES.after(tried);
     if certain > now {
-        return Next::Wait(certain, "is it certain that nothing was launched?".into());
+        return Next::Wait(
+            certain,
+            "it is not certain yet that nothing was launched".into(),
+        );
     }
     Next::Act(Command::Settle(intent.target.clone()))
 }
@@ -650,6 +674,14 @@ pub fn apply(repair: &mut NodeRepair, change: Change, epoch: u64, now: Timestamp
     status.trace_id = trace_id;
     if status.journal.is_empty() {
         status.journal.extend(first);
+    }
+    let goes_on = matches!(
+        change,
+        Change::Intend(..) | Change::IntendReboot(..) | Change::Joined(_) | Change::Enter(_)
+    );
+    // What was waited for is over; why it is given up stays.
+    if goes_on && status.reason.is_none() {
+        status.message.clear();
     }
     match change {
         Change::Intend(step, attempt, target, phase) => {

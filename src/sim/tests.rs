@@ -498,3 +498,137 @@ fn since_when_a_condition_holds_is_known_to_the_next_leader_too() {
     }
     assert_eq!(since(&world), first);
 }
+
+/// How often a repair was written, and what it waits for.
+fn journalled(world: &World) -> (usize, String) {
+    let calls = world.calls().into_iter();
+    let writes = calls.filter(|call| call.starts_with("journal")).count();
+    let repairs = world.list_repairs();
+    let message = repairs.first().map(|repair| repair.message().to_owned());
+    (writes, message.unwrap_or_default())
+}
+
+#[test]
+fn what_a_repair_waits_for_before_its_drain_is_written_once_and_until_it_goes_on() {
+    let (world, mut leader) = six("sim");
+    world.break_machine("b", Fault::KubeletDown);
+    let pause = Pause {
+        selector: NodeSelector::default(),
+        policy: None,
+        until: None,
+    };
+    let phase = |world: &World| world.list_repairs().first().map(NodeRepair::phase);
+    while phase(&world).is_none_or(|phase| phase < Phase::Launching) {
+        pass(&world, &mut leader, &[]);
+        assert!(world.now() < Span::minutes(10).after(Timestamp::UNIX_EPOCH));
+    }
+    let mut waits = |blind: bool, expect: &str| {
+        // Before, it may wait for its replacement, which is told too.
+        let mut told = Vec::new();
+        for _ in 0..60 {
+            let nodes = if blind {
+                Vec::new()
+            } else {
+                world.list_nodes()
+            };
+            let pauses = if blind {
+                &[][..]
+            } else {
+                std::slice::from_ref(&pause)
+            };
+            let passed = leader.pass([Input::Nodes(nodes)], pauses, &world);
+            passed
+                .now_or_never()
+                .expect("no runtime")
+                .expect("no failure");
+            world.tick(Span::seconds(5));
+            told.push(journalled(&world));
+        }
+        told.dedup();
+        let messages: Vec<&str> = told.iter().map(|(_, message)| message.as_str()).collect();
+        assert_eq!(messages.last(), Some(&expect), "{told:?}");
+        assert!(told.len() <= 4, "one write for each change: {told:?}");
+        assert_eq!(phase(&world), Some(Phase::Launching));
+    };
+    waits(false, "paused: Paused");
+    waits(true, "the list of nodes is empty or old");
+    waits(false, "paused: Paused");
+    while phase(&world) != Some(Phase::Succeeded) {
+        pass(&world, &mut leader, &[]);
+        let (_, message) = journalled(&world);
+        assert!(!message.contains("paused"), "{message}");
+        assert!(world.now() < Span::minutes(60).after(Timestamp::UNIX_EPOCH));
+    }
+    assert_eq!(journalled(&world).1, "");
+    assert_eq!(world.invariants().1, Vec::<String>::new());
+}
+
+#[test]
+fn since_when_a_fault_is_false_is_written_once_until_its_clock_is_forgotten() {
+    let (rules, policy) = polled();
+    let (world, mut leader) = six_under("sim", rules, policy, Limits::default());
+    let pause = Pause {
+        selector: NodeSelector::default(),
+        policy: None,
+        until: None,
+    };
+    let series = |names: &[&str]| {
+        let labels = |name: &&str| BTreeMap::from([("node".to_owned(), (*name).to_owned())]);
+        names.iter().map(labels).collect()
+    };
+    let mut next = |firing: &[&str]| {
+        let rule = Input::Rule {
+            name: "R".into(),
+            asked: Timestamp::MAX,
+            answer: Answer::Series {
+                firing: series(firing),
+                present: Some(series(&["a", "b", "c", "d", "e", "f"])),
+            },
+        };
+        let inputs = vec![Input::Nodes(world.list_nodes()), rule];
+        let passed = leader.pass(inputs, std::slice::from_ref(&pause), &world);
+        passed
+            .now_or_never()
+            .expect("no runtime")
+            .expect("no failure");
+        let at = world.now();
+        world.tick(Span::seconds(5));
+        let healths = world.healths().now_or_never().expect("answers at once");
+        let status = healths.expect("never fails").pop()?.status?;
+        let fault = status.faults.into_iter().next();
+        Some((at, fault))
+    };
+    let written = || {
+        let calls = world.calls().into_iter();
+        calls.filter(|call| call.starts_with("health")).count()
+    };
+    let mut fault = None;
+    for _ in 0..30 {
+        fault = next(&["b"]).and_then(|(_, fault)| fault);
+    }
+    let fires = fault.expect("it fires");
+    assert_eq!(fires.clearing_since, None);
+
+    let (false_since, clearing) = next(&[]).expect("it is on record");
+    let clearing = clearing.expect("its clock runs");
+    assert_eq!(clearing.clearing_since, Some(false_since));
+    assert_eq!(clearing.since, fires.since);
+    let before = written();
+    for _ in 0..10 {
+        let (_, fault) = next(&[]).expect("it is on record");
+        assert_eq!(fault.as_ref(), Some(&clearing));
+    }
+    assert_eq!(written(), before, "nothing changed");
+    // It comes back sooner: as old as it was, in one write.
+    for _ in 0..10 {
+        let (_, fault) = next(&["b"]).expect("it is on record");
+        assert_eq!(fault.as_ref().map(|fault| fault.since), Some(fires.since));
+        assert_eq!(fault.and_then(|fault| fault.clearing_since), None);
+    }
+    for _ in 0..24 {
+        let (_, fault) = next(&[]).expect("it is on record");
+        assert!(fault.is_some_and(|fault| fault.clearing_since.is_some()));
+    }
+    let (_, fault) = next(&[]).expect("it is on record");
+    assert_eq!(fault, None);
+}

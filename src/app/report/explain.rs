@@ -8,10 +8,14 @@ use nodemend_core::api::{
     RepairPause, RepairPolicy, Severity, SignalRecord, SilenceRecord, SourceDown,
 };
 use nodemend_core::decide::{Pause, approval, by_hand::overridable};
+use nodemend_core::evidence::CLEAR_AFTER;
 use nodemend_core::model::{NodeView, Reason, SignalState, Span, Truth, VerdictKind};
 use serde::Serialize;
 
-use super::{Records, RepairLine, Text, history, lasted, overrides, remedy, since, time};
+use super::alone::left_alone;
+use super::{
+    LeftAlone, NoLeader, Records, RepairLine, Text, history, lasted, overrides, remedy, since, time,
+};
 
 /// How many repairs of the node are told.
 const MAX_REPAIRS: usize = 10;
@@ -20,9 +24,18 @@ const MAX_REPAIRS: usize = 10;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
+    /// That nobody leads: then the rest is of the past.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_leader: Option<NoLeader>,
     /// The node.
     pub node: String,
-    /// The verdict; none without a record: then nothing is known against the node.
+    /// Whether its object says Ready, if it is there and may be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ready: Option<bool>,
+    /// Why it is left alone, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub left_alone: Option<LeftAlone>,
+    /// The verdict; none without a record.
     pub verdict: Option<VerdictKind>,
     /// Since when.
     pub since: Option<Timestamp>,
@@ -35,7 +48,7 @@ pub struct Explanation {
     pub fault: String,
     /// What each signal says.
     pub signals: Vec<SignalRecord>,
-    /// The faults that are true, or were and are not known now.
+    /// The faults that are true, or were and are not known now, or not over.
     pub faults: Vec<FaultLine>,
     /// What holds its repair.
     pub holds: Vec<Hold>,
@@ -62,7 +75,10 @@ pub struct FaultLine {
     pub name: String,
     /// Whether it is true, or not known.
     pub truth: Truth,
-    /// Since when; of one that is not known, since when it was true before.
+    /// Since when it is false, if it is: it is over once that is so for `CLEAR_AFTER`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clearing_since: Option<Timestamp>,
+    /// Since when it is true; of one that is not, since when it was before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub since: Option<Timestamp>,
     /// How long that is, without gaps.
@@ -118,7 +134,10 @@ pub fn explain(
     }
     let fleet = records.fleet.as_ref().map(|fleet| &fleet.spec);
     let mut explanation = Explanation {
+        no_leader: records.lead.nobody(now),
         node: name.to_owned(),
+        ready: node.map(NodeView::ready),
+        left_alone: node.and_then(|node| left_alone(node, &records.policies)),
         verdict: None,
         since: None,
         gone: None,
@@ -137,6 +156,9 @@ pub fn explain(
     let Some(status) = health.and_then(|health| health.status.as_ref()) else {
         return Some(explanation);
     };
+    if status.verdict != VerdictKind::Ignored {
+        explanation.left_alone = None;
+    }
     explanation.verdict = Some(status.verdict);
     explanation.since = Some(status.since);
     explanation.gone = status.gone;
@@ -173,13 +195,18 @@ fn faults(status: &NodeHealthStatus, policies: &[RepairPolicy], now: Timestamp) 
         .find(|policy| policy.metadata.name.as_ref() == Some(&status.policy));
     let clocks = status.faults.iter().map(|clock| {
         let FaultRecord { fault, since, .. } = clock;
-        let truth = match clock.paused {
-            Some(_) => Truth::Unknown,
-            None => Truth::True,
+        let truth = match (clock.paused, clock.clearing_since) {
+            (Some(_), _) => Truth::Unknown,
+            (None, Some(_)) => Truth::False,
+            (None, None) => Truth::True,
         };
-        let stopped = clock.paused.unwrap_or(now);
+        let stopped = clock.paused.or(clock.clearing_since).unwrap_or(now);
         (fault, truth, Some(*since), Some(lasted(*since, stopped)))
     });
+    let clearing = |name: &str| {
+        let mut clocks = status.faults.iter();
+        clocks.find(|clock| clock.fault == name)?.clearing_since
+    };
     let clocked = |name: &str| status.faults.iter().any(|clock| clock.fault == name);
     let others = inputs.iter().filter(|fault| !clocked(&fault.name));
     let others = others.map(|fault| (&fault.name, fault.truth, fault.since, None));
@@ -196,6 +223,7 @@ fn faults(status: &NodeHealthStatus, policies: &[RepairPolicy], now: Timestamp) 
             FaultLine {
                 name: name.clone(),
                 truth,
+                clearing_since: clearing(name),
                 since,
                 lasted,
                 for_: known.map(|(for_, _)| for_),
@@ -361,6 +389,45 @@ pub fn hold_by_hand(explanation: &Explanation) -> String {
 }
 
 impl Text {
+    fn verdict(&mut self, told: &Explanation, verdict: VerdictKind, at: Timestamp) {
+        let now = told.now;
+        let mut reasons: Vec<String> = told
+            .holds
+            .iter()
+            .map(|hold| hold.reason.to_string())
+            .collect();
+        reasons.dedup();
+        let reasons = match reasons.join(", ") {
+            none if none.is_empty() => none,
+            some => format!(": {some}"),
+        };
+        self.line(format_args!("{} is {verdict:?}{reasons}", told.node));
+        let mut about = format!("  since {}", since(at, now));
+        if !told.fault.is_empty() {
+            let _ = write!(about, ", fault {}", told.fault);
+        }
+        if !told.policy.is_empty() {
+            let _ = write!(about, ", policy {}", told.policy);
+        }
+        self.line(format_args!("{about}"));
+        if let Some(gone) = told.gone {
+            self.line(format_args!(
+                "  the node is gone since {}",
+                since(gone, now)
+            ));
+        }
+    }
+
+    fn no_record(&mut self, told: &Explanation) {
+        let known = match (told.ready, &told.left_alone) {
+            (None, _) => ": nothing is known against it, or no policy speaks for it",
+            (Some(false), _) => ", though not Ready",
+            (Some(true), None) => ": nothing is known against it",
+            (Some(true), Some(_)) => "",
+        };
+        self.line(format_args!("{} is on no record{known}", told.node));
+    }
+
     fn holds(&mut self, holds: &[Hold], now: Timestamp) {
         for hold in holds {
             let mut what = format!("  {}", hold.reason);
@@ -413,7 +480,7 @@ impl Text {
         self.table(&rows);
     }
 
-    fn faults(&mut self, faults: &[FaultLine]) {
+    fn faults(&mut self, faults: &[FaultLine], now: Timestamp) {
         let rows: Vec<Vec<String>> = faults
             .iter()
             .map(|fault| {
@@ -423,6 +490,13 @@ impl Text {
                     Truth::False => "false",
                 };
                 let mut far = String::new();
+                if let Some(at) = fault.clearing_since {
+                    let at = since(at, now);
+                    let _ = write!(
+                        far,
+                        "since {at}, over after {CLEAR_AFTER} of that; was true "
+                    );
+                }
                 if let Some(lasted) = fault.lasted {
                     let _ = write!(far, "for {lasted}");
                 }
@@ -472,38 +546,17 @@ impl Text {
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = Text::default();
-        let (name, now) = (&self.node, self.now);
+        let now = self.now;
+        if let Some(nobody) = &self.no_leader {
+            text.line(format_args!("{nobody}"));
+            text.line(format_args!(""));
+        }
         match (self.verdict, self.since) {
-            (Some(verdict), Some(at)) => {
-                let mut reasons: Vec<String> = self
-                    .holds
-                    .iter()
-                    .map(|hold| hold.reason.to_string())
-                    .collect();
-                reasons.dedup();
-                let reasons = match reasons.join(", ") {
-                    none if none.is_empty() => none,
-                    some => format!(": {some}"),
-                };
-                text.line(format_args!("{name} is {verdict:?}{reasons}"));
-                let mut about = format!("  since {}", since(at, now));
-                if !self.fault.is_empty() {
-                    let _ = write!(about, ", fault {}", self.fault);
-                }
-                if !self.policy.is_empty() {
-                    let _ = write!(about, ", policy {}", self.policy);
-                }
-                text.line(format_args!("{about}"));
-                if let Some(gone) = self.gone {
-                    text.line(format_args!(
-                        "  the node is gone since {}",
-                        since(gone, now)
-                    ));
-                }
-            }
-            _ => text.line(format_args!(
-                "{name} is on no record: nothing is known against it, or no policy speaks for it"
-            )),
+            (Some(verdict), Some(at)) => text.verdict(self, verdict, at),
+            _ => text.no_record(self),
+        }
+        if let Some(why) = &self.left_alone {
+            text.line(format_args!("  {why}"));
         }
         if !self.holds.is_empty() {
             text.heading("held");
@@ -511,7 +564,7 @@ impl fmt::Display for Explanation {
         }
         if !self.faults.is_empty() {
             text.heading("faults");
-            text.faults(&self.faults);
+            text.faults(&self.faults, now);
         }
         if !self.signals.is_empty() {
             text.heading("signals");

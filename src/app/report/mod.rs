@@ -1,15 +1,19 @@
 //! What people read of the cluster's records: why a node is not repaired, how the fleet is,
 //! what was repaired. Pure: from records to a report, which is told as text or as JSON.
 
+mod alone;
 mod explain;
+mod lead;
 mod pauses;
 mod status;
 #[cfg(test)]
 mod tests;
 
+pub use alone::LeftAlone;
 pub use explain::{Explanation, Hold, explain, hold_by_hand, next_action};
+pub use lead::{Lead, Leader, NoLeader};
 pub use pauses::{covered, nodes};
-pub use status::{Leader, Status, status};
+pub use status::{Status, status};
 
 use std::fmt::{self, Write as _};
 
@@ -36,6 +40,8 @@ pub struct Records {
     pub pauses: Vec<RepairPause>,
     /// The nodes that are there, if they may be listed.
     pub nodes: Option<Vec<NodeView>>,
+    /// Who leads.
+    pub lead: Lead,
 }
 
 /// One repair in a list.

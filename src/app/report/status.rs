@@ -8,7 +8,9 @@ use nodemend_core::api::{GuardRecord, NodeRepair, RepairPause, Score, SourceDown
 use nodemend_core::model::{Span, VerdictKind};
 use serde::Serialize;
 
-use super::{Records, RepairLine, Text, covered, history, line, nodes, since, time};
+use super::{
+    Leader, NoLeader, Records, RepairLine, Text, covered, history, line, nodes, since, time,
+};
 
 /// How many of the last repairs are told.
 const MAX_LAST: usize = 5;
@@ -17,7 +19,10 @@ const MAX_LAST: usize = 5;
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// Who leads, if that may be read.
+    /// That nobody leads: then the rest is of the past.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_leader: Option<NoLeader>,
+    /// Who leads, or led last, if that may be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leader: Option<Leader>,
     /// How often leaders changed; none before the first one.
@@ -40,16 +45,6 @@ pub struct Status {
     now: Timestamp,
 }
 
-/// Who leads.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Leader {
-    /// The replica.
-    pub holder: String,
-    /// When it last renewed its Lease.
-    pub renewed: Option<Timestamp>,
-}
-
 /// A pause in force.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -69,7 +64,7 @@ pub struct Pause {
 }
 
 /// How the fleet is now.
-pub fn status(records: &Records, leader: Option<Leader>, now: Timestamp) -> Status {
+pub fn status(records: &Records, now: Timestamp) -> Status {
     let fleet = records.fleet.as_ref().map(|fleet| &fleet.spec);
     let mut verdicts: BTreeMap<VerdictKind, usize> = BTreeMap::new();
     let there = records
@@ -86,7 +81,8 @@ pub fn status(records: &Records, leader: Option<Leader>, now: Timestamp) -> Stat
     last.truncate(MAX_LAST);
     let in_force = |pause: &&RepairPause| pause.spec.until.is_none_or(|until| until > now);
     Status {
-        leader,
+        no_leader: records.lead.nobody(now),
+        leader: records.lead.leader(),
         epoch: fleet.map(|fleet| fleet.epoch),
         verdicts,
         sources_down: fleet.map_or_else(Vec::new, |fleet| fleet.sources_down.clone()),
@@ -209,6 +205,9 @@ impl Text {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (mut text, now) = (Text::default(), self.now);
+        if let Some(nobody) = &self.no_leader {
+            text.line(format_args!("{nobody}"));
+        }
         let epoch = self.epoch.map_or_else(
             || "no leader yet".to_owned(),
             |epoch| format!("epoch {epoch}"),
@@ -221,6 +220,7 @@ impl fmt::Display for Status {
                 let renewed = renewed.unwrap_or_default();
                 text.line(format_args!("leader  {}, {epoch}{renewed}", leader.holder));
             }
+            None if self.no_leader.is_some() => text.line(format_args!("leader  none, {epoch}")),
             None => text.line(format_args!("leader  not known, {epoch}")),
         }
         let counts = self.verdicts.iter();

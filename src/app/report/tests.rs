@@ -1,6 +1,6 @@
 //! Reports by example: records as the API server gives them, and what a person reads.
 
-use nodemend_core::model::NodeView;
+use nodemend_core::model::{Condition, NodeView};
 use serde_json::{Value, json};
 
 use super::*;
@@ -25,10 +25,21 @@ fn object<T: serde::de::DeserializeOwned>(kind: &str, name: &str, rest: Value) -
     serde_json::from_value(value).unwrap()
 }
 
+/// The status of a policy object that was answered so.
+fn answered(accepted: &str, reason: &str, message: &str) -> Value {
+    json!({"conditions": [{"type": "Accepted", "status": accepted, "reason": reason, "message": message,
+        "lastTransitionTime": NOW}]})
+}
+
 fn node(name: &str) -> NodeView {
     NodeView {
         name: name.into(),
         uid: format!("uid-{name}"),
+        conditions: vec![Condition {
+            type_: "Ready".into(),
+            status: "True".into(),
+            reason: "KubeletReady".into(),
+        }],
         ..NodeView::default()
     }
 }
@@ -58,8 +69,17 @@ fn repair(name: &str, phase: &str) -> NodeRepair {
     )
 }
 
+/// A Lease that `nodemend-0` renewed then.
+fn held(renewed: &str) -> Lead {
+    Lead::Lease {
+        holder: "nodemend-0".into(),
+        renewed: Some(renewed.parse().unwrap()),
+        duration: Span::seconds(15),
+    }
+}
+
 fn records() -> Records {
-    let held: NodeHealth = object(
+    let sick: NodeHealth = object(
         "NodeHealth",
         "node-1",
         json!({
@@ -123,10 +143,10 @@ fn records() -> Records {
         "general",
         json!({"spec": {
             "faults": [{"name": "NicFailing", "when": {"all": [{"signal": "S"}]}, "for": "20m"}],
-        }}),
+        }, "status": answered("True", "Valid", "")}),
     );
     Records {
-        healths: vec![held],
+        healths: vec![sick],
         fleet: Some(fleet),
         repairs: vec![repair("a-9-1", "Succeeded"), repair("a-9-2", "Draining")],
         policies: vec![policy],
@@ -146,6 +166,7 @@ fn records() -> Records {
             ),
         ],
         nodes: Some(vec![node("a-1"), node("a-2")]),
+        lead: held("2026-01-01T11:59:58Z"),
     }
 }
 
@@ -210,7 +231,7 @@ fn a_node_without_record_is_told_from_one_that_is_not_there() {
     assert_eq!(well.verdict, None);
     let text = well.to_string();
     assert!(
-        text.starts_with("a-2 is on no record: nothing is known against it"),
+        text.starts_with("a-2 is on no record: nothing is known against it\n"),
         "{text}"
     );
     assert!(text.contains("rule/R"), "{text}");
@@ -230,12 +251,160 @@ fn a_node_without_record_is_told_from_one_that_is_not_there() {
 }
 
 #[test]
-fn the_fleet_is_told_in_one_look() {
-    let leader = Leader {
-        holder: "nodemend-0".into(),
-        renewed: Some("2026-01-01T11:59:58Z".parse().unwrap()),
+fn a_node_that_is_not_ready_and_on_no_record_is_not_called_well() {
+    let mut sick = node("a-2");
+    sick.conditions[0].status = "Unknown".into();
+    let told = explain("a-2", Some(&sick), &records(), now()).unwrap();
+    let text = told.to_string();
+    assert!(
+        text.starts_with("a-2 is on no record, though not Ready\n"),
+        "{text}"
+    );
+    assert_eq!(serde_json::to_value(&told).unwrap()["ready"], false);
+}
+
+#[test]
+fn a_fault_that_is_clearing_is_not_called_true() {
+    let mut records = records();
+    let status = records.healths[0].status.as_mut().unwrap();
+    status.faults[0].clearing_since = Some("2026-01-01T11:59:00Z".parse().unwrap());
+    let told = explain("a-1", Some(&node("a-1")), &records, now()).unwrap();
+    let text = told.to_string();
+    let line = "  DiskFailing  false    since 2026-01-01T11:59:00Z (1m), over after 2m of that; \
+                was true for 18m of 10m, since 2026-01-01T11:41:00Z  Critical\n";
+    assert!(text.contains(line), "{text}");
+    let json = serde_json::to_value(&told).unwrap();
+    assert_eq!(json["faults"][0]["truth"], "False");
+    assert_eq!(json["faults"][0]["clearingSince"], "2026-01-01T11:59:00Z");
+    assert!(json["faults"][1].get("clearingSince").is_none(), "{json}");
+}
+
+#[test]
+fn that_nobody_leads_is_told_first() {
+    let since = "no leader since 2026-01-01T11:59:40Z (20s): nothing is decided or repaired, \
+                 what follows is as of then";
+    // Given back, it need not run out.
+    let given_back = Lead::Lease {
+        holder: String::new(),
+        renewed: Some("2026-01-01T11:59:50Z".parse().unwrap()),
+        duration: Span::seconds(15),
     };
-    let told = status(&records(), Some(leader), now());
+    let nowhere = Lead::NoLease("elsewhere".into());
+    let check = |lead: &Lead, expect: Option<&str>, leader: &str| {
+        let mut records = records();
+        records.lead = lead.clone();
+        let explained = explain("a-1", Some(&node("a-1")), &records, now()).unwrap();
+        let fleet = status(&records, now());
+        let texts = [explained.to_string(), fleet.to_string()];
+        for text in &texts {
+            assert_eq!(text.starts_with("no leader"), expect.is_some(), "{text}");
+            assert!(text.starts_with(expect.unwrap_or_default()), "{text}");
+        }
+        assert!(texts[1].contains(&format!("leader  {leader}")), "{texts:?}");
+        let explained = serde_json::to_value(&explained).unwrap();
+        let fleet = serde_json::to_value(&fleet).unwrap();
+        assert_eq!(explained["noLeader"], fleet["noLeader"]);
+        fleet["noLeader"].clone()
+    };
+    let led = "nodemend-0, epoch 4, renewed";
+    let at = json!({"since": "2026-01-01T11:59:40Z"});
+    assert_eq!(check(&held("2026-01-01T11:59:40Z"), Some(since), led), at);
+    let since = "no leader since 2026-01-01T11:59:50Z (10s)";
+    let at = json!({"since": "2026-01-01T11:59:50Z"});
+    assert_eq!(check(&given_back, Some(since), "none, epoch 4"), at);
+    let told = check(&nowhere, Some("no leader: namespace elsewhere"), "none");
+    assert_eq!(told, json!({"namespace": "elsewhere"}));
+    // In time, to the second; and what may not be read says nothing.
+    check(&held("2026-01-01T11:59:45Z"), None, led);
+    check(&Lead::Unknown, None, "not known");
+}
+
+#[test]
+fn why_a_node_is_left_alone_is_told() {
+    let policy = |name: &str, priority: i32, rest: Value| {
+        let mut spec = json!({
+            "priority": priority, "nodeSelector": {"matchLabels": {"workload": "batch"}},
+            "faults": [{"name": "F", "when": {"all": [{"signal": "S"}]}}],
+        });
+        spec["controlPlane"] = rest["controlPlane"].as_bool().unwrap_or_default().into();
+        let parts = json!({"spec": spec, "status": rest["status"]});
+        object::<RepairPolicy>("RepairPolicy", name, parts)
+    };
+    let of = |name: &str, priority: i32, accepted: &str, reason: &str, message: &str| {
+        let status = answered(accepted, reason, message);
+        policy(name, priority, json!({"status": status}))
+    };
+    let mut master = node("a-2");
+    let batch = ("workload".to_owned(), "batch".to_owned());
+    let role = ("node-role.kubernetes.io/control-plane", "");
+    let mut worker = node("a-2");
+    worker.labels = [batch.clone()].into();
+    master.labels = [batch, (role.0.into(), role.1.into())].into();
+    let check = |node: &NodeView, policies: Vec<RepairPolicy>, expect: &str, why: &str| {
+        let records = Records {
+            policies,
+            ..Records::default()
+        };
+        let told = explain("a-2", Some(node), &records, now()).unwrap();
+        let expect = match expect {
+            "" => "a-2 is on no record: nothing is known against it\n".into(),
+            some => format!("a-2 is on no record\n  {some}\n"),
+        };
+        assert_eq!(told.to_string(), expect);
+        let json = serde_json::to_value(&told).unwrap();
+        assert_eq!(json["leftAlone"]["why"].as_str().unwrap_or_default(), why);
+    };
+    let good = || of("good", 1, "True", "Valid", "");
+    let bad = |priority| {
+        let mistakes = "spec.faults: empty; spec.mode: unknown";
+        of("bad", priority, "False", "Invalid", mistakes)
+    };
+    let refused = "RepairPolicy bad selects it and is refused: spec.faults: empty";
+    check(&worker, vec![good()], "", "");
+    check(&worker, vec![bad(1)], refused, "PolicyRefused");
+    check(&worker, vec![good(), bad(2)], refused, "PolicyRefused");
+    check(&worker, vec![bad(1), good()], refused, "PolicyRefused");
+    check(&worker, vec![good(), bad(0)], "", "");
+    // A file has its name: it speaks for no node.
+    let named = || {
+        of(
+            "named",
+            7,
+            "False",
+            "NameTaken",
+            "a policy file has this name",
+        )
+    };
+    check(&worker, vec![named(), good()], "", "");
+    let why = "RepairPolicy named selects it and is refused: a policy file has this name";
+    check(&worker, vec![named()], why, "PolicyRefused");
+    let fresh = policy("fresh", 1, json!({"status": {"conditions": []}}));
+    let why = "RepairPolicy fresh selects it and is not accepted yet";
+    check(&worker, vec![fresh], why, "PolicyNotAccepted");
+    let why = "it is of the control plane, which RepairPolicy good leaves alone \
+               (controlPlane: true opts it in)";
+    check(&master, vec![good()], why, "ControlPlane");
+    let opted = json!({"controlPlane": true, "status": answered("True", "Valid", "")});
+    check(&master, vec![policy("all", 1, opted)], "", "");
+    let why = "no RepairPolicy object selects it; policies from files are not seen from here";
+    check(&node("a-2"), vec![good()], why, "NoPolicy");
+
+    // A policy that was told of is in a file.
+    let mut records = records();
+    records.policies.clear();
+    let told = |records: &Records| {
+        let told = explain("a-1", Some(&node("a-1")), records, now()).unwrap();
+        told.left_alone
+    };
+    assert_eq!(told(&records), None);
+    let status = records.healths[0].status.as_mut().unwrap();
+    status.verdict = nodemend_core::model::VerdictKind::Ignored;
+    assert_eq!(told(&records), Some(LeftAlone::NoPolicy));
+}
+
+#[test]
+fn the_fleet_is_told_in_one_look() {
+    let told = status(&records(), now());
     let expect = "\
 leader  nodemend-0, epoch 4, renewed 2026-01-01T11:59:58Z (2s)
 nodes   1 Held
@@ -265,7 +434,8 @@ only observed: what became of it without a repair
     let json = serde_json::to_value(&told).unwrap();
     assert_eq!(json["verdicts"], json!({"Held": 1}));
     assert_eq!(json["open"][0]["name"], "a-9-2");
-    let none = status(&Records::default(), None, now());
+    assert!(json.get("noLeader").is_none(), "{json}");
+    let none = status(&Records::default(), now());
     assert_eq!(
         none.to_string(),
         "leader  not known, no leader yet\nnodes   none on record\n"

@@ -231,6 +231,9 @@ pub struct FaultRecord {
     /// Since when that clock stands still, because the truth is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Timestamp>,
+    /// Since when it is false, if it is: its clock is forgotten once that is so for two minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clearing_since: Option<Timestamp>,
 }
 
 /// The leader's one object: epoch, reservations, sources.
@@ -412,6 +415,12 @@ pub struct SourceDown {
         name = "Replacement",
         type_ = "string",
         json_path = ".status.replacement.instanceId"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.message",
+        priority = 1
     ),
     printcolumn(
         name = "Age",

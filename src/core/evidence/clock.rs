@@ -20,7 +20,8 @@ pub(super) struct Pace {
 pub(super) struct Clock {
     /// Since when, in time that counts; none until it is first so.
     pub since: Option<Timestamp>,
-    clear_since: Option<Timestamp>,
+    /// Since when it is not so, while that may still pass.
+    pub clear_since: Option<Timestamp>,
     settled: Timestamp,
     /// Since when nothing is known. It ends only after a while of knowing.
     pub gap: Option<Timestamp>,

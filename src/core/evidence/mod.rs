@@ -724,6 +724,12 @@ impl Evidence {
         }
     }
 
+    /// Since when a fault is false that was true: its clock is forgotten after `CLEAR_AFTER`.
+    pub fn clearing(&self, node: &NodeView, policy: &str, fault: &str) -> Option<Timestamp> {
+        let clock = self.clocks.get(&node.uid)?.fault(policy, fault)?;
+        clock.clear_since
+    }
+
     fn look<'a>(&'a self, node: &'a NodeView, rules: &'a Rules, now: Timestamp) -> Look<'a> {
         self.look_at(self.slots.get(&node.uid).copied(), node, rules, now)
     }

@@ -85,7 +85,7 @@ pub(super) fn pursue_reboot(
     if certain > now {
         return Next::Wait(
             POLL.after(now).min(certain),
-            "was the machine asked to restart?".into(),
+            "it is not known yet whether the machine was asked to restart".into(),
         );
     }
     conclude(false, "the machine did not restart")
@@ -160,7 +160,10 @@ pub(super) fn verify(repair: &NodeRepair, observed: &Observed, now: Timestamp) -
             "the machine restarted, the fault is still there",
         );
     }
-    Next::Wait(POLL.after(now), "does the fault go?".into())
+    Next::Wait(
+        POLL.after(now),
+        "the machine restarted, the fault is still there or not known".into(),
+    )
 }
 
 /// What a repair does that did not help: it keeps pods away until the next rung takes over.

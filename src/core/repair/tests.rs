@@ -423,3 +423,102 @@ fn a_repair_made_again_under_the_same_name_has_tokens_of_its_own() {
     assert_ne!(token("one"), token("two"));
     assert_eq!(token("one"), token("one"));
 }
+
+/// What is waited for, as it would go on record.
+fn noted(changes: Vec<Change>, observed: &Observed) -> Option<String> {
+    let repair = after(changes);
+    let Next::Wait(_, message) = next(&repair, observed, at(10)) else {
+        panic!("it goes on: {:?}", next(&repair, observed, at(10)));
+    };
+    note(&repair, message).map(|change| match change {
+        Change::Note(message) => message,
+        other => panic!("{other:?}"),
+    })
+}
+
+#[test]
+fn what_is_waited_for_goes_on_record_once_and_until_it_goes_on() {
+    let paused = Observed {
+        paused: Some(Reason::ClusterBreaker),
+        ..joined()
+    };
+    let unknown = Observed {
+        fault: Truth::Unknown,
+        ..joined()
+    };
+    let blind = Observed {
+        current: false,
+        ..unknown.clone()
+    };
+    let cleared = Observed {
+        fault: Truth::False,
+        ..joined()
+    };
+    let ready = || {
+        let mut changes = launched();
+        changes.push(Change::Joined("new".into()));
+        changes
+    };
+    for changes in [Vec::new(), quarantined(), ready()] {
+        for (observed, expect) in [
+            (&paused, "paused: ClusterBreaker"),
+            (&unknown, "it is not known now whether the fault is true"),
+            (&blind, "the list of nodes is empty or old"),
+            (&cleared, "the fault is not true now"),
+        ] {
+            let mut changes = changes.clone();
+            assert_eq!(noted(changes.clone(), observed).as_deref(), Some(expect));
+            changes.push(Change::Note(expect.into()));
+            assert_eq!(noted(changes.clone(), observed), None);
+            // It replaces another, and neither waits for it nor is mistaken for it.
+            let other = if expect.starts_with("paused") {
+                &unknown
+            } else {
+                &paused
+            };
+            assert!(noted(changes, other).is_some_and(|message| message != expect));
+        }
+    }
+    let note = || Change::Note("paused: ClusterBreaker".into());
+    for goes_on in [
+        intend(Step::Launch, "token", Phase::Launching),
+        Change::IntendReboot(1, "boot".into()),
+        Change::Joined("new".into()),
+        Change::Enter(Phase::Succeeded),
+    ] {
+        let mut changes = ready();
+        changes.extend([note(), goes_on.clone()]);
+        let repair = after(changes);
+        assert_eq!(repair.message(), "", "{goes_on:?}");
+        let status = repair.status.unwrap();
+        let ends = status.conditions.iter();
+        assert!(ends.clone().all(|end| end.message.is_empty()), "{status:?}");
+    }
+    // A wait changes nothing of what is done next.
+    for changes in [Vec::new(), quarantined(), ready()] {
+        let mut noted = changes.clone();
+        noted.push(note());
+        let (plain, noted) = (after(changes), after(noted));
+        let then = |repair: &NodeRepair| next(repair, &joined(), at(10));
+        assert_eq!(then(&plain), then(&noted));
+        assert_eq!(open_entry(&plain), open_entry(&noted));
+    }
+}
+
+#[test]
+fn why_a_repair_is_given_up_and_what_a_newer_version_wrote_stay() {
+    let mut changes = launched();
+    changes.push(Change::GiveUp(GaveUp::NotCured, "still there".into()));
+    let mut repair = after(changes);
+    assert_eq!(note(&repair, "waits".into()), None);
+    apply(&mut repair, Change::Enter(Phase::Escalated), 1, at(9));
+    assert_eq!(repair.message(), "still there");
+    assert_eq!(repair.status.unwrap().conditions[0].message, "still there");
+
+    let mut newer = after(launched());
+    newer.status.as_mut().unwrap().phase = Phase::Unrecognized;
+    let Next::Wait(_, message) = next(&newer, &seen(), at(10)) else {
+        panic!("it is left alone");
+    };
+    assert_eq!(note(&newer, message), None);
+}
