@@ -178,7 +178,7 @@ impl<G: Groups> Intake<G> {
                 }
                 return Ok(false);
             };
-            match self.groups.put_group(&group).await {
+            match self.groups.put_group(group).await {
                 Ok(()) => return Ok(true),
                 Err(CallError::Conflict(_)) => {}
                 Err(error) => return Err(Error::Store(error)),

@@ -74,7 +74,7 @@ impl Groups for Memory {
         let cached = inner.cached.as_ref().filter(|_| age == Age::Any);
         Ok(cached.unwrap_or(&inner.groups).get(name).cloned())
     }
-    async fn put_group(&self, group: &AlertGroup) -> Result<(), CallError> {
+    async fn put_group(&self, mut group: AlertGroup) -> Result<(), CallError> {
         let mut inner = self.0.lock().unwrap();
         if let Some(error) = inner.failures.pop() {
             return Err(error);
@@ -91,7 +91,6 @@ impl Groups for Memory {
         }
         inner.version += 1;
         inner.writes += 1;
-        let mut group = group.clone();
         group.metadata.resource_version = Some(inner.version.to_string());
         inner.groups.insert(name, group);
         Ok(())
