@@ -4,6 +4,7 @@
 pub mod ask;
 mod waiting;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
@@ -177,7 +178,7 @@ impl<G: Groups> Intake<G> {
                 }
                 return Ok(false);
             };
-            match self.groups.put_group(&group).await {
+            match self.groups.put_group(group).await {
                 Ok(()) => return Ok(true),
                 Err(CallError::Conflict(_)) => {}
                 Err(error) => return Err(Error::Store(error)),
@@ -194,22 +195,16 @@ fn merged(
     delivered: &AlertGroupSpec,
     now: Timestamp,
 ) -> Result<Option<AlertGroup>, Error> {
-    let mut group = stored.unwrap_or_else(|| {
-        let alerts = BTreeMap::new();
-        let empty = AlertGroupSpec {
-            sender: delivered.sender.clone(),
-            receiver: delivered.receiver.clone(),
-            group_key: delivered.group_key.clone(),
-            bucket: delivered.bucket,
-            truncated_at: None,
-            alerts,
-        };
-        AlertGroup::new(object, empty)
-    });
-    let corrected = evidence::correct(&mut group.spec, now);
-    if !evidence::merge(&mut group.spec, delivered) && !corrected {
-        return Ok(None);
-    }
+    let mut group = match stored {
+        None => AlertGroup::new(object, delivered.clone()),
+        Some(mut group) => {
+            let corrected = evidence::correct(&mut group.spec, now);
+            if !evidence::merge(&mut group.spec, delivered) && !corrected {
+                return Ok(None);
+            }
+            group
+        }
+    };
     evidence::forget(&mut group.spec, now);
     let size_of =
         |spec: &AlertGroupSpec| serde_json::to_vec(spec).map_or(usize::MAX, |text| text.len());
@@ -226,7 +221,7 @@ fn merged(
 
 /// Reads the body of a delivery: what is needed of each alert, by its own status.
 pub fn decode(body: &[u8], sender: &str, now: Timestamp) -> Result<Delivery, Error> {
-    let Object(raw): Object<Payload> = serde_json::from_slice(body).map_err(|error| {
+    let Object(raw): Object<Payload<'_>> = serde_json::from_slice(body).map_err(|error| {
         let text = quote(&error.to_string());
         if error.is_data() {
             Error::Shape(text)
@@ -254,27 +249,25 @@ pub fn decode(body: &[u8], sender: &str, now: Timestamp) -> Result<Delivery, Err
         truncated_at: (raw.truncated_alerts > 0).then_some(now),
         alerts: BTreeMap::new(),
     };
-    let name = object_name(sender, &raw.receiver, &raw.group_key);
-    let mut delivery = Delivery {
-        groups: BTreeMap::new(),
-        skipped: 0,
-        truncated: raw.truncated_alerts,
-    };
+    let (mut parts, mut skipped) = (BTreeMap::new(), 0);
     for Object(alert) in raw.alerts.items {
         match alert.reduce(now)? {
             Some((fingerprint, alert)) => {
                 let bucket = bucket(&fingerprint);
-                let object = format!("{name}-{bucket:x}");
-                let group = delivery.groups.entry(object);
+                let group = parts.entry(bucket).or_insert_with(|| part(bucket));
                 // The same alert twice in one delivery is merged like two deliveries.
-                let mut one = AlertGroupSpec::default();
-                one.alerts.insert(fingerprint, alert);
-                evidence::merge(group.or_insert_with(|| part(bucket)), &one);
+                evidence::merge_one(group, fingerprint, alert);
             }
-            None => delivery.skipped += 1,
+            None => skipped += 1,
         }
     }
-    Ok(delivery)
+    let name = object_name(sender, &raw.receiver, &raw.group_key);
+    let named = |(bucket, group)| (format!("{name}-{bucket:x}"), group);
+    Ok(Delivery {
+        groups: parts.into_iter().map(named).collect(),
+        skipped,
+        truncated: raw.truncated_alerts,
+    })
 }
 
 /// How the names of the objects begin that hold a group.
@@ -297,24 +290,26 @@ fn short(what: &'static str, text: &str, most: usize) -> Result<(), Error> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 #[derive(Default)]
-struct Payload {
+struct Payload<'a> {
     version: String,
     group_key: String,
     truncated_alerts: u64,
     receiver: String,
-    alerts: Capped<Object<Alert>>,
+    #[serde(borrow)]
+    alerts: Capped<Object<Alert<'a>>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Alert {
+struct Alert<'a> {
     status: Status,
-    labels: Labels,
+    #[serde(borrow)]
+    labels: Labels<Text<'a>>,
     starts_at: Timestamp,
     #[serde(default)]
     ends_at: Option<Timestamp>,
-    #[serde(default)]
-    fingerprint: String,
+    #[serde(borrow, default)]
+    fingerprint: Cow<'a, str>,
 }
 
 #[derive(Deserialize, PartialEq, Eq)]
@@ -324,25 +319,27 @@ enum Status {
     Resolved,
 }
 
-impl Alert {
+impl Alert<'_> {
     /// Its fingerprint and what is stored of it; none if it has no name.
     fn reduce(self, now: Timestamp) -> Result<Option<(String, StoredAlert)>, Error> {
-        let count = self.labels.map.len() + self.labels.more;
+        let count = self.labels.pairs.len() + self.labels.more;
         if count > MAX_LABELS {
             return Err(Error::TooManyLabels(count));
         }
         let fingerprint = self.fingerprint();
-        let mut labels = self.labels.map;
-        let name = labels.remove("alertname").unwrap_or_default();
+        let given = |label| self.labels.get(label).unwrap_or_default().to_owned();
+        let (name, severity) = (given("alertname"), given("severity"));
         if name.is_empty() {
             return Ok(None);
         }
-        let severity = labels.remove("severity").unwrap_or_default();
-        labels.retain(|name, _| identity::is_identity_label(name));
         short("an alert's name", &name, MAX_VALUE)?;
         short("a severity", &severity, MAX_VALUE)?;
-        for value in labels.values() {
-            short("a label's value", value, MAX_VALUE)?;
+        let mut labels = identity::Labels::new();
+        for (Text(name), Text(value)) in self.labels.pairs {
+            if identity::is_identity_label(&name) {
+                short("a label's value", &value, MAX_VALUE)?;
+                labels.insert(name.into_owned(), value.into_owned());
+            }
         }
         let firing = self.status == Status::Firing;
         // Go's zero time is how Alertmanager writes that there is none. An end that
@@ -365,13 +362,11 @@ impl Alert {
     fn fingerprint(&self) -> String {
         let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if self.fingerprint.len() == 16 && self.fingerprint.bytes().all(hex) {
-            return self.fingerprint.clone();
+            return self.fingerprint.clone().into_owned();
         }
-        let parts: Vec<&str> = self
-            .labels
-            .map
-            .iter()
-            .flat_map(|(name, value)| [name.as_str(), value])
+        let labels = self.labels.pairs.iter();
+        let parts: Vec<&str> = labels
+            .flat_map(|(name, value)| [&*name.0, &*value.0])
             .collect();
         digest(&parts, 16)
     }
@@ -443,33 +438,48 @@ impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for Capped<T,
     }
 }
 
-/// Labels of which so many are kept and the rest is only counted.
-struct Labels<const MOST: usize = MAX_LABELS> {
-    map: identity::Labels,
+/// Labels, in the order of their names, of which so many are kept and the rest is only counted.
+struct Labels<T = String, const MOST: usize = MAX_LABELS> {
+    pairs: Vec<(T, T)>,
     more: usize,
 }
 
-impl<'de, const MOST: usize> Deserialize<'de> for Labels<MOST> {
+impl<T: AsRef<str>, const MOST: usize> Labels<T, MOST> {
+    /// The value of a label.
+    fn get(&self, name: &str) -> Option<&str> {
+        let place = self.place(name).ok()?;
+        Some(self.pairs[place].1.as_ref())
+    }
+
+    /// Where it is, or would be.
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.pairs
+            .binary_search_by(|(known, _)| known.as_ref().cmp(name))
+    }
+}
+
+impl<'de, T: Deserialize<'de> + AsRef<str>, const MOST: usize> Deserialize<'de>
+    for Labels<T, MOST>
+{
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Pairs<const MOST: usize>;
-        impl<'de, const MOST: usize> Visitor<'de> for Pairs<MOST> {
-            type Value = Labels<MOST>;
+        struct Pairs<T, const MOST: usize>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de> + AsRef<str>, const MOST: usize> Visitor<'de> for Pairs<T, MOST> {
+            type Value = Labels<T, MOST>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("labels")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut labels = Labels {
-                    map: identity::Labels::new(),
+                    pairs: Vec::new(),
                     more: 0,
                 };
-                while labels.map.len() < MOST {
-                    match map.next_entry::<String, String>()? {
-                        Some((name, value)) => {
-                            if labels.map.insert(name, value).is_some() {
-                                return Err(serde::de::Error::custom("a label twice"));
-                            }
-                        }
-                        None => return Ok(labels),
+                while labels.pairs.len() < MOST {
+                    let Some((name, value)) = map.next_entry::<T, T>()? else {
+                        return Ok(labels);
+                    };
+                    match labels.place(name.as_ref()) {
+                        Ok(_) => return Err(serde::de::Error::custom("a label twice")),
+                        Err(place) => labels.pairs.insert(place, (name, value)),
                     }
                 }
                 while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {
@@ -478,7 +488,17 @@ impl<'de, const MOST: usize> Deserialize<'de> for Labels<MOST> {
                 Ok(labels)
             }
         }
-        from.deserialize_map(Pairs)
+        from.deserialize_map(Pairs(PhantomData))
+    }
+}
+
+/// Text that is read in place, where nothing in it is escaped.
+#[derive(Deserialize)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl AsRef<str> for Text<'_> {
+    fn as_ref(&self) -> &str {
+        &self.0
     }
 }
 

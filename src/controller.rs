@@ -73,8 +73,8 @@ pub trait Groups: Clone + Send + Sync + 'static {
         name: &str,
         age: Age,
     ) -> impl Future<Output = Result<Option<AlertGroup>, CallError>> + Send;
-    /// Creates it, or replaces what was read.
-    fn put_group(&self, group: &AlertGroup) -> impl Future<Output = Result<(), CallError>> + Send;
+    /// Creates it, or replaces what was read. A conflict if that changed or is gone.
+    fn put_group(&self, group: AlertGroup) -> impl Future<Output = Result<(), CallError>> + Send;
     /// How many groups of this sender are stored, if this one is none of them; nothing as long
     /// as that is not known. The names of a group's objects are `group`, a dash and a digit.
     fn others(&self, sender: &str, group: &str) -> Option<usize>;

@@ -15,7 +15,7 @@ impl Groups for Sink {
     async fn group(&self, _: &str, _: Age) -> Result<Option<AlertGroup>, CallError> {
         Ok(None)
     }
-    async fn put_group(&self, _: &AlertGroup) -> Result<(), CallError> {
+    async fn put_group(&self, _: AlertGroup) -> Result<(), CallError> {
         Ok(())
     }
     fn others(&self, _: &str, _: &str) -> Option<usize> {

@@ -142,7 +142,7 @@ impl Client {
     fn is_ours(&self, alert: &Alert) -> bool {
         let mut receivers = alert.receivers.iter();
         self.receivers.is_empty()
-            || alert.labels.map.get("alertname").map(String::as_str) == Some(WATCHDOG)
+            || alert.labels.get("alertname") == Some(WATCHDOG)
             || receivers.any(|receiver| self.receivers.contains(&receiver.name))
     }
 
@@ -246,7 +246,7 @@ type Silences = Capped<RawSilence, MAX_SILENCES>;
 #[serde(rename_all = "camelCase")]
 struct Alert {
     fingerprint: String,
-    labels: Labels<MAX_LABELS>,
+    labels: Labels,
     starts_at: Timestamp,
     updated_at: Timestamp,
     #[serde(default)]
@@ -261,13 +261,13 @@ struct Receiver {
 impl TryFrom<Alert> for AskedAlert {
     type Error = Error;
     fn try_from(raw: Alert) -> Result<Self, Error> {
-        let Labels { map, more } = raw.labels;
+        let Labels { pairs, more } = raw.labels;
         if more > 0 {
-            return Err(Error::TooMany(map.len() + more, "labels", MAX_LABELS));
+            return Err(Error::TooMany(pairs.len() + more, "labels", MAX_LABELS));
         }
         Ok(Self {
             fingerprint: raw.fingerprint,
-            labels: map,
+            labels: pairs.into_iter().collect(),
             starts_at: raw.starts_at,
             updated_at: raw.updated_at,
         })
@@ -570,8 +570,8 @@ mod tests {
         assert_eq!((list.items.len(), list.more), (2, 3));
         let told = all(list, "alerts").err().map(|error| error.to_string());
         assert_eq!(told.as_deref(), Some("5 alerts, more than 2"));
-        let labels: Labels<2> = serde_json::from_str(r#"{"a":"","b":"","c":7}"#).unwrap();
-        assert_eq!((labels.map.len(), labels.more), (2, 1));
+        let labels: Labels<String, 2> = serde_json::from_str(r#"{"a":"","b":"","c":7}"#).unwrap();
+        assert_eq!((labels.pairs.len(), labels.more), (2, 1));
     }
 
     #[tokio::test]

@@ -74,7 +74,7 @@ impl Groups for Memory {
         let cached = inner.cached.as_ref().filter(|_| age == Age::Any);
         Ok(cached.unwrap_or(&inner.groups).get(name).cloned())
     }
-    async fn put_group(&self, group: &AlertGroup) -> Result<(), CallError> {
+    async fn put_group(&self, mut group: AlertGroup) -> Result<(), CallError> {
         let mut inner = self.0.lock().unwrap();
         if let Some(error) = inner.failures.pop() {
             return Err(error);
@@ -91,7 +91,6 @@ impl Groups for Memory {
         }
         inner.version += 1;
         inner.writes += 1;
-        let mut group = group.clone();
         group.metadata.resource_version = Some(inner.version.to_string());
         inner.groups.insert(name, group);
         Ok(())
@@ -450,6 +449,29 @@ fn a_sender_without_fingerprints_gets_our_own() {
     assert_eq!(keys("0123456789ABCDEF", "a"), own);
     assert_ne!(keys("", "b"), own);
     assert_eq!(keys("00000000000000ff", "b"), "00000000000000ff");
+}
+
+#[test]
+fn labels_are_the_same_in_any_order_and_however_they_are_escaped() {
+    let read = |labels: &str| {
+        let alert = format!(
+            r#"{{"status":"firing","labels":{{{labels}}},"startsAt":"2026-11-24T09:12:30Z"}}"#
+        );
+        decode(payload(&alert).as_bytes(), "s", at(0))
+    };
+    let plain = read(r#""alertname":"A","job":"x","node":"a","severity":"b","zone":"z""#);
+    let alerts = plain.as_ref().unwrap().groups.values().next().unwrap();
+    let alert = alerts.alerts.values().next().unwrap();
+    assert_eq!((alert.name.as_str(), alert.severity.as_str()), ("A", "b"));
+    let labels = [("job", "x"), ("node", "a")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+    assert_eq!(alert.labels, labels.into());
+    let other = r#""zone":"z","n\u006fde":"\u0061","severity":"b","job":"x","alertname":"A""#;
+    assert_eq!(read(other), plain);
+    let twice = read(r#""n\u006fde":"a","alertname":"A","node":"a""#);
+    assert!(
+        matches!(&twice, Err(Error::Shape(why)) if why.starts_with("a label twice")),
+        "{twice:?}"
+    );
 }
 
 #[test]

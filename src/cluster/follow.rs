@@ -85,9 +85,27 @@ impl<T: Clone + PartialEq> Followed<T> {
         copied.heard.map(|_| ask(&copied.objects))
     }
 
+    /// The same, if the last sign of life is not older than this.
+    pub(super) fn ask_within<R>(
+        &self,
+        time: Duration,
+        ask: impl FnOnce(&BTreeMap<String, T>) -> R,
+    ) -> Option<R> {
+        let copied = self.lock();
+        let lately = copied.heard.filter(|heard| heard.elapsed() <= time);
+        lately.map(|_| ask(&copied.objects))
+    }
+
     /// Notes an object that was written here, ahead of the watch. It is no sign of life.
     pub(super) fn note(&self, name: String, object: T) {
         self.lock().objects.insert(name, object);
+    }
+
+    /// As if nothing had been heard for this long.
+    #[cfg(test)]
+    pub(super) fn silent_for(&self, time: Duration) {
+        let mut copied = self.lock();
+        copied.heard = copied.heard.and_then(|heard| heard.checked_sub(time));
     }
 
     fn lock(&self) -> MutexGuard<'_, Copied<T>> {
@@ -95,14 +113,14 @@ impl<T: Clone + PartialEq> Followed<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set(&self, objects: BTreeMap<String, T>) {
+    pub(super) fn set(&self, objects: BTreeMap<String, T>) {
         let mut copied = self.lock();
         copied.objects = objects;
         copied.alive();
     }
 
     /// Whether that made a difference: most changes of a node are its heartbeats.
-    fn change(&self, name: String, object: Option<T>) -> bool {
+    pub(super) fn change(&self, name: String, object: Option<T>) -> bool {
         let mut copied = self.lock();
         copied.alive();
         if copied.objects.get(&name) == object.as_ref() {
@@ -267,51 +285,14 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
-    use std::convert::Infallible;
-
-    use futures_util::stream;
-    use http_body_util::StreamBody;
-    use hyper::body::{Bytes, Frame};
     use k8s_openapi::api::core::v1::Node;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::cluster::Lease;
-    use crate::telemetry::Telemetry;
+    use crate::cluster::fake::api;
 
     /// How long anything may take here.
     const PATIENCE: Duration = Duration::from_secs(20);
-
-    /// An API that gives these answers by turns, the last without an end, and what it was
-    /// asked.
-    fn api(answers: Vec<Vec<Value>>) -> (Kubernetes, Arc<Mutex<Vec<String>>>) {
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (seen, answers) = (Arc::clone(&asked), Mutex::new(VecDeque::from(answers)));
-        let service = tower::service_fn(move |request: hyper::Request<kube::client::Body>| {
-            seen.lock().unwrap().push(request.uri().to_string());
-            let mut left = answers.lock().unwrap();
-            let lines: Vec<_> = left.pop_front().into_iter().flatten().collect();
-            let lines = lines
-                .into_iter()
-                .map(|line| Ok::<_, Infallible>(Frame::data(Bytes::from(format!("{line}\n")))));
-            let body = if left.is_empty() {
-                stream::iter(lines).chain(stream::pending()).left_stream()
-            } else {
-                stream::iter(lines).right_stream()
-            };
-            std::future::ready(Ok::<_, Infallible>(hyper::Response::new(StreamBody::new(
-                body,
-            ))))
-        });
-        let cluster = Kubernetes {
-            client: kube::Client::new(service, "default"),
-            lease: Lease::default(),
-            telemetry: Telemetry::silent(),
-            senders: Followed::default(),
-        };
-        (cluster, asked)
-    }
 
     fn node(name: &str, version: &str) -> Value {
         json!({"metadata": {"name": name, "resourceVersion": version, "uid": name}})
@@ -503,54 +484,5 @@ mod tests {
         assert_eq!(copy.news_within(Duration::ZERO), None, "too old by now");
         copy.lock().alive();
         assert!(copy.news_within(PATIENCE).is_some());
-    }
-
-    #[tokio::test]
-    async fn h71_the_groups_of_a_sender_are_counted_from_what_is_stored() {
-        use crate::controller::Groups as _;
-        use nodemend_core::api::{AlertGroup, AlertGroupSpec};
-        let group = |name: &str, sender: &str| {
-            let spec = AlertGroupSpec {
-                sender: sender.into(),
-                ..AlertGroupSpec::default()
-            };
-            AlertGroup::new(name, spec)
-        };
-        let stored = [
-            ("alerts-a-0", "x"),
-            ("alerts-a-f", "x"),
-            ("alerts-b-3", "y"),
-            ("alerts-c-0", "x"),
-        ];
-        let items = stored.map(|(name, sender)| json!(group(name, sender)));
-        let page = json!({"apiVersion": "nodemend.dev/v1alpha1", "kind": "AlertGroupList",
-            "metadata": {"resourceVersion": "5"}, "items": items});
-        let (cluster, _) = api(vec![vec![page], vec![]]);
-        assert_eq!(
-            cluster.others("x", "alerts-d"),
-            None,
-            "nothing is known yet"
-        );
-        let mut looks = tokio::time::interval(Duration::from_millis(5));
-        let listed = async {
-            while cluster.senders.ask(|_| ()).is_none() {
-                looks.tick().await;
-            }
-        };
-        tokio::select! {
-            () = cluster.clone().follow_senders() => panic!("it ended"),
-            done = tokio::time::timeout(PATIENCE, listed) => done.expect("in time"),
-        }
-        let check = |sender: &str, name: &str, expect| {
-            assert_eq!(cluster.others(sender, name), expect, "{sender} {name}");
-        };
-        check("x", "alerts-d", Some(2));
-        check("x", "alerts-a", None);
-        check("y", "alerts-d", Some(1));
-        check("z", "alerts-d", Some(0));
-        // What was written here counts before the watch tells of it.
-        cluster.senders.note("alerts-d-1".into(), "x".into());
-        check("x", "alerts-d", None);
-        check("x", "alerts-e", Some(3));
     }
 }

@@ -4,7 +4,10 @@
 
 mod election;
 mod events;
+#[cfg(test)]
+mod fake;
 mod follow;
+mod groups;
 mod person;
 mod stored;
 mod views;
@@ -18,7 +21,6 @@ pub use views::node as node_view;
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -26,10 +28,8 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenRe
 use k8s_openapi::api::coordination::v1 as kubernetes;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::events::v1::Event;
-use kube::api::{
-    GetParams, ListParams, PartialObjectMeta, Patch, PatchParams, PostParams, Preconditions,
-};
-use kube::{Api, Client, Config, Resource as _};
+use kube::api::{ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Client, Config};
 use nodemend_core::api::{
     AlertGroup, AlertGroupSpec, FINALIZER, FleetState, NodeHealth, NodeRepair, RepairPause,
     RepairPolicy,
@@ -39,7 +39,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::controller::{Age, Groups, Records, TokenReviews, other_groups};
+use crate::controller::{Age, Groups as _, Records, TokenReviews};
 use crate::exec::{CallError, Cluster, NodePatch};
 use crate::telemetry::{CallResult, Notice, System, Telemetry};
 
@@ -51,9 +51,6 @@ const PAGE: u32 = 500;
 const FLEET: &str = "fleet";
 /// Marks writes of records in the audit log; what touches nodes and pods names its repair instead.
 const MANAGER: &str = "nodemend";
-/// Asks the API for no more than an object's metadata.
-const METADATA_ALONE: &str =
-    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json";
 /// Where kubelets renew their leases.
 const NODE_LEASES: &str = "kube-node-lease";
 
@@ -71,8 +68,7 @@ pub struct Kubernetes {
     client: Client,
     lease: Lease,
     telemetry: Telemetry,
-    /// Whose each object of an alert group is; clones share it.
-    senders: Followed<String>,
+    groups: groups::Known,
 }
 
 impl Debug for Kubernetes {
@@ -95,16 +91,8 @@ impl Kubernetes {
             client,
             lease,
             telemetry,
-            senders: Followed::default(),
+            groups: groups::Known::default(),
         })
-    }
-
-    /// Keeps in mind whose the alert groups are, until dropped. Every replica does: each takes
-    /// deliveries.
-    pub async fn follow_senders(self) {
-        let sender = |group: &AlertGroup| group.spec.sender.clone();
-        let senders = self.senders.clone();
-        follow(self, sender, senders, Arc::default()).await;
     }
 
     /// What keeps the service from working, if anything: an API that does not answer,
@@ -522,59 +510,6 @@ impl Records for Kubernetes {
             Some(group) if past(&group.spec) => self.delete(&group).await,
             _ => Ok(()),
         }
-    }
-}
-
-impl Groups for Kubernetes {
-    async fn group(&self, name: &str, age: Age) -> Result<Option<AlertGroup>, CallError> {
-        let params = match age {
-            // From the API server's cache.
-            Age::Any => GetParams::any(),
-            Age::Newest => GetParams::default(),
-        };
-        found(
-            self.call(self.api::<AlertGroup>().get_with(name, &params))
-                .await,
-        )
-    }
-
-    /// Any replica writes groups, so no lease is asked for.
-    async fn put_group(&self, group: &AlertGroup) -> Result<(), CallError> {
-        let body = serde_json::to_vec(group).expect("text keys and plain values");
-        let api = kube::core::Request::new(AlertGroup::url_path(&(), None));
-        let request = if group.metadata.resource_version.is_none() {
-            api.create(&written(), body)
-        } else {
-            api.replace(&name_of(group), &written(), body)
-        };
-        let mut request = request.map_err(|error| CallError::Refused(plain(&error)))?;
-        // Else all of it would come back.
-        let accept = METADATA_ALONE.parse().expect("plain ASCII");
-        request.headers_mut().insert("accept", accept);
-        let written = self
-            .client
-            .request::<PartialObjectMeta<AlertGroup>>(request);
-        self.call(written).await?;
-        self.senders.note(name_of(group), group.spec.sender.clone());
-        Ok(())
-    }
-
-    fn others(&self, sender: &str, group: &str) -> Option<usize> {
-        // What one object of a group says all do, and the names of a group's lie together.
-        let first = format!("{group}-");
-        let counted = self.senders.ask(|senders| {
-            let mut known = senders.range(first.clone()..);
-            if known
-                .next()
-                .is_some_and(|(name, _)| name.starts_with(&first))
-            {
-                return None;
-            }
-            let stored = senders.iter();
-            let stored = stored.map(|(name, sender)| (name.as_str(), sender.as_str()));
-            other_groups(stored, sender, group)
-        });
-        counted.flatten()
     }
 }
 

@@ -570,14 +570,11 @@ pub fn digest(parts: &[&str], length: usize) -> String {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());
     }
-    let mut text = String::with_capacity(64);
-    for byte in hash.finalize() {
-        text.extend(
-            [byte >> 4, byte & 15].map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0')),
-        );
-    }
-    text.truncate(length);
-    text
+    let digits = hash.finalize().into_iter();
+    let digits = digits.flat_map(|byte| [byte >> 4, byte & 15]);
+    let text = digits.take(length);
+    text.map(|digit| char::from_digit(digit.into(), 16).unwrap_or('0'))
+        .collect()
 }
 
 #[cfg(test)]

@@ -37,19 +37,18 @@ impl Groups for Alerts {
         Ok(self.lock().get(name).cloned())
     }
 
-    async fn put_group(&self, group: &AlertGroup) -> Result<(), CallError> {
+    async fn put_group(&self, mut group: AlertGroup) -> Result<(), CallError> {
         let mut groups = self.lock();
         let name = group.metadata.name.clone().unwrap_or_default();
         let version = |group: &AlertGroup| group.metadata.resource_version.clone();
         let stored = groups.get(&name).and_then(version);
-        if stored != version(group) {
+        if stored != version(&group) {
             return Err(CallError::Conflict("the group changed".into()));
         }
         let next = stored
             .and_then(|stored| stored.parse::<u64>().ok())
             .unwrap_or(0)
             + 1;
-        let mut group = group.clone();
         group.metadata.resource_version = Some(next.to_string());
         groups.insert(name, group);
         Ok(())
@@ -95,7 +94,7 @@ mod tests {
         let world = World::new(now, &[]);
         let alerts = world.alerts();
         alerts
-            .put_group(&group(stored))
+            .put_group(group(stored))
             .now_or_never()
             .unwrap()
             .unwrap();

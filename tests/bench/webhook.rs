@@ -40,6 +40,8 @@ const ROUNDS: usize = 50;
 const WARM_UP: usize = 2;
 /// What the webhook may take more.
 const BAR: Duration = Duration::from_millis(50);
+/// How long the first list of the groups may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// As many writes at once as the intake makes.
 const WRITES: usize = 4;
 const COLLECTION: &str = "/apis/nodemend.dev/v1alpha1/alertgroups";
@@ -165,6 +167,13 @@ impl Service {
         let token = tempfile::NamedTempFile::new()?;
         std::fs::write(token.path(), TOKEN)?;
         let cluster = Kubernetes::connect(Lease::default(), Telemetry::silent()).await?;
+        tokio::spawn(cluster.clone().follow_groups());
+        let listed = async {
+            while !cluster.knows_groups() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, listed).await?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}{WEBHOOK_PATH}", listener.local_addr()?);
         let news = Arc::new(AtomicBool::new(false));

@@ -117,7 +117,7 @@ async fn serve(config: &Path, loaded: Loaded, telemetry: &Telemetry) -> Result<(
     listen(settings, &service, &mut tasks).await?;
     let (terms, term) = watch::channel(None);
     let mut background = JoinSet::new();
-    background.spawn(cluster.clone().follow_senders());
+    background.spawn(cluster.clone().follow_groups());
     let watching = watch_api(cluster.clone(), readiness.clone(), dial);
     background.spawn(async move {
         watching.await;

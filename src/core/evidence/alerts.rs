@@ -2,6 +2,7 @@
 //! which alerts speak of which node.
 
 use std::cmp::Reverse;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
@@ -218,6 +219,18 @@ pub fn merge(stored: &mut AlertGroupSpec, delivered: &AlertGroupSpec) -> bool {
         };
     }
     news
+}
+
+/// The same with one alert, whether or not it is news.
+pub fn merge_one(stored: &mut AlertGroupSpec, fingerprint: String, alert: StoredAlert) {
+    match stored.alerts.entry(fingerprint) {
+        Entry::Vacant(place) => {
+            place.insert(alert);
+        }
+        Entry::Occupied(mut known) => {
+            merge_alert(known.get_mut(), &alert);
+        }
+    }
 }
 
 fn merge_alert(known: &mut StoredAlert, alert: &StoredAlert) -> bool {

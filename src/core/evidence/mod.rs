@@ -24,7 +24,7 @@ use clock::{Clock, Pace};
 use identity::Labels;
 use probe::Reading;
 
-pub use alerts::{LATE, correct, forget, forget_ended, is_forgotten, last_word, merge};
+pub use alerts::{LATE, correct, forget, forget_ended, is_forgotten, last_word, merge, merge_one};
 pub use rules::Answer;
 
 /// A since is forgotten only after its signal was clear this long: flapping does not restart clocks.

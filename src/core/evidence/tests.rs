@@ -737,6 +737,14 @@ fn h1_any_order_and_repetition_of_deliveries_gives_the_same() {
     }
     assert!(merge(&mut merged(&[2]), &deliveries[3]));
     assert!(!merge(&mut merged(&[3]), &deliveries[2]));
+    // And so does one alert after the other.
+    let mut stored = AlertGroupSpec::default();
+    for delivered in deliveries[..3].iter().rev() {
+        for (fingerprint, alert) in delivered.alerts.clone() {
+            merge_one(&mut stored, fingerprint, alert);
+        }
+    }
+    assert_eq!(stored, merged(&[0, 1, 2]));
 }
 
 /// What is stored once these were received, each written only if it is news.

@@ -170,9 +170,9 @@ impl Groups for Store {
     async fn group(&self, name: &str, _: Age) -> Result<Option<AlertGroup>, CallError> {
         Ok(self.0.lock().unwrap().get(name).cloned())
     }
-    async fn put_group(&self, group: &AlertGroup) -> Result<(), CallError> {
+    async fn put_group(&self, group: AlertGroup) -> Result<(), CallError> {
         let name = group.metadata.name.clone().unwrap();
-        self.0.lock().unwrap().insert(name, group.clone());
+        self.0.lock().unwrap().insert(name, group);
         Ok(())
     }
     fn others(&self, _: &str, _: &str) -> Option<usize> {
