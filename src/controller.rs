@@ -1,6 +1,7 @@
 //! The loop of the leader: take in what changed, decide, commit, act. One `pass`
 //! reads the records afresh, so that nothing rests on having seen an edge.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
@@ -336,7 +337,6 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         if self.read_leases(&judged, &known, now).await {
             (judged, scopes) = self.judge(&known, now);
         }
-        judged = self.held_unplanned(judged, now);
         if self.probe(&judged, &scopes, &known, now).await {
             (judged, scopes) = self.judge(&known, now);
         }
@@ -470,19 +470,6 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         all
     }
 
-    /// The verdicts, those held that lately could not be planned for: they take nobody's place.
-    fn held_unplanned(&self, mut judged: Vec<Verdict>, now: Timestamp) -> Vec<Verdict> {
-        for verdict in &mut judged {
-            if let (VerdictKind::Due, Some((reason, until))) =
-                (verdict.kind, self.unplanned.get(&verdict.uid))
-                && *until > now
-            {
-                decide::unplanned(verdict, *reason);
-            }
-        }
-        judged
-    }
-
     /// Those who may start, each with a complete repair, and the numbers of the guards. Who
     /// cannot be planned for is held, and takes nobody's place.
     async fn admit(
@@ -496,7 +483,14 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         self.unplanned.retain(|_, (_, until)| *until > now);
         let mut plans: BTreeMap<String, Plan> = BTreeMap::new();
         for round in 1.. {
-            let mut verdicts = self.held_unplanned(judged.clone(), now);
+            let mut verdicts = judged.clone();
+            for verdict in &mut verdicts {
+                if let (VerdictKind::Due, Some((reason, _))) =
+                    (verdict.kind, self.unplanned.get(&verdict.uid))
+                {
+                    decide::unplanned(verdict, *reason);
+                }
+            }
             let world = self.world(known);
             let Admission { admitted, guards } = decide::admit(&mut verdicts, scopes, &world, now);
             let mut failed = false;
@@ -639,7 +633,16 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         known: &Known<'_>,
         now: Timestamp,
     ) -> bool {
-        let questions = decide::to_probe(verdicts, scopes, &self.world(known), now);
+        let planless = |one: &Verdict| {
+            let until = self.unplanned.get(&one.uid).map(|(_, until)| *until);
+            until.is_some_and(|until| until > now)
+        };
+        // They would not start, whatever their exporters say.
+        let mut verdicts = Cow::Borrowed(verdicts);
+        if verdicts.iter().any(planless) {
+            verdicts.to_mut().retain(|one| !planless(one));
+        }
+        let questions = decide::to_probe(&verdicts, scopes, &self.world(known), now);
         let (probes, evidence) = (&self.probes, &self.evidence);
         let asked = questions.into_iter().filter_map(|(uid, confirm)| {
             let node = evidence.nodes().find(|node| node.uid == uid)?;

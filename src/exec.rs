@@ -562,6 +562,9 @@ async fn drain<C: Cluster, T: Clock>(
             Err(error) => return failed(&error),
         }
     }
+    if blocked.is_empty() {
+        return Effect::Progress("pods that were evicted have not ended yet".into());
+    }
     Effect::Progress(blocked.join("; "))
 }
 

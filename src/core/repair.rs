@@ -537,7 +537,7 @@ fn pursue(repair: &NodeRepair, entry: &Entry, observed: &Observed, now: Timestam
         }
         Step::Drain => held(Some(entry), observed, now).unwrap_or_else(|| {
             if drain_deadline(repair, entry, now) <= now {
-                let why = format!("the drain was not allowed in time: {}", repair.message());
+                let why = format!("the drain did not end in time: {}", repair.message());
                 return give_up(GaveUp::DrainTimeout, &why);
             }
             disturbed(repair, observed).unwrap_or(Next::Act(Command::Drain))
@@ -707,7 +707,9 @@ pub fn apply(repair: &mut NodeRepair, change: Change, epoch: u64, now: Timestamp
                     message: message.clone(),
                 });
             }
-            status.message = message;
+            if status.reason.is_none() {
+                status.message = message;
+            }
         }
         Change::Joined(node) => {
             let replacement = status.replacement.get_or_insert_with(Replacement::default);
@@ -773,7 +775,9 @@ fn conclude(status: &mut NodeRepairStatus, outcome: Outcome) {
         _ => {}
     }
     entry.outcome = Some(outcome);
-    status.message.clear();
+    if status.reason.is_none() {
+        status.message.clear();
+    }
 }
 
 /// What a quarantine reports of a node that was cordoned before.

@@ -430,7 +430,7 @@ impl Files {
              alertmanager: {{urls: {asked:?}, webhookAuth: {auth}}}\n\
              prometheus: {{urls: [\"{prometheus}\"], timeout: 2s}}\n\
              rules: [rules/*.yaml]\npolicies: [policies/*.yaml]\n\
-             limits: {{minNodeAge: 0s, startupGrace: 0s}}\n",
+             limits: {{minNodeAge: 0s}}\n",
             webhook = replica.webhook,
             metrics = replica.metrics,
             prometheus = lab.prometheus().url,

@@ -16,8 +16,8 @@ pub enum LeftAlone {
     PolicyRefused {
         /// The object.
         policy: String,
-        /// Its first mistake.
-        mistake: String,
+        /// What is wrong with it.
+        mistakes: String,
     },
     /// nodemend did not say yet whether it accepts the object that speaks for it.
     PolicyNotAccepted {
@@ -45,9 +45,8 @@ pub(super) fn left_alone(node: &NodeView, policies: &[RepairPolicy]) -> Option<L
     };
     let policy = speaks.metadata.name.clone().unwrap_or_default();
     if let Some(condition) = refused(speaks) {
-        let mut mistakes = condition.message.split("; ");
-        let mistake = mistakes.next().unwrap_or_default().to_owned();
-        return Some(LeftAlone::PolicyRefused { policy, mistake });
+        let mistakes = condition.message.clone();
+        return Some(LeftAlone::PolicyRefused { policy, mistakes });
     }
     if accepted(speaks).is_none() {
         return Some(LeftAlone::PolicyNotAccepted { policy });
@@ -71,10 +70,10 @@ impl fmt::Display for LeftAlone {
             Self::NoPolicy => f.write_str(
                 "no RepairPolicy object selects it; policies from files are not seen from here",
             ),
-            Self::PolicyRefused { policy, mistake } => {
+            Self::PolicyRefused { policy, mistakes } => {
                 write!(
                     f,
-                    "RepairPolicy {policy} selects it and is refused: {mistake}"
+                    "RepairPolicy {policy} selects it and is refused: {mistakes}"
                 )
             }
             Self::PolicyNotAccepted { policy } => {

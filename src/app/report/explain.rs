@@ -154,6 +154,10 @@ pub fn explain(
         now,
     };
     let Some(status) = health.and_then(|health| health.status.as_ref()) else {
+        // A policy from a file may speak for it and find nothing.
+        if explanation.ready == Some(true) && explanation.left_alone == Some(LeftAlone::NoPolicy) {
+            explanation.left_alone = None;
+        }
         return Some(explanation);
     };
     if status.verdict != VerdictKind::Ignored {

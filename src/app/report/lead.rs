@@ -8,6 +8,9 @@ use serde::Serialize;
 
 use super::since;
 
+/// How far the holder's clock may be from ours: the election itself compares none.
+const CLOCK_SKEW: Span = Span::seconds(30);
+
 /// What the Lease says of who leads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Lead {
@@ -75,7 +78,7 @@ impl Lead {
                 renewed,
                 duration,
             } => {
-                let over = |at: &Timestamp| duration.after(*at) < now;
+                let over = |at: &Timestamp| CLOCK_SKEW.after(duration.after(*at)) < now;
                 if !holder.is_empty() && !renewed.as_ref().is_some_and(over) {
                     return None;
                 }

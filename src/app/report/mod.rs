@@ -249,10 +249,14 @@ fn remedy(reason: Reason) -> &'static str {
         Reason::InFlight => "a repair that runs ends",
         Reason::RateLimit => "an earlier start is old enough",
         Reason::ClusterBreaker => {
-            "fewer nodes of the cluster are sick, or did not fall sick lately"
+            "fewer nodes of the cluster are sick or fell sick lately; while one at a time may be repaired, that the one that runs ends"
         }
-        Reason::ZoneBreaker => "fewer nodes of the zone are sick, or did not fall sick lately",
-        Reason::PoolBreaker => "fewer nodes of the pool are sick, or did not fall sick lately",
+        Reason::ZoneBreaker => {
+            "fewer nodes of the zone are sick or fell sick lately; while one at a time may be repaired, that the one that runs ends"
+        }
+        Reason::PoolBreaker => {
+            "fewer nodes of the pool are sick or fell sick lately; while one at a time may be repaired, that the one that runs ends"
+        }
         Reason::NeedsHuman => {
             "a person mends it, or has it tried again by `nodemend repair --override NeedsHuman`: the last repair gave up, or all actions were tried"
         }
@@ -274,7 +278,7 @@ fn remedy(reason: Reason) -> &'static str {
         Reason::OutsideWindow => "a window of the policy opens",
         Reason::PoolBackoff => "the pool was left alone for long enough",
         Reason::PoolStopped => {
-            "fewer nodes of the pool ask for a person: one counts no more once it is Ready, uncordoned and without a fault, or gone"
+            "fewer nodes of the pool ask for a person: one counts no more once it is Ready, uncordoned and without a fault, or gone, or is tried again by `nodemend repair --override NeedsHuman`"
         }
     }
 }

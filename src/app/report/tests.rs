@@ -281,7 +281,7 @@ fn a_fault_that_is_clearing_is_not_called_true() {
 
 #[test]
 fn that_nobody_leads_is_told_first() {
-    let since = "no leader since 2026-01-01T11:59:40Z (20s): nothing is decided or repaired, \
+    let since = "no leader since 2026-01-01T11:59:14Z (46s): nothing is decided or repaired, \
                  what follows is as of then";
     // Given back, it need not run out.
     let given_back = Lead::Lease {
@@ -307,15 +307,15 @@ fn that_nobody_leads_is_told_first() {
         fleet["noLeader"].clone()
     };
     let led = "nodemend-0, epoch 4, renewed";
-    let at = json!({"since": "2026-01-01T11:59:40Z"});
-    assert_eq!(check(&held("2026-01-01T11:59:40Z"), Some(since), led), at);
+    let at = json!({"since": "2026-01-01T11:59:14Z"});
+    assert_eq!(check(&held("2026-01-01T11:59:14Z"), Some(since), led), at);
     let since = "no leader since 2026-01-01T11:59:50Z (10s)";
     let at = json!({"since": "2026-01-01T11:59:50Z"});
     assert_eq!(check(&given_back, Some(since), "none, epoch 4"), at);
     let told = check(&nowhere, Some("no leader: namespace elsewhere"), "none");
     assert_eq!(told, json!({"namespace": "elsewhere"}));
-    // In time, to the second; and what may not be read says nothing.
-    check(&held("2026-01-01T11:59:45Z"), None, led);
+    // In time but for half a minute, as clocks differ; and what may not be read says nothing.
+    check(&held("2026-01-01T11:59:15Z"), None, led);
     check(&Lead::Unknown, None, "not known");
 }
 
@@ -359,7 +359,8 @@ fn why_a_node_is_left_alone_is_told() {
         let mistakes = "spec.faults: empty; spec.mode: unknown";
         of("bad", priority, "False", "Invalid", mistakes)
     };
-    let refused = "RepairPolicy bad selects it and is refused: spec.faults: empty";
+    let refused =
+        "RepairPolicy bad selects it and is refused: spec.faults: empty; spec.mode: unknown";
     check(&worker, vec![good()], "", "");
     check(&worker, vec![bad(1)], refused, "PolicyRefused");
     check(&worker, vec![good(), bad(2)], refused, "PolicyRefused");
@@ -387,7 +388,16 @@ fn why_a_node_is_left_alone_is_told() {
     let opted = json!({"controlPlane": true, "status": answered("True", "Valid", "")});
     check(&master, vec![policy("all", 1, opted)], "", "");
     let why = "no RepairPolicy object selects it; policies from files are not seen from here";
-    check(&node("a-2"), vec![good()], why, "NoPolicy");
+    let told = explain("a-2", Some(&node("a-2")), &Records::default(), now()).unwrap();
+    assert_eq!(
+        told.left_alone, None,
+        "a file may speak for one that is well"
+    );
+    let mut sick = node("a-2");
+    sick.conditions[0].status = "False".into();
+    let told = explain("a-2", Some(&sick), &Records::default(), now()).unwrap();
+    assert_eq!(told.left_alone, Some(LeftAlone::NoPolicy));
+    assert!(told.to_string().contains(why), "{told}");
 
     // A policy that was told of is in a file.
     let mut records = records();

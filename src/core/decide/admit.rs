@@ -144,9 +144,11 @@ impl<'a> Running<'a> {
             current: number(current),
             until,
         };
-        // Of several windows that are spent, what holds longest.
+        // Of several windows that are spent, what holds longest; one that lets nothing start
+        // holds for ever.
+        let end = |record: &GuardRecord| record.until.unwrap_or(Timestamp::MAX);
         let known = self.guards.get(&(reason, scope.clone()));
-        if known.is_none_or(|known| known.until <= record.until) {
+        if known.is_none_or(|known| end(known) <= end(&record)) {
             self.guards.insert((reason, scope.clone()), record);
         }
         (reason, scope)

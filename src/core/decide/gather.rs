@@ -76,7 +76,7 @@ pub(super) fn gather<'a>(
     let free = open.is_none_or(NodeRepair::at_rest);
     if free {
         for told in told.filter(|told| told.truth != Truth::False) {
-            gather_fault(&mut gathered, node, policy, told, world, now);
+            gather_fault(&mut gathered, node, told, world, now);
         }
     }
     let inputs = &mut gathered.inputs;
@@ -108,12 +108,11 @@ pub(super) fn gather<'a>(
 fn gather_fault(
     gathered: &mut Gathered,
     node: &NodeView,
-    policy: &Policy,
     told: &Told<'_>,
     world: &World<'_>,
     now: Timestamp,
 ) {
-    let fault = told.fault;
+    let (policy, fault) = (told.policy, told.fault);
     let holding = match told.truth {
         Truth::True => world
             .evidence

@@ -248,7 +248,7 @@ pub fn judge_all(world: &World<'_>, now: Timestamp) -> Vec<Verdict> {
 
 /// The verdict on one node, before the guards that count over scopes.
 pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
-    let mut policies = policies_for(world, node);
+    let policies = policies_for(world, node);
     let told: Vec<Told<'_>> = policies
         .iter()
         .flat_map(|policy| policy.faults.iter().map(move |fault| (*policy, fault)))
@@ -267,13 +267,6 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
             }
         })
         .collect();
-    // Of policies that conflict, one that finds something speaks.
-    let finds = |truth| told.iter().find(|told: &&Told<'_>| told.truth == truth);
-    if let Some(found) = finds(Truth::True).or_else(|| finds(Truth::Unknown)) {
-        let name = &found.policy.name;
-        let speaks = policies.iter().position(|policy| policy.name == *name);
-        policies.rotate_left(speaks.unwrap_or_default());
-    }
     let mut verdict = unjudged(node, &policies, world, now);
     let counts = verdict.counts;
     let sick = |all| sick_since(node, &told, all, world, now).filter(|_| counts);
@@ -292,7 +285,11 @@ pub fn judge(node: &NodeView, world: &World<'_>, now: Timestamp) -> Verdict {
     let gathered = if policies.iter().any(|policy| !policy.accepted) {
         Some(Gathered::refused(policy, node, world, now))
     } else {
-        let told = told.iter().filter(|told| told.policy.name == policy.name);
+        // Of policies that conflict, what one of them finds counts: it holds.
+        let finds = |truth| told.iter().find(|told| told.truth == truth);
+        let finder = finds(Truth::True).or_else(|| finds(Truth::Unknown));
+        let finder = finder.map_or(&policy.name, |told| &told.policy.name);
+        let told = told.iter().filter(|told| told.policy.name == *finder);
         gather(node, &policies, told, world, now)
     };
     match gathered {

@@ -327,15 +327,15 @@ fn each_standing_guard_holds_with_its_reason() {
         &[Reason::PolicyConflict],
     );
     // Also where only one of both finds a fault, whichever, or the other does not know.
-    for statuses in [vec![ConditionStatus::True], vec![]] {
+    for type_ in ["Ready", "Elsewhere"] {
         for which in [0, 1] {
             check(
                 &|fleet| {
                     fleet.policies.push(policy("q", Mode::Enforce, 0));
                     let leaf = &mut fleet.policies[which].faults[0].when.all[0];
                     let condition = leaf.condition.as_mut().unwrap();
-                    condition.type_ = "Elsewhere".into();
-                    condition.statuses.clone_from(&statuses);
+                    condition.type_ = type_.into();
+                    condition.statuses = vec![ConditionStatus::True];
                 },
                 &[Reason::PolicyConflict],
             );
@@ -561,6 +561,27 @@ fn a_running_repair_goes_on_through_a_storm_that_it_was_told_to_ignore() {
     assert_eq!(paused(&running), Some(Reason::ClusterBreaker));
     running.spec.request = verdicts[5].request().cloned();
     assert_eq!(paused(&running), None);
+}
+
+#[test]
+fn a_node_that_another_policy_finds_sick_stays_in_the_budgets_of_its_own() {
+    let mut fleet = Fleet::new(10, 1);
+    fleet.policies.push(policy("q", Mode::Enforce, 0));
+    let leaf = &mut fleet.policies[0].faults[0].when.all[0];
+    leaf.condition.as_mut().unwrap().statuses = vec![ConditionStatus::True];
+    fleet.policies[0].budgets = vec![Budget {
+        name: "few".into(),
+        per: Per::Cluster,
+        max_repairs: None,
+        max_in_flight: None,
+        max_unavailable: Some(Amount::Count(1)),
+    }];
+    fleet.watch(10, 1, 0, 60);
+    let (verdicts, _, scopes) = fleet.decide(60);
+    assert_eq!(verdicts[0].reasons, [Reason::PolicyConflict]);
+    assert_eq!(verdicts[0].policy, "p");
+    let tallies: Vec<usize> = scopes.tallies.values().map(|one| one.unavailable).collect();
+    assert_eq!(tallies, [1]);
 }
 
 #[test]
@@ -2417,6 +2438,17 @@ fn what_holds_is_told_with_its_numbers() {
             Reason::RateLimit,
         );
         assert_eq!(found, ("cluster".into(), 1, 1, Some(at(86_400 - 600))));
+    }
+    // One that lets nothing start holds longer still.
+    for windows in [[(0, Span::minutes(60)), day], [day, (0, Span::minutes(60))]] {
+        let found = numbers(
+            &|fleet| {
+                fleet.limits.max_repairs = windows.to_vec();
+                fleet.repairs = vec![repair("gone", -600, Phase::Succeeded)];
+            },
+            Reason::RateLimit,
+        );
+        assert_eq!(found, ("cluster".into(), 0, 1, None));
     }
     let found = numbers(
         &|fleet| {

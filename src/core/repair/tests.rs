@@ -515,6 +515,19 @@ fn why_a_repair_is_given_up_and_what_a_newer_version_wrote_stay() {
     assert_eq!(repair.message(), "still there");
     assert_eq!(repair.status.unwrap().conditions[0].message, "still there");
 
+    // Also while what was begun is undone.
+    let mut changes = launched();
+    changes.extend([
+        Change::GiveUp(GaveUp::Recovered, "it is well".into()),
+        intend(Step::Release, "n", Phase::Launching),
+        Change::Fail("no answer".into()),
+        done("", 9),
+        Change::Enter(Phase::Aborted),
+    ]);
+    let status = after(changes).status.unwrap();
+    assert_eq!(status.message, "it is well");
+    assert_eq!(status.conditions[0].message, "it is well");
+
     let mut newer = after(launched());
     newer.status.as_mut().unwrap().phase = Phase::Unrecognized;
     let Next::Wait(_, message) = next(&newer, &seen(), at(10)) else {

@@ -54,7 +54,7 @@ pub fn write(home: &Path) -> Result<Written> {
          alertmanager: {{webhookAuth: {{bearerTokenFile: {token}}}}}\n\
          rules: [\"rules/*.yaml\"]\n\
          policies: [\"policies/*.yaml\"]\n\
-         limits: {{minNodeAge: 0s, startupGrace: 0s}}\n",
+         limits: {{minNodeAge: 0s}}\n",
         token = token.display(),
     );
     fs::write(&config, text).context("writing nodemend's configuration")?;
