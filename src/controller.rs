@@ -532,7 +532,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
     async fn plan(&self, verdict: &Verdict) -> Result<Plan, Reason> {
         let node = self.evidence.node(&verdict.node);
         let mut policies = self.setup.policies.iter();
-        let policy = policies.find(|policy| policy.name == verdict.policy);
+        let policy = policies.find(|policy| policy.name == *verdict.policy);
         match (node, policy) {
             (Some(node), Some(policy)) => {
                 let action = verdict.action.ok_or(Reason::NeedsHuman)?;
@@ -969,7 +969,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             .setup
             .policies
             .iter()
-            .filter(|policy| policy.name == verdict.policy)
+            .filter(|policy| policy.name == *verdict.policy)
             .flat_map(|policy| {
                 policy.faults.iter().filter_map(|fault| {
                     let node = self.evidence.node(&verdict.node)?;
@@ -1027,7 +1027,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         NodeHealthStatus {
             verdict: verdict.kind,
             fault: verdict.fault.clone(),
-            policy: verdict.policy.clone(),
+            policy: verdict.policy.to_string(),
             reasons: verdict.reasons.clone(),
             scopes: verdict.scopes.clone(),
             since,
@@ -1218,7 +1218,7 @@ fn new_repair(
         zone: verdict.place.zone.clone(),
         pool: verdict.place.pool.clone(),
         ordinal,
-        policy: verdict.policy.clone(),
+        policy: verdict.policy.to_string(),
         fault: verdict.fault.clone(),
         fault_since: verdict.since.unwrap_or(now),
         evidence: verdict.signals.clone(),

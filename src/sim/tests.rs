@@ -84,6 +84,15 @@ fn lead(world: &World, cluster: &str, rules: Rules, policy: Policy, limits: Limi
     Controller::new(cluster, cloud, probes, setup, Some(world.now()))
 }
 
+/// The pause of every node by every policy.
+fn of_everything() -> Pause {
+    Pause {
+        selector: NodeSelector::default(),
+        policy: None,
+        until: None,
+    }
+}
+
 /// One pass, and five seconds.
 fn pass(world: &World, leader: &mut Leader, pauses: &[Pause]) -> Report {
     let inputs = vec![Input::Nodes(world.list_nodes())];
@@ -95,11 +104,7 @@ fn pass(world: &World, leader: &mut Leader, pauses: &[Pause]) -> Report {
 #[test]
 fn a_decision_goes_on_record_when_the_verdict_changes_and_only_then() {
     let (world, mut leader) = six("sim");
-    let pause = Pause {
-        selector: NodeSelector::default(),
-        policy: None,
-        until: None,
-    };
+    let pause = of_everything();
     world.break_machine("b", Fault::KubeletDown);
     let mut passes = |count: usize| {
         for _ in 0..count {
@@ -463,11 +468,7 @@ fn h21_only_the_node_whose_lease_stands_still_is_replaced() {
 fn since_when_a_condition_holds_is_known_to_the_next_leader_too() {
     let (world, mut leader) = six("sim");
     world.break_machine("b", Fault::KubeletDown);
-    let pause = Pause {
-        selector: NodeSelector::default(),
-        policy: None,
-        until: None,
-    };
+    let pause = of_everything();
     let since = |world: &World| {
         let healths = world.healths().now_or_never().expect("answers at once");
         let healths = healths.expect("never fails");
@@ -482,17 +483,13 @@ fn since_when_a_condition_holds_is_known_to_the_next_leader_too() {
         pass(&world, &mut leader, std::slice::from_ref(&pause));
     }
     let first = since(&world);
-    let setup = Setup {
-        cluster_tag: "kubernetes.io/cluster/sim".into(),
-        rules: Rules::default(),
-        policies: vec![silent_replaces()],
-        limits: Limits::default(),
-        cluster_jobs: vec![],
-        external_labels: BTreeMap::new(),
-    };
-    let seen = Some(world.now());
-    let (cluster, cloud, probes) = (world.clone(), world.clone(), world.clone());
-    let mut next = Controller::new(cluster, cloud, probes, setup, seen);
+    let mut next = lead(
+        &world,
+        "sim",
+        Rules::default(),
+        silent_replaces(),
+        Limits::default(),
+    );
     for _ in 0..60 {
         pass(&world, &mut next, std::slice::from_ref(&pause));
     }
@@ -512,11 +509,7 @@ fn journalled(world: &World) -> (usize, String) {
 fn what_a_repair_waits_for_before_its_drain_is_written_once_and_until_it_goes_on() {
     let (world, mut leader) = six("sim");
     world.break_machine("b", Fault::KubeletDown);
-    let pause = Pause {
-        selector: NodeSelector::default(),
-        policy: None,
-        until: None,
-    };
+    let pause = of_everything();
     let phase = |world: &World| world.list_repairs().first().map(NodeRepair::phase);
     while phase(&world).is_none_or(|phase| phase < Phase::Launching) {
         pass(&world, &mut leader, &[]);
@@ -567,11 +560,7 @@ fn what_a_repair_waits_for_before_its_drain_is_written_once_and_until_it_goes_on
 fn since_when_a_fault_is_false_is_written_once_until_its_clock_is_forgotten() {
     let (rules, policy) = polled();
     let (world, mut leader) = six_under("sim", rules, policy, Limits::default());
-    let pause = Pause {
-        selector: NodeSelector::default(),
-        policy: None,
-        until: None,
-    };
+    let pause = of_everything();
     let series = |names: &[&str]| {
         let labels = |name: &&str| BTreeMap::from([("node".to_owned(), (*name).to_owned())]);
         names.iter().map(labels).collect()

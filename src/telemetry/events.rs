@@ -28,7 +28,7 @@ pub(super) fn verdict_changed(
         ?before,
         reasons = reasons.join(","),
         fault = verdict.fault,
-        policy = verdict.policy,
+        policy = &*verdict.policy,
         "verdict changed"
     );
     let silences = verdict.silences.iter();

@@ -87,7 +87,7 @@ fn verdict(node: &str, kind: VerdictKind, reasons: &[Reason]) -> Verdict {
         kind,
         reasons: reasons.to_vec(),
         scopes: Vec::new(),
-        place: nodemend_core::decide::Place::default(),
+        place: Arc::default(),
         counts: true,
         joined: true,
         available: true,

@@ -245,12 +245,15 @@ impl<F: FnMut(Told<'_>) -> io::Result<()>> Demo<F> {
                 self.leader = Leader::new(&self.world, &self.setup, Some(self.now));
             }
         }
+        self.tick();
+        Ok(())
+    }
+
+    fn tick(&mut self) {
         self.world.tick(self.step);
         self.now = self.step.after(self.now);
-        self.webhook
-            .clock
-            .store(self.now.as_second(), Ordering::Relaxed);
-        Ok(())
+        let clock = &self.webhook.clock;
+        clock.store(self.now.as_second(), Ordering::Relaxed);
     }
 
     fn break_machines(&mut self) -> io::Result<()> {

@@ -230,10 +230,7 @@ where
         demo.leader = leader;
         demo.last = report.ok();
     }
-    demo.world.tick(demo.step);
-    demo.now = demo.step.after(demo.now);
-    let clock = &demo.webhook.clock;
-    clock.store(demo.now.as_second(), Ordering::Relaxed);
+    demo.tick();
     over.is_none().then_some(pass)
 }
 

@@ -188,7 +188,7 @@ pub fn decision(verdict: &Verdict, guards: &[GuardRecord], now: Timestamp) -> De
     let mut inputs = match &verdict.inputs {
         Some(inputs) => Inputs::clone(inputs),
         None => Inputs {
-            policy: verdict.policy.clone(),
+            policy: verdict.policy.to_string(),
             ..Inputs::default()
         },
     };

@@ -127,7 +127,7 @@ pub struct Verdict {
     /// What reasons that count are counted over.
     pub scopes: Vec<String>,
     /// Where the node is.
-    pub place: Place,
+    pub place: Arc<Place>,
     /// Whether breakers count it: not while it starts, nor when its owner takes it away.
     pub counts: bool,
     /// Whether it was ever Ready, or had the time for it: before, no budget misses it.
@@ -140,7 +140,7 @@ pub struct Verdict {
     /// Since when it would be, if policies that only observe enforced.
     pub sick_if_enforced: Option<Timestamp>,
     /// The policy that speaks for the node.
-    pub policy: String,
+    pub policy: Arc<str>,
     /// The leading fault.
     pub fault: String,
     /// How urgent it is.
@@ -320,13 +320,13 @@ fn unjudged(node: &NodeView, policies: &[&Policy], world: &World<'_>, now: Times
         kind: VerdictKind::Ignored,
         reasons: Vec::new(),
         scopes: Vec::new(),
-        place: Place::of(node, world.evidence.pool_labels()),
+        place: Place::of(node, world.evidence.pool_labels()).into(),
         counts: !(taken || starting),
         joined: !starting,
         available: ready && !node.unschedulable && !taken,
         sick_since: None,
         sick_if_enforced: None,
-        policy: policy.map_or_else(String::new, |policy| policy.name.clone()),
+        policy: policy.map_or("", |policy| &policy.name).into(),
         fault: String::new(),
         severity: Severity::Warning,
         action: None,

@@ -433,8 +433,8 @@ impl Fleet {
                 }
                 (Some(since), None) => self.fallen.push(Fallen {
                     uid: verdict.uid.clone(),
-                    place: verdict.place.clone(),
-                    policy: verdict.policy.clone(),
+                    place: Place::clone(&verdict.place),
+                    policy: verdict.policy.to_string(),
                     since,
                     sick: true,
                     gone: None,
@@ -678,11 +678,11 @@ proptest! {
         }
         let machine = |verdict: &Verdict| &case.machines[verdict.node[1..].parse::<usize>().unwrap()];
         for (budget, verdict) in case.budgets.iter().flat_map(|one| started().map(move |start| (one, start))) {
-            if verdict.policy != "p" {
+            if *verdict.policy != *"p" {
                 continue;
             }
             let before = case.count(budget.per, machine(verdict));
-            let here = || started().filter(|one| one.policy == "p" && match budget.per {
+            let here = || started().filter(|one| *one.policy == *"p" && match budget.per {
                 Per::Cluster => true,
                 Per::Zone => machine(one).zone == machine(verdict).zone,
                 Per::Pool => machine(one).pool == machine(verdict).pool,
@@ -756,7 +756,7 @@ proptest! {
             if !started {
                 continue;
             }
-            let policy = fleet.policies.iter().find(|one| one.name == verdict.policy).unwrap();
+            let policy = fleet.policies.iter().find(|one| one.name == *verdict.policy).unwrap();
             let fault = policy.faults.iter().find(|fault| fault.name == verdict.fault).unwrap();
             let (truth, since) = fleet.evidence.fault(node, policy, &fault.name, &fleet.rules, at(NOW));
             prop_assert_eq!(truth, Truth::True);
@@ -790,7 +790,7 @@ proptest! {
             let (verdicts, _, admission) = Fleet::new(case, false, None).decide();
             let mut starts: BTreeMap<Scope, usize> = BTreeMap::new();
             let started = verdicts.iter().filter(|one| admission.admitted.contains(&one.uid));
-            for one in started.filter(|one| one.policy == "p") {
+            for one in started.filter(|one| *one.policy == *"p") {
                 *starts.entry(one.place.counted(budget.per)).or_default() += 1;
             }
             starts

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -321,7 +322,7 @@ pub fn survey(verdicts: &[Verdict], world: &World<'_>, now: Timestamp) -> Scopes
     for reserved in world.reserved {
         let mut verdicts = verdicts.iter();
         let verdict = verdicts.find(|verdict| verdict.uid == reserved.node_uid);
-        let place = verdict.map_or_else(Place::default, |verdict| verdict.place.clone());
+        let place = verdict.map_or_else(Arc::default, |verdict| Arc::clone(&verdict.place));
         for scope in place.scopes() {
             wards.entry(scope).or_default().in_flight += 1;
         }
@@ -349,7 +350,7 @@ fn by_scope<'a>(
 ) -> BTreeMap<Scope, Ward> {
     let mut places: BTreeMap<&Place, Ward> = BTreeMap::new();
     for verdict in verdicts.iter().filter(|verdict| verdict.counts) {
-        let ward = places.entry(&verdict.place).or_default();
+        let ward = places.entry(&*verdict.place).or_default();
         ward.nodes += 1;
         if let Some(since) = verdict.sick_since {
             // It moves with clocks that stand still, and begins anew with a leader; what is
@@ -417,7 +418,7 @@ fn tallies(
     let without = unlisted.iter().map(|(start, _)| start.node_uid.as_str());
     let started: BTreeSet<&str> = repaired.chain(without).collect();
     for policy in with_budgets.filter(|policy| !policy.budgets.is_empty()) {
-        let spoken = || verdicts.iter().filter(|one| one.policy == policy.name);
+        let spoken = || verdicts.iter().filter(|one| *one.policy == policy.name);
         // Those of them that anything is asked of by UID.
         let members: BTreeMap<&str, &Verdict> = spoken()
             .filter(|one| started.contains(one.uid.as_str()))
@@ -426,7 +427,7 @@ fn tallies(
         let mut places: BTreeMap<&Place, (usize, usize)> = BTreeMap::new();
         // Those too that others take away: they are missed all the same.
         for verdict in spoken() {
-            let (nodes, unavailable) = places.entry(&verdict.place).or_default();
+            let (nodes, unavailable) = places.entry(&*verdict.place).or_default();
             *nodes += usize::from(verdict.joined);
             *unavailable += usize::from(verdict.joined && !verdict.available);
         }

@@ -81,7 +81,7 @@ pub fn follow(
 ) -> Option<Episode> {
     let begins = || {
         only_observed(verdict).then(|| Episode {
-            policy: verdict.policy.clone(),
+            policy: verdict.policy.to_string(),
             fault: verdict.fault.clone(),
             due: now,
             counted: false,
@@ -118,7 +118,7 @@ fn key(uid: &str, episode: &Episode) -> String {
 
 /// Whether the policy of an episode still speaks for the node, and still only observes.
 fn observes(episode: &Episode, verdict: &Verdict, world: &World<'_>) -> bool {
-    verdict.policy == episode.policy && is_observed(&episode.policy, &episode.fault, world)
+    *verdict.policy == episode.policy && is_observed(&episode.policy, &episode.fault, world)
 }
 
 /// Whether a policy has this fault, and only observes it. One that was refused says nothing

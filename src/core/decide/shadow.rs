@@ -166,7 +166,7 @@ fn start(verdict: &Verdict, world: &World<'_>, now: Timestamp) -> ObservedStart 
         node_uid: verdict.uid.clone(),
         zone: verdict.place.zone.clone(),
         pool: verdict.place.pool.clone(),
-        policy: verdict.policy.clone(),
+        policy: verdict.policy.to_string(),
         fault: verdict.fault.clone(),
         at: now,
         until,

@@ -579,7 +579,7 @@ fn a_node_that_another_policy_finds_sick_stays_in_the_budgets_of_its_own() {
     fleet.watch(10, 1, 0, 60);
     let (verdicts, _, scopes) = fleet.decide(60);
     assert_eq!(verdicts[0].reasons, [Reason::PolicyConflict]);
-    assert_eq!(verdicts[0].policy, "p");
+    assert_eq!(*verdicts[0].policy, *"p");
     let tallies: Vec<usize> = scopes.tallies.values().map(|one| one.unavailable).collect();
     assert_eq!(tallies, [1]);
 }
