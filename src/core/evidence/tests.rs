@@ -358,6 +358,23 @@ fn a_signal_that_began_anew_ends_once_it_is_clear() {
 }
 
 #[test]
+fn since_when_a_fault_clears_is_told_while_its_clock_runs() {
+    let mut evidence = with_nodes("True");
+    let mut clearing = |fires: &[&str], now: i64| {
+        evidence.fold(answer(fires, Some(&["a", "b"])), at(now));
+        faults(&mut evidence, 0, now);
+        let node = evidence.node("a").expect("folded");
+        evidence.clearing(node, "p", "f")
+    };
+    assert_eq!(clearing(&["a"], 0), None);
+    assert_eq!(clearing(&[], 30), Some(at(30)));
+    assert_eq!(clearing(&[], 120), Some(at(30)));
+    assert_eq!(clearing(&["a"], 130), None, "it is true again");
+    assert_eq!(clearing(&[], 140), Some(at(140)));
+    assert_eq!(clearing(&[], 260), None, "it is forgotten");
+}
+
+#[test]
 fn h19_what_fired_before_all_replicas_were_down_is_not_clear_while_its_for_runs_anew() {
     for (state_then, gap, expect) in [
         (SignalState::Firing, 61, SignalState::Unknown),
