@@ -1,30 +1,28 @@
 //! The loop of the leader: take in what changed, decide, commit, act. One `pass`
 //! reads the records afresh, so that nothing rests on having seen an edge.
 
+mod fleet;
+mod healths;
+
 use std::borrow::Cow;
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use nodemend_core::api::{
-    AlertGroup, AlertGroupSpec, BY_HAND, Decision, FINALIZER, FaultRecord, FleetState,
-    FleetStateSpec, GuardRecord, Inputs, MAX_STARTS, Mode, NodeHealth, NodeHealthSpec,
-    NodeHealthStatus, NodeRepair, NodeRepairSpec, ObservedStart, Plan, RepairRequest, Reservation,
-    Score, SourceDown, Step,
+    AlertGroup, AlertGroupSpec, BY_HAND, FINALIZER, FleetState, GuardRecord, Mode, NodeHealth,
+    NodeRepair, NodeRepairSpec, ObservedStart, Plan, Reservation, Score, Step,
 };
 use nodemend_core::config::{Limits, Policy, Rule, Rules};
-use nodemend_core::decide::{
-    self, Admission, Fallen, Observed, Pause, Place, Scopes, Verdict, World,
-};
-use nodemend_core::evidence::{self, CONDITION, Evidence, Input};
+use nodemend_core::decide::{self, Admission, Fallen, Observed, Pause, Scopes, Verdict, World};
+use nodemend_core::evidence::{self, Evidence, Input};
 use nodemend_core::model::{
-    APPROVED_ANNOTATION, NodeView, REQUEST_ANNOTATION, Reason, SignalState, Span, Truth,
-    VerdictKind, digest,
+    APPROVED_ANNOTATION, NodeView, REQUEST_ANNOTATION, Reason, Span, Truth, VerdictKind,
 };
 use nodemend_core::repair;
 
+use self::fleet::{nodes_down, reserved};
 use crate::exec::{self, CallError, Clock, Cloud, Cluster, Context, Probes};
 
 /// The leader's records. Every write carries the resourceVersion that was read.
@@ -203,15 +201,6 @@ const MAX_GUARDS: usize = 100;
 const REPLAN: Span = Span::minutes(1);
 /// How often admission begins again without nodes that turned out to have no plan.
 const MAX_ADMISSIONS: usize = 10;
-/// How long a reservation without a record counts. Our calls end after 5 s, and the API server
-/// works on one for a minute (its `--request-timeout`): what did not land by then never will.
-const RESERVED_FOR: Span = Span::seconds(90);
-/// `FleetState` holds so many.
-const MAX_SOURCES: usize = 100;
-/// The source that lists the nodes.
-const NODES: &str = "nodes";
-const MAX_SUSPENDED: usize = 100;
-const MAX_JOINED: usize = 1000;
 
 impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
     /// A leader that has not yet acted. `last_seen` is when the one before was last
@@ -427,49 +416,6 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         (verdicts, scopes)
     }
 
-    /// Nodes that fell sick lately, by their records.
-    fn fallen(&self, healths: &[NodeHealth], now: Timestamp) -> Vec<Fallen> {
-        let certain = self.evidence.nodes_fresh(now);
-        let fallen = healths.iter().filter_map(|health| {
-            let status = health.status.as_ref()?;
-            let there = !certain || self.evidence.has(&health.spec.node_uid);
-            let sick = status.sick_since.is_some();
-            Some(Fallen {
-                uid: health.spec.node_uid.clone(),
-                place: place_of(status),
-                policy: status.policy.clone(),
-                since: status.fell_sick?,
-                sick,
-                gone: (sick && !there).then(|| status.gone.unwrap_or(now)),
-            })
-        });
-        fallen.collect()
-    }
-
-    /// The same, with nodes that had a fault that is only observed, and are there.
-    fn observed_fallen(&self, fallen: &[Fallen], healths: &[NodeHealth]) -> Vec<Fallen> {
-        let mut all = fallen.to_vec();
-        let known: BTreeSet<&str> = fallen.iter().map(|one| one.uid.as_str()).collect();
-        let others = healths.iter().filter(|health| {
-            let uid = health.spec.node_uid.as_str();
-            !known.contains(uid) && self.evidence.has(uid)
-        });
-        all.extend(others.filter_map(|health| {
-            let status = health.status.as_ref()?;
-            let faults = status.decisions.iter().flat_map(|one| &one.inputs.faults);
-            Some(Fallen {
-                uid: health.spec.node_uid.clone(),
-                place: place_of(status),
-                policy: status.policy.clone(),
-                since: faults.filter_map(|fault| fault.since).max()?,
-                // Since when those that are sick are so, their clocks say.
-                sick: false,
-                gone: None,
-            })
-        }));
-        all
-    }
-
     /// Those who may start, each with a complete repair, and the numbers of the guards. Who
     /// cannot be planned for is held, and takes nobody's place.
     async fn admit(
@@ -569,41 +515,6 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         Ok(())
     }
 
-    /// Keeps the reservations that still count. What is listed needs none any more; what is
-    /// not may have been created without an answer, and land yet.
-    fn keep_pending(
-        &self,
-        reservations: &mut Vec<Reservation>,
-        repairs: &[NodeRepair],
-        now: Timestamp,
-    ) {
-        reservations.retain(|one| {
-            let listed = repairs.iter().any(|repair| repair.name() == one.repair);
-            let recent = RESERVED_FOR.after(one.at) > now && RESERVED_FOR.after(now) > one.at;
-            recent && !listed && !self.dropped.contains(&one.repair)
-        });
-    }
-
-    /// The starts that some rate still counts, also those whose records are gone. Where there
-    /// are more than fit, the newest: so many that nothing starts until there is room.
-    fn starts(
-        &self,
-        fleet: &FleetState,
-        repairs: &[NodeRepair],
-        now: Timestamp,
-    ) -> Vec<Reservation> {
-        let memory = decide::memory(&self.setup.limits, &self.setup.policies);
-        let listed = repairs
-            .iter()
-            .map(|repair| reserved(repair, repair.spec.quarantine.at));
-        let mut starts: Vec<Reservation> =
-            fleet.spec.starts.iter().cloned().chain(listed).collect();
-        starts.retain(|start| memory.after(start.at) > now);
-        starts.sort_by(|one, other| (one.at, &one.repair).cmp(&(other.at, &other.repair)));
-        starts.dedup();
-        starts.split_off(starts.len().saturating_sub(MAX_STARTS))
-    }
-
     /// Reads some leases, all at once, that verdicts wait for; whether there was any.
     async fn read_leases(
         &mut self,
@@ -683,373 +594,6 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 starts: &known.observed,
                 fallen: &known.observed_fallen,
             },
-        }
-    }
-
-    /// The fleet's object while it is still ours. If somebody deleted it, or put an older
-    /// one in its place, it is taken over again.
-    async fn lead(&mut self, now: Timestamp) -> Result<FleetState, Error> {
-        if let Some(known) = &self.fleet
-            && let Some(stored) = self.cluster.fleet().await?
-        {
-            match stored.spec.epoch.cmp(&known.spec.epoch) {
-                Ordering::Greater => return Err(Error::Deposed),
-                Ordering::Equal => return Ok(stored),
-                Ordering::Less => {}
-            }
-        }
-        let fleet = self.take_over(now).await?;
-        self.fleet = Some(fleet.clone());
-        Ok(fleet)
-    }
-
-    /// What the next leader cannot know else.
-    fn remember(&self, fleet: &mut FleetStateSpec, now: Timestamp) {
-        let suspended = self.evidence.suspended().take(MAX_SUSPENDED);
-        fleet.suspended = suspended.map(|(rule, _)| rule.to_owned()).collect();
-        if self.evidence.nodes_fresh(now) {
-            let joined = self.evidence.joined(self.setup.limits.startup_grace, now);
-            fleet.joined = joined.take(MAX_JOINED).map(str::to_owned).collect();
-        }
-    }
-
-    /// Raises the epoch, writes it into every open repair, and takes up the clocks.
-    async fn take_over(&mut self, now: Timestamp) -> Result<FleetState, Error> {
-        let stored = self.cluster.fleet().await?;
-        let mut fleet =
-            stored.unwrap_or_else(|| FleetState::new("fleet", FleetStateSpec::default()));
-        let repairs = self.cluster.repairs().await?;
-        let known = self.epoch().into_iter().chain(repairs.iter().map(epoch_of));
-        fleet.spec.epoch = known.fold(fleet.spec.epoch, u64::max) + 1;
-        let fleet = self.cluster.put_fleet(&fleet).await?;
-        for mut repair in repairs.into_iter().filter(NodeRepair::open) {
-            let Some(status) = &mut repair.status else {
-                continue;
-            };
-            status.epoch = fleet.spec.epoch;
-            self.cluster.put_repair(&repair).await?;
-        }
-        if let Some(dark) = fleet.spec.dark {
-            self.evidence.fold(Input::Dark(dark), now);
-        }
-        let nodes_down = nodes_down(&fleet.spec);
-        let led = Input::Led {
-            joined: fleet.spec.joined.clone(),
-            suspended: fleet.spec.suspended.clone(),
-        };
-        self.evidence.fold(led, now);
-        for health in self.cluster.healths().await? {
-            let Some(status) = health.status else {
-                continue;
-            };
-            if status.fell_sick.is_some() {
-                let sick = Input::FellSick {
-                    uid: health.spec.node_uid.clone(),
-                    since: status.sick_since,
-                };
-                self.evidence.fold(sick, now);
-            }
-            let silenced = Input::Silenced {
-                uid: health.spec.node_uid.clone(),
-                silences: status.silences,
-            };
-            self.evidence.fold(silenced, now);
-            // If nobody knows for how long nobody looked, it was too long for any clock. Who did
-            // not know the nodes wrote of none that its clocks stood still.
-            let last_seen = self.last_seen.unwrap_or(Timestamp::MIN);
-            let restore = Input::Restore {
-                uid: health.spec.node_uid,
-                signals: status.signals,
-                faults: status.faults,
-                last_seen: nodes_down.map_or(last_seen, |at| at.min(last_seen)),
-            };
-            self.evidence.fold(restore, now);
-        }
-        Ok(fleet)
-    }
-
-    async fn commit_fleet(&self, fleet: FleetState) -> Result<FleetState, Error> {
-        let stored = self.cluster.fleet().await?;
-        match stored {
-            Some(stored) if stored.spec.epoch > fleet.spec.epoch => Err(Error::Deposed),
-            Some(stored) if stored.spec == fleet.spec => Ok(stored),
-            _ => Ok(self.cluster.put_fleet(&fleet).await?),
-        }
-    }
-
-    /// `nodes_down`: since when the nodes were not known, if they were not.
-    fn sources_down(&self, nodes_down: Option<Timestamp>, now: Timestamp) -> Vec<SourceDown> {
-        let down = |source: String, since: Timestamp, message: &str| SourceDown {
-            source,
-            since,
-            message: message.chars().take(200).collect(),
-        };
-        let unknown = !self.evidence.nodes_fresh(now);
-        let nodes = unknown.then(|| {
-            let since = nodes_down.unwrap_or(now);
-            down(NODES.into(), since, "the list of nodes is empty or old")
-        });
-        let asking = self.evidence.asking_failed().into_iter();
-        let asking = asking.map(|(since, message)| down("alertmanager".into(), since, message));
-        nodes
-            .into_iter()
-            .chain(asking)
-            .chain(
-                self.evidence
-                    .failing_rules()
-                    .map(|(rule, since, message)| down(format!("rule/{rule}"), since, message)),
-            )
-            .take(MAX_SOURCES)
-            .collect()
-    }
-
-    /// Writes what changed of each node that is not plainly healthy.
-    async fn record(
-        &self,
-        verdicts: &[Verdict],
-        guards: &[GuardRecord],
-        scopes: &Scopes,
-        known: &Known<'_>,
-        now: Timestamp,
-    ) -> Result<Vec<NodeHealth>, Error> {
-        let (mut written, mut refused) = (Vec::new(), None);
-        let healths: BTreeMap<&str, &NodeHealth> = known
-            .healths
-            .iter()
-            .map(|health| (health.spec.node_uid.as_str(), health))
-            .collect();
-        let cooldown = self.setup.limits.breaker.cooldown;
-        for verdict in verdicts {
-            let before = healths.get(verdict.uid.as_str()).copied();
-            // A node whose only trouble is a source that is down for all gets no record.
-            let watched = self.evidence.watched(&verdict.uid) || verdict.request().is_some();
-            let plain = match verdict.kind {
-                VerdictKind::Ignored => verdict.request().is_none(),
-                VerdictKind::Healthy => !watched,
-                VerdictKind::Unknown => !watched && verdict.since.is_none(),
-                _ => false,
-            };
-            if plain && before.is_none() && verdict.sick_since.is_none() {
-                continue;
-            }
-            let recorded = before.and_then(|health| health.status.as_ref());
-            let observed = recorded.and_then(|status| status.observed.as_ref());
-            let observed =
-                decide::score::follow(observed, verdict, self.scored(), &self.world(known), now);
-            let status = NodeHealthStatus {
-                observed,
-                ..self.health(verdict, recorded, guards, &self.world(known), now)
-            };
-            let well = verdict.sick_since.is_none()
-                && match verdict.kind {
-                    VerdictKind::Healthy => !watched,
-                    kind => plain && kind == VerdictKind::Ignored,
-                };
-            let past = |at: Timestamp| cooldown.after(at) <= now;
-            let well = well && status.observed.is_none();
-            let fell_sick = status.fell_sick;
-            let told = fell_sick.is_none_or(|at| past(at) && !storms(&verdict.place, scopes));
-            if well && past(status.since) && told {
-                if let Some(health) = before {
-                    self.cluster.delete_health(health).await?;
-                }
-                continue;
-            }
-            if before.and_then(|health| health.status.as_ref()) == Some(&status) {
-                continue;
-            }
-            let spec = NodeHealthSpec {
-                node_name: verdict.node.clone(),
-                node_uid: verdict.uid.clone(),
-            };
-            let mut health = before.cloned().unwrap_or_else(|| {
-                NodeHealth::new(&format!("node-{}", digest(&[&verdict.uid], 20)), spec)
-            });
-            health.status = Some(status);
-            match self.cluster.put_health(&health).await {
-                Ok(health) => written.push(health),
-                // Whatever is wrong with one record, the others are written.
-                Err(error @ CallError::Refused(_)) => refused = refused.or(Some(error)),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        self.part(scopes, known, now).await?;
-        match refused {
-            Some(error) => Err(error.into()),
-            None => Ok(written),
-        }
-    }
-
-    /// Marks the records of nodes that went away sick, and deletes those of nodes that are
-    /// gone: once the cooldown is over, and no storm is left that they may have begun.
-    async fn part(&self, scopes: &Scopes, known: &Known<'_>, now: Timestamp) -> Result<(), Error> {
-        // A list that is empty or old says nothing of who is gone.
-        if !self.evidence.nodes_fresh(now) {
-            return Ok(());
-        }
-        let cooldown = self.setup.limits.breaker.cooldown;
-        let lately = |at: Option<Timestamp>| at.is_some_and(|at| cooldown.after(at) > now);
-        let counts = |status: &NodeHealthStatus| {
-            let storm = || status.fell_sick.is_some() && storms(&place_of(status), scopes);
-            lately(status.gone) || lately(status.fell_sick) || storm()
-        };
-        let is_there = |health: &&NodeHealth| self.evidence.has(&health.spec.node_uid);
-        for health in known.healths.iter().filter(|health| !is_there(health)) {
-            // What became of it has to be counted first.
-            if !decide::score::is_done(health, self.scored()) {
-                continue;
-            }
-            let status = health.status.as_ref();
-            let sick = status.filter(|status| status.sick_since.is_some());
-            match sick.map(|status| status.gone) {
-                Some(None) => {
-                    let mut parted = health.clone();
-                    if let Some(status) = &mut parted.status {
-                        status.gone = Some(now);
-                    }
-                    self.cluster.put_health(&parted).await?;
-                }
-                _ if status.is_some_and(counts) => {}
-                _ => self.cluster.delete_health(health).await?,
-            }
-        }
-        Ok(())
-    }
-
-    /// The decisions on a node as its record is to keep them, with this one if it is another
-    /// or must be seen.
-    fn decisions(
-        &self,
-        verdict: &Verdict,
-        before: Option<&NodeHealthStatus>,
-        changed: bool,
-        guards: &[GuardRecord],
-        world: &World<'_>,
-        now: Timestamp,
-    ) -> Vec<Decision> {
-        let mut decisions = before.map_or_else(Vec::new, |status| status.decisions.clone());
-        let asked = |request: Option<&RepairRequest>| request.map(|request| request.at);
-        let known = decisions.last();
-        let known = asked(known.and_then(|known| known.inputs.request.as_ref()));
-        // Who is to approve must see of what.
-        let action = |inputs: &Inputs| {
-            let mut faults = inputs.faults.iter();
-            faults.find(|fault| fault.name == verdict.fault)?.action
-        };
-        let waits = verdict.reasons.contains(&Reason::AwaitingApproval);
-        let last = decisions.last().and_then(|last| action(&last.inputs));
-        let another = waits && last != verdict.inputs.as_deref().and_then(action);
-        // Who asks is answered, also if nothing changes.
-        if changed || another || known != asked(verdict.request()) {
-            let mut decision = decide::decision(verdict, guards, now);
-            if let Some(node) = self.evidence.node(&verdict.node) {
-                decide::detail(&mut decision, node, world);
-            }
-            decide::remember(&mut decisions, decision);
-        }
-        decisions
-    }
-
-    fn health(
-        &self,
-        verdict: &Verdict,
-        before: Option<&NodeHealthStatus>,
-        guards: &[GuardRecord],
-        world: &World<'_>,
-        now: Timestamp,
-    ) -> NodeHealthStatus {
-        let same = before.filter(|status| {
-            status.verdict == verdict.kind
-                && status.fault == verdict.fault
-                && status.reasons == verdict.reasons
-        });
-        let since = same.map_or(now, |status| status.since);
-        let decisions = self.decisions(verdict, before, same.is_none(), guards, world, now);
-        let faults = self
-            .setup
-            .policies
-            .iter()
-            .filter(|policy| policy.name == *verdict.policy)
-            .flat_map(|policy| {
-                policy.faults.iter().filter_map(|fault| {
-                    let node = self.evidence.node(&verdict.node)?;
-                    let (truth, since) =
-                        self.evidence
-                            .fault(node, policy, &fault.name, &self.setup.rules, now);
-                    let known = before.and_then(|status| {
-                        status
-                            .faults
-                            .iter()
-                            .find(|record| record.fault == fault.name)
-                    });
-                    let (since, paused) = standing_clock(
-                        truth == Truth::Unknown,
-                        since,
-                        known.map(|known| (Some(known.since), known.paused)),
-                        now,
-                    );
-                    let clearing = self.evidence.clearing(node, &policy.name, &fault.name);
-                    Some(FaultRecord {
-                        policy: policy.name.clone(),
-                        fault: fault.name.clone(),
-                        since: since?,
-                        paused,
-                        clearing_since: clearing,
-                    })
-                })
-            });
-        let signals = verdict.signals.iter().cloned().map(|mut signal| {
-            let known = before.and_then(|status| {
-                status
-                    .signals
-                    .iter()
-                    .find(|record| record.name == signal.name)
-            });
-            // A condition that no clock runs for is known to hold since it was first seen to.
-            if signal.name.starts_with(CONDITION) && signal.state == SignalState::Firing {
-                let known = known.filter(|known| known.state != SignalState::Clear);
-                let known = known.and_then(|known| known.since);
-                signal.since = signal.since.into_iter().chain(known).min().or(Some(now));
-            }
-            (signal.since, signal.paused) = standing_clock(
-                signal.state == SignalState::Unknown || signal.paused.is_some(),
-                signal.since,
-                known.map(|known| (known.since, known.paused)),
-                now,
-            );
-            signal
-        });
-        // It moves with clocks that stand still; the first time that was known stays.
-        let sick_since = verdict.sick_since.map(|since| {
-            let known = before.and_then(|status| status.sick_since);
-            known.map_or(since, |known| known.min(since))
-        });
-        NodeHealthStatus {
-            verdict: verdict.kind,
-            fault: verdict.fault.clone(),
-            policy: verdict.policy.to_string(),
-            reasons: verdict.reasons.clone(),
-            scopes: verdict.scopes.clone(),
-            since,
-            signals: signals.collect(),
-            faults: faults.collect(),
-            silences: verdict.silences.clone(),
-            sick_since,
-            fell_sick: sick_since.or(before.and_then(|status| status.fell_sick)),
-            zone: verdict.place.zone.clone(),
-            pool: verdict.place.pool.clone(),
-            gone: None,
-            observed: None,
-            trace_id: digest(
-                &[
-                    "decision",
-                    &verdict.uid,
-                    &format!("{:?}", verdict.kind),
-                    &since.to_string(),
-                ],
-                32,
-            ),
-            decisions,
         }
     }
 
@@ -1138,62 +682,12 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
     }
 }
 
-/// Since when the nodes are not known, as it is on record.
-fn nodes_down(fleet: &FleetStateSpec) -> Option<Timestamp> {
-    let mut down = fleet.sources_down.iter();
-    Some(down.find(|down| down.source == NODES)?.since)
-}
-
-fn place_of(status: &NodeHealthStatus) -> Place {
-    Place {
-        zone: status.zone.clone(),
-        pool: status.pool.clone(),
-    }
-}
-
-/// Whether a breaker is open over this place: its storm may have begun with any node there.
-fn storms(place: &Place, scopes: &Scopes) -> bool {
-    scopes.storms(place).next().is_some()
-}
-
-/// A clock as it is stored. One that stands still moves with every pass; so what is
-/// kept is where it stopped, and when. One that is younger than that began anew.
-fn standing_clock(
-    unknown: bool,
-    since: Option<Timestamp>,
-    known: Option<(Option<Timestamp>, Option<Timestamp>)>,
-    now: Timestamp,
-) -> (Option<Timestamp>, Option<Timestamp>) {
-    let Some(running) = since.filter(|_| unknown) else {
-        return (since, None);
-    };
-    let stopped = known.and_then(|(stopped, paused)| stopped.zip(paused));
-    let same = |stopped: &(Timestamp, Timestamp)| {
-        now.duration_since(running) >= stopped.1.duration_since(stopped.0)
-    };
-    let (stopped, paused) = stopped.filter(same).unwrap_or((running, now));
-    (Some(stopped), Some(paused))
-}
-
 fn has_finalizer(repair: &NodeRepair) -> bool {
     repair
         .metadata
         .finalizers
         .as_ref()
         .is_some_and(|finalizers| finalizers.iter().any(|name| name == FINALIZER))
-}
-
-fn reserved(repair: &NodeRepair, at: Timestamp) -> Reservation {
-    Reservation {
-        repair: repair.name().to_owned(),
-        node_uid: repair.spec.node_uid.clone(),
-        at,
-    }
-}
-
-fn epoch_of(repair: &NodeRepair) -> u64 {
-    let acting = repair.status.as_ref().map_or(0, |status| status.epoch);
-    acting.max(repair.spec.epoch)
 }
 
 fn new_repair(
