@@ -262,3 +262,18 @@ fn a_fleet_with_many_sets_of_conditions_is_judged_all_the_same() {
     }
     assert_eq!(evidence.by_name().len(), 40);
 }
+
+#[test]
+fn who_was_not_ready_for_an_hour_still_was_after_a_gap_of_two() {
+    let mut evidence = Evidence::default();
+    let mut look = |now: i64| {
+        let nodes = vec![node("a", "False")];
+        evidence.fold(Input::Nodes(nodes), at(now));
+        evidence.settle(&Rules::default(), &[], at(now));
+        evidence.unready_since("uid-a")
+    };
+    for now in (0..=3600).step_by(60) {
+        assert_eq!(look(now), Some(at(0)));
+    }
+    assert_eq!(look(3 * 3600), Some(at(2 * 3600)), "the gap does not count");
+}
