@@ -11,8 +11,8 @@ use std::pin::Pin;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use nodemend_core::api::{
-    AlertGroup, AlertGroupSpec, BY_HAND, FINALIZER, FleetState, GuardRecord, Mode, NodeHealth,
-    NodeRepair, NodeRepairSpec, ObservedStart, Plan, Reservation, Score, Step,
+    Action, AlertGroup, AlertGroupSpec, BY_HAND, FINALIZER, FleetState, GuardRecord, Mode,
+    NodeHealth, NodeRepair, NodeRepairSpec, ObservedStart, Plan, Reservation, Score, Step,
 };
 use nodemend_core::config::{Limits, Policy, Rule, Rules};
 use nodemend_core::decide::{self, Admission, Fallen, Observed, Pause, Scopes, Verdict, World};
@@ -52,6 +52,8 @@ pub trait Records {
         name: &str,
         past: impl Fn(&AlertGroupSpec) -> bool,
     ) -> Result<(), CallError>;
+    /// Deletes a repair that ended, if it is still the one that was read.
+    async fn forget_repair(&self, repair: &NodeRepair) -> Result<(), CallError>;
 }
 
 /// How old an object may be that is read.
@@ -193,6 +195,8 @@ pub struct Controller<C, K, P> {
     unpooled: bool,
     /// Repairs that were reserved, but of which it is known that they do not come.
     dropped: BTreeSet<String>,
+    /// Repairs that a call without answer held up in the last pass.
+    stuck: BTreeSet<String>,
 }
 
 /// `FleetState` holds so many guards.
@@ -228,12 +232,18 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             unusable: BTreeMap::new(),
             unpooled: false,
             dropped: BTreeSet::new(),
+            stuck: BTreeSet::new(),
         }
     }
 
-    /// Takes these policies from now on. Faults that mean the same keep their clocks.
-    pub fn adopt(&mut self, policies: Vec<Policy>) {
+    /// Takes these policies from now on. Faults that mean the same keep their clocks, also
+    /// while their policy is refused: what it last meant is watched on, and nothing acts on it.
+    pub fn adopt(&mut self, mut policies: Vec<Policy>) {
         for old in &self.setup.policies {
+            let mut refused = policies.iter_mut().filter(|new| !new.accepted);
+            if let Some(new) = refused.find(|new| new.name == old.name) {
+                new.faults.clone_from(&old.faults);
+            }
             let new = policies.iter().find(|new| new.name == old.name);
             for fault in &old.faults {
                 if !new.is_some_and(|new| old.same_fault(new, &fault.name)) {
@@ -330,13 +340,17 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             (judged, scopes) = self.judge(&known, now);
         }
         decide::score::count(&mut fleet.spec, &known.healths, &self.world(&known), now);
-        let (mut verdicts, starting, mut guards) = self
-            .admit(judged, &scopes, &known, fleet.spec.epoch, now)
+        let (mut verdicts, mut starting, mut guards) = self
+            .admit(judged, &scopes, &known, (fleet.spec.epoch, now), clock)
             .await;
         let shadow = decide::shadow(&mut verdicts, &self.world(&known), now);
         fleet.spec.observed = shadow.starts;
         guards.extend(shadow.guards);
         fleet.spec.guards = guards.iter().take(MAX_GUARDS).cloned().collect();
+        // What was seen is too old by now to begin something on.
+        if !clock.may_begin() {
+            starting.clear();
+        }
         // What is under way must go on, also when a record cannot be written.
         let started = self.start(fleet, &starting, now).await;
         let recorded = match &started {
@@ -350,11 +364,12 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         let (wake, stuck) = self
             .advance(&mut repairs, &known, &scopes, clock, now)
             .await;
+        self.stuck = stuck.iter().map(|(repair, _)| repair.clone()).collect();
         let (healths, unrecorded) = match recorded {
             Ok(healths) => (healths, None),
             Err(error) => (Vec::new(), Some(error)),
         };
-        self.collect(now).await;
+        self.collect(&known, now).await;
         let pooled = |verdict: &Verdict| !verdict.place.pool.is_empty();
         let unpooled = !verdicts.is_empty() && !verdicts.iter().any(pooled);
         let known = std::mem::replace(&mut self.unpooled, unpooled);
@@ -372,9 +387,19 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         })
     }
 
-    /// Deletes alert groups of which every alert is forgotten. One to which a delivery was
-    /// faster is left, and whatever fails is for a later pass.
-    async fn collect(&self, now: Timestamp) {
+    /// Deletes repairs that ended long ago, and alert groups of which every alert is
+    /// forgotten. What somebody changed meanwhile is left, and whatever fails is for a later
+    /// pass.
+    async fn collect(&self, known: &Known<'_>, now: Timestamp) {
+        let world = self.world(known);
+        let past = decide::forgettable(&world, now);
+        let past = past.filter(|repair| !has_finalizer(repair));
+        for repair in past.take(MAX_COLLECTED) {
+            match self.cluster.forget_repair(repair).await {
+                Ok(()) | Err(CallError::Conflict(_)) => {}
+                Err(_) => return,
+            }
+        }
         let past = |group: &AlertGroupSpec| evidence::is_forgotten(group, now);
         for name in self.evidence.forgotten(now).take(MAX_COLLECTED) {
             match self.cluster.collect_group(name, past).await {
@@ -418,14 +443,15 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
 
     /// Those who may start, each with a complete repair, and the numbers of the guards. Who
     /// cannot be planned for is held, and takes nobody's place.
-    async fn admit(
+    async fn admit<T: Clock>(
         &mut self,
         judged: Vec<Verdict>,
         scopes: &Scopes,
         known: &Known<'_>,
-        epoch: u64,
-        now: Timestamp,
+        (epoch, now): (u64, Timestamp),
+        clock: &T,
     ) -> (Vec<Verdict>, Vec<NodeRepair>, Vec<GuardRecord>) {
+        let mut hangs = false;
         self.unplanned.retain(|_, (_, until)| *until > now);
         let mut plans: BTreeMap<String, Plan> = BTreeMap::new();
         for round in 1.. {
@@ -447,12 +473,22 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 if plans.contains_key(&verdict.uid) {
                     continue;
                 }
-                match self.plan(verdict).await {
+                let asks = verdict
+                    .action
+                    .is_none_or(|(next, _)| next != Action::Cordon);
+                let plan = if hangs && asks {
+                    Err(Reason::CloudUnavailable)
+                } else {
+                    self.plan(verdict).await
+                };
+                match plan {
                     Ok(plan) => {
                         plans.insert(verdict.uid.clone(), plan);
                     }
                     Err(reason) => {
-                        let until = REPLAN.after(now);
+                        // One that took all of the pass would take the next for each of them.
+                        hangs |= reason == Reason::CloudUnavailable && !clock.may_begin();
+                        let until = REPLAN.after(clock.now());
                         self.unplanned.insert(verdict.uid.clone(), (reason, until));
                         failed = true;
                     }
@@ -605,11 +641,17 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         clock: &T,
         now: Timestamp,
     ) -> (Option<Timestamp>, Vec<(String, CallError)>) {
-        let (mut wake, mut stuck): (Option<Timestamp>, _) = (None, Vec::new());
-        for repair in repairs
-            .iter_mut()
+        let (mut wake, mut stuck): (Option<Timestamp>, Vec<_>) = (None, Vec::new());
+        let open = repairs.iter_mut();
+        let mut open: Vec<_> = open
             .filter(|repair| repair.open() || has_finalizer(repair))
-        {
+            .collect();
+        // Who waits for a call that hangs comes last, and leaves the others time.
+        open.sort_by_key(|repair| self.stuck.contains(repair.name()));
+        for repair in open {
+            if !stuck.is_empty() && !clock.may_begin() {
+                return (Some(now), stuck);
+            }
             let context = self.context(repair, known, scopes, clock, now);
             match exec::advance(&self.cluster, &self.cloud, repair, &context).await {
                 Ok(next) => wake = [wake, next].into_iter().flatten().min(),
@@ -659,9 +701,10 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             Truth::Unknown
         };
         let by_hand = repair.spec.request.is_some();
+        let refused = policy.is_some_and(|policy| !policy.accepted);
         let configured = policy.is_some_and(|policy| {
             let mut faults = policy.faults.iter();
-            by_hand || faults.any(|fault| fault.name == repair.spec.fault)
+            refused || by_hand || faults.any(|fault| fault.name == repair.spec.fault)
         });
         Context {
             clock,
@@ -677,7 +720,8 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 same && other.spec.ordinal > repair.spec.ordinal
             }),
             current: self.evidence.nodes_fresh(now),
-            paused: decide::pause_reason(node, repair, &world, scopes, now),
+            paused: decide::pause_reason(node, repair, &world, scopes, now)
+                .or(refused.then_some(Reason::PolicyRefused)),
         }
     }
 }

@@ -511,6 +511,10 @@ impl Records for Kubernetes {
             _ => Ok(()),
         }
     }
+
+    async fn forget_repair(&self, repair: &NodeRepair) -> Result<(), CallError> {
+        self.delete(repair).await
+    }
 }
 
 impl TokenReviews for Kubernetes {

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use jiff::Timestamp;
 use nodemend_core::api::{
-    FleetState, FleetStateSpec, MAX_STARTS, NodeRepair, Reservation, SourceDown,
+    FleetState, FleetStateSpec, MAX_STARTS, NodeRepair, Phase, Reservation, SourceDown,
 };
 use nodemend_core::decide;
 use nodemend_core::evidence::Input;
@@ -50,7 +50,9 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
         let known = self.epoch().into_iter().chain(repairs.iter().map(epoch_of));
         fleet.spec.epoch = known.fold(fleet.spec.epoch, u64::max) + 1;
         let fleet = self.cluster.put_fleet(&fleet).await?;
-        for mut repair in repairs.into_iter().filter(NodeRepair::open) {
+        // What a newer version wrote, it alone can read.
+        let ours = |repair: &NodeRepair| repair.open() && repair.phase() != Phase::Unrecognized;
+        for mut repair in repairs.into_iter().filter(ours) {
             let Some(status) = &mut repair.status else {
                 continue;
             };

@@ -11,6 +11,7 @@ const RESTART: Span = Span::seconds(90);
 
 impl Cloud for World {
     async fn instance(&self, id: &str) -> Result<Option<InstanceView>, CallError> {
+        self.wait_for_cloud()?;
         Ok(self
             .0
             .borrow()
@@ -20,6 +21,7 @@ impl Cloud for World {
     }
 
     async fn by_token(&self, token: &str) -> Result<Option<InstanceView>, CallError> {
+        self.wait_for_cloud()?;
         let state = self.0.borrow();
         Ok(state
             .tokens
@@ -29,6 +31,7 @@ impl Cloud for World {
     }
 
     async fn launch(&self, token: &str, plan: &LaunchPlan) -> Result<String, CallError> {
+        self.wait_for_cloud()?;
         self.mutate(format!("launch {token}"), |state| {
             if let Some(id) = state.tokens.get(token) {
                 return Ok(id.clone());
@@ -65,6 +68,7 @@ impl Cloud for World {
     }
 
     async fn reboot(&self, id: &str) -> Result<(), CallError> {
+        self.wait_for_cloud()?;
         self.mutate(format!("reboot {id}"), |state| {
             state.expect_reboot(id);
             let instance = state.instances.get(id);
@@ -92,6 +96,7 @@ impl Cloud for World {
     }
 
     async fn terminate(&self, id: &str) -> Result<(), CallError> {
+        self.wait_for_cloud()?;
         self.mutate(format!("terminate {id}"), |state| {
             let found = state.instances.get(id);
             let found = found.ok_or_else(|| CallError::NoAnswer("unknown instance".into()))?;

@@ -307,6 +307,15 @@ impl Records for World {
         .await
     }
 
+    async fn forget_repair(&self, repair: &NodeRepair) -> Result<(), CallError> {
+        let name = repair.name().to_owned();
+        self.mutate(format!("forget {name}"), |state| {
+            state.repairs.remove(&name);
+            Ok(())
+        })
+        .await
+    }
+
     async fn delete_health(&self, health: &NodeHealth) -> Result<(), CallError> {
         let name = name_of(&health.metadata);
         self.mutate(format!("forget {name}"), |state| {

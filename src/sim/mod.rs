@@ -19,13 +19,16 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use crate::exec::Clock;
+use crate::exec::{CallError, Clock};
 use jiff::Timestamp;
 use nodemend_core::api::{FleetState, NodeHealth, NodeRepair};
 use nodemend_core::config::Rule;
 use nodemend_core::model::{
     Condition, InstanceState, InstanceView, NodeView, PodView, Span, ZONE_LABEL,
 };
+
+/// How long the cloud is waited for.
+const CLOUD_DEADLINE: Span = Span::seconds(10);
 
 /// What goes wrong once, at the n-th mutating call, from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +90,7 @@ pub struct State {
     healths: BTreeMap<String, NodeHealth>,
     fleet: Option<FleetState>,
     creates: Creates,
+    cloud_hangs: bool,
     /// Repairs whose creation got no answer and may land yet.
     late: Vec<NodeRepair>,
     faults: BTreeMap<String, BTreeSet<Fault>>,
@@ -309,6 +313,21 @@ impl World {
             node.conditions = ready("Unknown");
             node.resource_version = version;
         }
+    }
+
+    /// From now on the cloud takes calls and does not answer, or does again.
+    pub fn hang_cloud(&self, hangs: bool) {
+        self.0.borrow_mut().cloud_hangs = hangs;
+    }
+
+    /// Waits until an answer is given up, if there is none.
+    fn wait_for_cloud(&self) -> Result<(), CallError> {
+        let mut state = self.0.borrow_mut();
+        if state.cloud_hangs {
+            state.now = CLOUD_DEADLINE.after(state.now);
+            return Err(CallError::NoAnswer("nothing within 10 s".into()));
+        }
+        Ok(())
     }
 
     /// Lets time pass, and what was begun go on.

@@ -15,6 +15,7 @@ use nodemend_core::model::{
 
 use super::*;
 use crate::controller::{Controller, Records as _, Report, Setup};
+use crate::exec::Cluster as _;
 
 /// Replaces a node of which nothing is heard for a minute.
 fn silent_replaces() -> Policy {
@@ -620,4 +621,160 @@ fn since_when_a_fault_is_false_is_written_once_until_its_clock_is_forgotten() {
     }
     let (_, fault) = next(&[]).expect("it is on record");
     assert_eq!(fault, None);
+}
+
+/// The clock of one pass, as `serve` has it: what a pass saw grows old.
+struct PassClock<'a> {
+    world: &'a World,
+    began: Timestamp,
+}
+
+impl Clock for PassClock<'_> {
+    fn now(&self) -> Timestamp {
+        self.world.now()
+    }
+    fn may_begin(&self) -> bool {
+        Span::seconds(10).after(self.began) > self.now()
+    }
+}
+
+/// One pass, and five seconds. Gives back how long the pass took, in seconds.
+fn timed(world: &World, leader: &mut Leader, pauses: &[Pause]) -> (Report, i64) {
+    let began = world.now();
+    let clock = PassClock { world, began };
+    let inputs = vec![Input::Nodes(world.list_nodes())];
+    let passed = leader.pass(inputs, pauses, &clock).now_or_never();
+    let report = passed.expect("needs no runtime").expect("nothing fails");
+    let took = world.now().duration_since(began).as_secs();
+    world.tick(Span::seconds(5));
+    (report, took)
+}
+
+#[test]
+fn a_cloud_that_does_not_answer_takes_one_pass_a_minute_and_starts_nothing() {
+    let limits = Limits {
+        max_in_flight: 6,
+        ..Limits::default()
+    };
+    let breaker = config::Breaker {
+        nodes: 6,
+        share: 100,
+        ..limits.breaker
+    };
+    let limits = Limits { breaker, ..limits };
+    let (world, mut leader) = six_under("sim", Rules::default(), silent_replaces(), limits);
+    world.hang_cloud(true);
+    for name in ["a", "b", "c"] {
+        world.break_machine(name, Fault::KubeletDown);
+    }
+    let held = |report: &Report| {
+        let verdicts = report.verdicts.iter();
+        verdicts
+            .filter(|one| one.reasons.contains(&Reason::CloudUnavailable))
+            .count()
+    };
+    let mut report = timed(&world, &mut leader, &[]).0;
+    while held(&report) == 0 {
+        report = timed(&world, &mut leader, &[]).0;
+        assert!(world.now() < Span::minutes(10).after(Timestamp::UNIX_EPOCH));
+    }
+    assert_eq!(held(&report), 3, "one that hangs stands for all");
+    let passes = (0..24).map(|_| timed(&world, &mut leader, &[]).1);
+    let slow: Vec<i64> = passes.filter(|took| *took > 0).collect();
+    assert!(
+        slow.len() <= 3 && slow.iter().all(|took| *took == 10),
+        "{slow:?}"
+    );
+    assert_eq!(world.list_repairs().len(), 0);
+}
+
+#[test]
+fn a_repair_that_waits_for_the_cloud_keeps_no_other_from_being_undone() {
+    let (world, mut leader) = six("sim");
+    let until = |leader: &mut Leader, done: &dyn Fn(&World) -> bool| {
+        let end = Span::minutes(20).after(world.now());
+        while !done(&world) {
+            timed(&world, leader, &[]);
+            assert!(world.now() < end, "{:?}", world.list_repairs());
+        }
+    };
+    let phase = |world: &World, node: &str| {
+        let repairs = world.list_repairs();
+        let mut repairs = repairs.iter().filter(|one| one.spec.node_name == node);
+        repairs.next().map(NodeRepair::phase)
+    };
+    world.break_machine("a", Fault::KubeletDown);
+    until(&mut leader, &|world| {
+        phase(world, "a") == Some(Phase::Launching)
+    });
+    world.hang_cloud(true);
+    let mut cordons = silent_replaces();
+    cordons.faults[0].actions = vec![Action::Cordon];
+    leader.adopt(vec![cordons]);
+    world.break_machine("b", Fault::KubeletDown);
+    let cordoned = |world: &World, name: &str| {
+        let mut nodes = world.list_nodes().into_iter();
+        nodes.any(|node| node.name == name && node.unschedulable)
+    };
+    until(&mut leader, &|world| cordoned(world, "b"));
+    world.annotate("b", DO_NOT_REPAIR_ANNOTATION, "true");
+    until(&mut leader, &|world| !cordoned(world, "b"));
+    assert!(cordoned(&world, "a"));
+}
+
+#[test]
+fn a_policy_that_is_refused_pauses_its_repairs_and_keeps_their_clocks() {
+    let (world, mut leader) = six("sim");
+    world.break_machine("b", Fault::KubeletDown);
+    let repair = |world: &World| world.list_repairs().pop().expect("it was begun");
+    while world.list_repairs().is_empty() {
+        timed(&world, &mut leader, &[]);
+    }
+    let since = |leader: &Leader| {
+        let policy = silent_replaces();
+        let node = leader.evidence().node("b").expect("it is there");
+        let rules = Rules::default();
+        let fault = leader
+            .evidence()
+            .fault(node, &policy, "Silent", &rules, world.now());
+        fault.1.expect("its clock runs")
+    };
+    let before = since(&leader);
+    let refused = Policy::refused("p".into(), 0, NodeSelector::default());
+    leader.adopt(vec![refused]);
+    for _ in 0..200 {
+        timed(&world, &mut leader, &[]);
+    }
+    assert_eq!(repair(&world).phase(), Phase::Launching);
+    assert_eq!(repair(&world).message(), "paused: PolicyRefused");
+    assert_eq!(since(&leader), before);
+    leader.adopt(vec![silent_replaces()]);
+    while repair(&world).open() {
+        timed(&world, &mut leader, &[]);
+    }
+    assert_eq!(repair(&world).phase(), Phase::Succeeded);
+}
+
+#[test]
+fn h51_a_repair_that_a_newer_version_wrote_does_not_keep_a_leader_from_leading() {
+    let (world, mut leader) = six("sim");
+    world.break_machine("b", Fault::KubeletDown);
+    while world.list_repairs().is_empty() {
+        timed(&world, &mut leader, &[]);
+    }
+    let mut newer = world.list_repairs().pop().expect("it was begun");
+    newer.status.as_mut().expect("it has one").phase = Phase::Unrecognized;
+    let written = world.put_repair(&newer).now_or_never();
+    let written = written.expect("answers at once").expect("never fails");
+    let mut next = lead(
+        &world,
+        "sim",
+        Rules::default(),
+        silent_replaces(),
+        Limits::default(),
+    );
+    for _ in 0..10 {
+        timed(&world, &mut next, &[]);
+    }
+    assert_eq!(world.list_repairs(), [written], "it is left as it is");
 }

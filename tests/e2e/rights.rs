@@ -6,7 +6,7 @@ use k8s_openapi::api::authorization::v1::{
 };
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{Api, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::config::KubeConfigOptions;
 use kube::{Client, Config};
 use nodemend_core::api::{NodeRepair, Phase};
@@ -19,20 +19,21 @@ use crate::{NOT_READY_REPLACES, lab};
 /// verb, group, resource, subresource.
 type Right = (&'static str, &'static str, &'static str, &'static str);
 
-const MAY: [Right; 10] = [
+const MAY: [Right; 11] = [
     ("watch", "", "nodes", ""),
     ("patch", "", "nodes", ""),
     ("list", "", "pods", ""),
     ("create", "", "pods", "eviction"),
     ("create", "nodemend.dev", "noderepairs", ""),
     ("update", "nodemend.dev", "noderepairs", "status"),
+    ("delete", "nodemend.dev", "noderepairs", ""),
     ("update", "nodemend.dev", "alertgroups", ""),
     ("delete", "nodemend.dev", "alertgroups", ""),
     ("create", "authentication.k8s.io", "tokenreviews", ""),
     ("update", "nodemend.dev", "repairpolicies", "status"),
 ];
 
-const MAY_NOT: [Right; 17] = [
+const MAY_NOT: [Right; 16] = [
     ("get", "", "secrets", ""),
     ("list", "", "secrets", ""),
     ("delete", "", "pods", ""),
@@ -42,7 +43,6 @@ const MAY_NOT: [Right; 17] = [
     ("create", "", "nodes", ""),
     ("patch", "", "nodes", "status"),
     ("get", "", "nodes", "proxy"),
-    ("delete", "nodemend.dev", "noderepairs", ""),
     ("patch", "nodemend.dev", "noderepairs", ""),
     ("list", "policy", "poddisruptionbudgets", ""),
     ("delete", "nodemend.dev", "fleetstates", ""),
@@ -121,10 +121,24 @@ fn service_account_can_do_its_work_and_no_more() {
 
         // Its work, with these rights and no others.
         site.lab.set_node_ready("node-1", false).await?;
+        let repair = site
+            .repair_that("a repair to begin", |repair| !repair.name().is_empty())
+            .await?;
+        let repairs: Api<NodeRepair> = Api::all(nodemend.clone());
+        let dry = DeleteParams {
+            dry_run: true,
+            ..DeleteParams::default()
+        };
+        let refused = code(repairs.delete(repair.name(), &dry).await);
+        ensure!(refused? == 403, "a journal is deleted that goes on");
         site.repair_that("the repair to succeed", |repair| {
             repair.phase() == Phase::Succeeded
         })
         .await?;
+        repairs
+            .delete(repair.name(), &dry)
+            .await
+            .context("what ended stays")?;
         h74_nobody_else_makes_or_bends_a_repair(&site).await?;
         every_write_was_intended(&site).await?;
         Ok(())

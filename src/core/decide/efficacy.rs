@@ -10,9 +10,9 @@ use crate::api::{GaveUp, NodeRepair, Phase};
 use crate::model::{Span, instance_id};
 
 /// A replacement that is well for this long proves that the pool can be repaired.
-const PROBATION: Span = Span::minutes(60);
+pub(super) const PROBATION: Span = Span::minutes(60);
 /// The longest time that a pool is left alone.
-const LONGEST: Span = Span::minutes(6 * 60);
+pub(super) const LONGEST: Span = Span::minutes(6 * 60);
 /// So many nodes of a pool that ask for a person stop it.
 pub(super) const STOPPED: usize = 2;
 /// Starts within this time count for fairness between pools.

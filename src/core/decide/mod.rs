@@ -8,6 +8,7 @@ mod conclude;
 mod efficacy;
 mod gather;
 mod ladder;
+mod retain;
 mod scope;
 pub mod score;
 mod shadow;
@@ -32,6 +33,7 @@ pub use admit::{Admission, admit};
 pub use conclude::{Conclusion, replay, replays};
 pub use efficacy::Pool;
 pub use gather::{decision, detail, remember, unplanned};
+pub use retain::forgettable;
 pub use scope::{BreakerState, Census, Fallen, Place, Scope, Scopes, Tally, survey};
 pub use shadow::{Shadow, shadow};
 

@@ -8,6 +8,7 @@ mod numbers;
 mod observed;
 mod pools;
 mod questions;
+mod retained;
 mod standing;
 
 use super::conclude::conclude;
