@@ -568,7 +568,8 @@ fn silences(
     let policy = world.policy(&spec.policy);
     policy.map_or_else(Vec::new, |policy| {
         let evidence = world.evidence;
-        evidence.silences(node, policy, &spec.fault, world.rules, now)
+        let (fault, before) = (&spec.fault, &spec.evidence);
+        evidence.silences(node, policy, fault, world.rules, now, before)
     })
 }
 

@@ -196,7 +196,8 @@ fn running() -> NodeRepair {
         "apiVersion": "nodemend.dev/v1alpha1", "kind": "NodeRepair", "metadata": {"name": "r"},
         "spec": {
             "nodeName": "a", "nodeUid": "u", "providerId": "aws:///z/i-1", "ordinal": 1, "policy": "p",
-            "fault": "Disk", "faultSince": at(0), "evidence": [], "epoch": 1, "quarantine": intent,
+            "fault": "Disk", "faultSince": at(0), "epoch": 1, "quarantine": intent,
+            "evidence": [{"name": "A", "state": "Firing", "since": at(0)}],
             "plan": {
                 "strategy": "EC2", "instanceId": "i-1", "readyTimeout": "15m", "maxAttempts": 2, "drainTimeout": "15m",
                 "launch": {"template": {"id": "lt-1", "version": "1"}, "subnet": "s", "instanceType": "t", "clusterTag": "c"},
@@ -210,21 +211,37 @@ fn running() -> NodeRepair {
     .expect("a repair")
 }
 
+/// Why the repair pauses.
+fn paused(evidence: &Evidence, now: i64) -> Option<Reason> {
+    let node = evidence.node("a");
+    with_world(evidence, |world| {
+        let scopes = survey(&[], world, at(now));
+        pause_reason(node, &running(), world, &scopes, at(now))
+    })
+}
+
 #[test]
 fn h12_a_silence_pauses_a_running_repair() {
     let mut evidence = Evidence::default();
-    let repair = running();
-    let paused = |evidence: &Evidence, now: i64| {
-        let node = evidence.node("a");
-        with_world(evidence, |world| {
-            let scopes = survey(&[], world, at(now));
-            pause_reason(node, &repair, world, &scopes, at(now))
-        })
-    };
     look(&mut evidence, 70, &["A"], &["A"]);
     assert_eq!(paused(&evidence, 70), None);
     look(&mut evidence, 100, &["A"], &["A"]);
     assert_eq!(paused(&evidence, 100), Some(Reason::Silenced));
     look(&mut evidence, 200, &["A"], &["A"]);
     assert_eq!(paused(&evidence, 200), None);
+}
+
+#[test]
+fn h12_a_running_repair_stays_paused_when_the_silenced_alert_ends() {
+    let mut evidence = Evidence::default();
+    for (now, firing, expect) in [
+        (70, &[WATCHDOG, "A"][..], None),
+        (100, &[WATCHDOG, "A"], Some(Reason::Silenced)),
+        (130, &[WATCHDOG], Some(Reason::Silenced)),
+        (190, &[WATCHDOG], Some(Reason::Silenced)),
+        (200, &[WATCHDOG], None),
+    ] {
+        look(&mut evidence, now, firing, &["A"]);
+        assert_eq!(paused(&evidence, now), expect, "{now}");
+    }
 }
