@@ -19,7 +19,7 @@ use jiff::Timestamp;
 
 use crate::api::{
     Action, Approval, BY_HAND, FaultInput, Inputs, Mode, NodeRepair, NodeSelector, ObservedStart,
-    RepairPauseSpec, RepairRequest, Reservation, Severity, SignalRecord, SilenceRecord,
+    RepairPauseSpec, RepairRequest, Reservation, Severity, SignalRecord, SilenceRecord, Step,
 };
 use crate::config::{Confirm, Fault, Limits, Policy, Rules};
 use crate::evidence::Evidence;
@@ -554,7 +554,16 @@ pub fn pause_reason(
     if pauses.any(|pause| pause.covers(node, &repair.spec.policy, now)) {
         return Some(Reason::Paused);
     }
-    (!silences(node?, repair, world, now).is_empty()).then_some(Reason::Silenced)
+    if !silences(node?, repair, world, now).is_empty() {
+        return Some(Reason::Silenced);
+    }
+    // What has begun to disturb the node goes on: its fault is latched.
+    let unknown = Reason::SilencesUnknown;
+    let ignored = request.is_some_and(|request| request.overrides.contains(&unknown));
+    let mut steps = repair.journal().iter().map(|entry| entry.intent.step);
+    let disturbs = steps.any(|step| step == Step::Drain || step.irreversible());
+    let waits = world.evidence.silences_unknown(now) && !ignored && !disturbs;
+    waits.then_some(unknown)
 }
 
 /// The silences that hold the fault of a repair.
