@@ -95,7 +95,7 @@ pub(super) fn gather<'a>(
         if asked {
             let silences = world
                 .evidence
-                .silences(node, policy, BY_HAND, world.rules, now);
+                .silences(node, policy, BY_HAND, world.rules, now, &[]);
             if let Some(standing) = &mut inputs.standing {
                 standing.silenced = !silences.is_empty();
             }
@@ -116,7 +116,7 @@ fn gather_fault(
     let holding = match told.truth {
         Truth::True => world
             .evidence
-            .silences(node, policy, &fault.name, world.rules, now),
+            .silences(node, policy, &fault.name, world.rules, now, &[]),
         _ => Vec::new(),
     };
     gathered.inputs.faults.push(FaultInput {

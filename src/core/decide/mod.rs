@@ -20,7 +20,7 @@ use jiff::Timestamp;
 
 use crate::api::{
     Action, Approval, BY_HAND, FaultInput, Inputs, Mode, NodeRepair, NodeSelector, ObservedStart,
-    RepairPauseSpec, RepairRequest, Reservation, Severity, SignalRecord, SilenceRecord,
+    RepairPauseSpec, RepairRequest, Reservation, Severity, SignalRecord, SilenceRecord, Step,
 };
 use crate::config::{Confirm, Fault, Limits, Policy, Rules};
 use crate::evidence::Evidence;
@@ -556,7 +556,16 @@ pub fn pause_reason(
     if pauses.any(|pause| pause.covers(node, &repair.spec.policy, now)) {
         return Some(Reason::Paused);
     }
-    (!silences(node?, repair, world, now).is_empty()).then_some(Reason::Silenced)
+    if !silences(node?, repair, world, now).is_empty() {
+        return Some(Reason::Silenced);
+    }
+    // What has begun to disturb the node goes on: its fault is latched.
+    let unknown = Reason::SilencesUnknown;
+    let ignored = request.is_some_and(|request| request.overrides.contains(&unknown));
+    let mut steps = repair.journal().iter().map(|entry| entry.intent.step);
+    let disturbs = steps.any(|step| step == Step::Drain || step.irreversible());
+    let waits = world.evidence.silences_unknown(now) && !ignored && !disturbs;
+    waits.then_some(unknown)
 }
 
 /// The silences that hold the fault of a repair.
@@ -570,7 +579,8 @@ fn silences(
     let policy = world.policy(&spec.policy);
     policy.map_or_else(Vec::new, |policy| {
         let evidence = world.evidence;
-        evidence.silences(node, policy, &spec.fault, world.rules, now)
+        let (fault, before) = (&spec.fault, &spec.evidence);
+        evidence.silences(node, policy, fault, world.rules, now, before)
     })
 }
 

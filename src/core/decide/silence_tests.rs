@@ -196,7 +196,8 @@ fn running() -> NodeRepair {
         "apiVersion": "nodemend.dev/v1alpha1", "kind": "NodeRepair", "metadata": {"name": "r"},
         "spec": {
             "nodeName": "a", "nodeUid": "u", "providerId": "aws:///z/i-1", "ordinal": 1, "policy": "p",
-            "fault": "Disk", "faultSince": at(0), "evidence": [], "epoch": 1, "quarantine": intent,
+            "fault": "Disk", "faultSince": at(0), "epoch": 1, "quarantine": intent,
+            "evidence": [{"name": "A", "state": "Firing", "since": at(0)}],
             "plan": {
                 "strategy": "EC2", "instanceId": "i-1", "readyTimeout": "15m", "maxAttempts": 2, "drainTimeout": "15m",
                 "launch": {"template": {"id": "lt-1", "version": "1"}, "subnet": "s", "instanceType": "t", "clusterTag": "c"},
@@ -210,21 +211,83 @@ fn running() -> NodeRepair {
     .expect("a repair")
 }
 
+/// Why the repair pauses.
+fn paused(evidence: &Evidence, now: i64) -> Option<Reason> {
+    paused_one(evidence, &running(), now)
+}
+
+fn paused_one(evidence: &Evidence, repair: &NodeRepair, now: i64) -> Option<Reason> {
+    let node = evidence.node("a");
+    with_world(evidence, |world| {
+        let scopes = survey(&[], world, at(now));
+        pause_reason(node, repair, world, &scopes, at(now))
+    })
+}
+
 #[test]
 fn h12_a_silence_pauses_a_running_repair() {
     let mut evidence = Evidence::default();
-    let repair = running();
-    let paused = |evidence: &Evidence, now: i64| {
-        let node = evidence.node("a");
-        with_world(evidence, |world| {
-            let scopes = survey(&[], world, at(now));
-            pause_reason(node, &repair, world, &scopes, at(now))
-        })
-    };
     look(&mut evidence, 70, &["A"], &["A"]);
     assert_eq!(paused(&evidence, 70), None);
     look(&mut evidence, 100, &["A"], &["A"]);
     assert_eq!(paused(&evidence, 100), Some(Reason::Silenced));
     look(&mut evidence, 200, &["A"], &["A"]);
     assert_eq!(paused(&evidence, 200), None);
+}
+
+#[test]
+fn h12_a_running_repair_stays_paused_when_the_silenced_alert_ends() {
+    let mut evidence = Evidence::default();
+    for (now, firing, expect) in [
+        (70, &[WATCHDOG, "A"][..], None),
+        (100, &[WATCHDOG, "A"], Some(Reason::Silenced)),
+        (130, &[WATCHDOG], Some(Reason::Silenced)),
+        (190, &[WATCHDOG], Some(Reason::Silenced)),
+        (200, &[WATCHDOG], None),
+    ] {
+        look(&mut evidence, now, firing, &["A"]);
+        assert_eq!(paused(&evidence, now), expect, "{now}");
+    }
+}
+
+#[test]
+fn h12_a_repair_begins_no_drain_while_silences_are_unknown() {
+    let unknown = Some(Reason::SilencesUnknown);
+    let mut evidence = Evidence::default();
+    look(&mut evidence, 70, &["A"], &[]);
+    let later = |step: &str| {
+        let mut repair = serde_json::to_value(running()).expect("a repair");
+        let mut entry = repair["status"]["journal"][0].clone();
+        entry["intent"]["step"] = json!(step);
+        let journal = repair["status"]["journal"].as_array_mut();
+        journal.expect("a list").push(entry);
+        serde_json::from_value(repair).expect("a repair")
+    };
+    let mut asked_for = running();
+    asked_for.spec.request = serde_json::from_value(json!({
+        "uid": "u", "by": "ann", "reason": "r", "at": at(60), "until": at(600), "override": ["SilencesUnknown"],
+    }))
+    .expect("a request");
+    for (repair, expect) in [
+        (running(), unknown),
+        (later("Launch"), unknown),
+        // From here on the fault is latched.
+        (later("Drain"), None),
+        (later("Reboot"), None),
+        (later("Terminate"), None),
+        (asked_for, None),
+    ] {
+        assert_eq!(paused_one(&evidence, &repair, 190), None);
+        assert_eq!(paused_one(&evidence, &repair, 191), expect);
+    }
+    // A new leader that it does not answer.
+    let mut evidence = Evidence::default();
+    let node = NodeView {
+        name: "a".into(),
+        ..NodeView::default()
+    };
+    evidence.fold(Input::Nodes(vec![node]), at(0));
+    assert_eq!(paused(&evidence, 0), None, "nobody asks");
+    evidence.fold(Input::AskFailed("refused".into()), at(0));
+    assert_eq!(paused(&evidence, 0), unknown);
 }

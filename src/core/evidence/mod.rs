@@ -240,10 +240,7 @@ impl Evidence {
             }
             Input::AlertsGone { object } => self.alerts.remove(&object, &self.index),
             Input::AlertsHeard(heard) => self.deaf = !heard,
-            Input::Asked(asked) => {
-                let external = &self.external_labels;
-                self.alertmanager.answered(asked, &self.index, external);
-            }
+            Input::Asked(asked) => self.fold_asked(asked),
             Input::AskFailed(message) => self.alertmanager.failed(message, now),
             Input::Silenced { uid, silences } => self.alertmanager.restore(uid, silences),
             Input::Probe {

@@ -11,7 +11,7 @@ use regex::{Regex, RegexBuilder};
 use super::alerts::{About, Delivered, Said, alert_state, last_word};
 use super::identity::{self, Index, Labels};
 use super::{ALERT_TTL, Evidence, FORGET_AFTER, Look, MAX_STALENESS, evaluate, leaves, part};
-use crate::api::{Leaf, SilenceRecord, StoredAlert, When};
+use crate::api::{Leaf, SignalRecord, SilenceRecord, StoredAlert, When};
 use crate::config::{Policy, Rules};
 use crate::model::{NodeView, SignalState, Span, Truth};
 
@@ -20,7 +20,7 @@ const SETTLED_AFTER: Span = Span::minutes(5);
 /// The alert that fires as long as Prometheus reaches Alertmanager, as kube-prometheus and
 /// its kind call it.
 pub const WATCHDOG: &str = "Watchdog";
-/// The series kept of one rule and node, for silences to match.
+/// The series kept of one rule and node, and the alerts of one name, for silences to match.
 const MAX_SERIES: usize = 16;
 /// The silences that one record names.
 const MAX_SILENCES: usize = 10;
@@ -185,10 +185,15 @@ impl Silence {
         let mut labels = alert.labels.clone();
         labels.insert("alertname".into(), alert.name.clone());
         labels.insert("severity".into(), alert.severity.clone());
-        let known = |name: &str| labels.contains_key(name) || identity::is_identity_label(name);
+        self.may_match_with(&labels, identity::is_identity_label)
+    }
+
+    /// The same of what has these labels, and of others only such as are not `kept`.
+    fn may_match_with(&self, labels: &Labels, kept: impl Fn(&str) -> bool) -> bool {
+        let known = |name: &str| labels.contains_key(name) || kept(name);
         self.matchers
             .iter()
-            .all(|matcher| !known(&matcher.name) || matcher.matches(&labels))
+            .all(|matcher| !known(&matcher.name) || matcher.matches(labels))
     }
 
     /// Whether it silences all of a node: what has the node's labels and no other, or
@@ -261,6 +266,37 @@ pub(super) struct Alertmanager {
     restored: BTreeMap<String, Vec<SilenceRecord>>,
     /// The series of a rule that fired last, by rule and node UID.
     fired: BTreeMap<String, BTreeMap<String, Vec<Labels>>>,
+    /// The alerts that were listed last of signals whose clocks ran, by name and node UID.
+    last: BTreeMap<String, BTreeMap<String, Last>>,
+}
+
+/// What was listed last of one name about one node: when, and the labels by fingerprint.
+#[derive(Clone, Debug, PartialEq)]
+struct Last {
+    at: Timestamp,
+    alerts: BTreeMap<String, Labels>,
+}
+
+/// What a signal did, as far as silences ask.
+#[derive(Clone, Copy)]
+enum Fired<'a> {
+    Not,
+    Now,
+    /// When a repair began that is still open, and not now.
+    Before(&'a SignalRecord),
+}
+
+impl<'a> Fired<'a> {
+    fn of(leaf: &Leaf, truth: Truth, before: &'a [SignalRecord]) -> Self {
+        if truth == Truth::True {
+            return Self::Now;
+        }
+        let mut before = before.iter();
+        let found = before.find(|record| {
+            record.state == SignalState::Firing && leaf.signal.as_ref() == Some(&record.name)
+        });
+        found.map_or(Self::Not, Self::Before)
+    }
 }
 
 impl Alertmanager {
@@ -496,8 +532,45 @@ impl Alertmanager {
 }
 
 impl Evidence {
+    pub(super) fn fold_asked(&mut self, asked: Asked) {
+        self.keep_listed(asked.at);
+        let external = &self.external_labels;
+        self.alertmanager.answered(asked, &self.index, external);
+    }
+
+    /// Keeps the labels of the alerts that are listed until now: a fault under repair outlives
+    /// them.
+    fn keep_listed(&mut self, now: Timestamp) {
+        let mut last = std::mem::take(&mut self.alertmanager.last);
+        let lasts = |uid: &str, last: &Last| {
+            self.slots.contains_key(uid) && FORGET_AFTER.after(last.at) >= now
+        };
+        last.retain(|_, nodes| {
+            nodes.retain(|uid, last| lasts(uid, last));
+            !nodes.is_empty()
+        });
+        for (uid, clocks) in &self.clocks {
+            let (Some(slot), Some(at)) = (self.slots.get(uid), self.alertmanager.at) else {
+                continue;
+            };
+            for name in clocks.signals.keys() {
+                let listed = self.alertmanager.listed(name, &self.names[*slot]);
+                let alerts: BTreeMap<String, Labels> = listed
+                    .take(MAX_SERIES)
+                    .map(|(fingerprint, alert)| (fingerprint.clone(), alert.labels.clone()))
+                    .collect();
+                if !alerts.is_empty() {
+                    let nodes = last.entry(name.clone()).or_default();
+                    nodes.insert(uid.clone(), Last { at, alerts });
+                }
+            }
+        }
+        self.alertmanager.last = last;
+    }
+
     /// The silences that hold a fault of a node: those of the whole node, and those of
-    /// signals without which the fault would not be true. By id, each once.
+    /// signals without which the fault would not be true. By id, each once. Of a repair that
+    /// is open, the signals as it began are `before`: what fired then is not over for it.
     pub fn silences(
         &self,
         node: &NodeView,
@@ -505,6 +578,7 @@ impl Evidence {
         fault: &str,
         rules: &Rules,
         now: Timestamp,
+        before: &[SignalRecord],
     ) -> Vec<SilenceRecord> {
         let look = self.look(node, rules, now);
         let mut found: Vec<SilenceRecord> = self
@@ -513,9 +587,12 @@ impl Evidence {
             .map(Silence::record)
             .collect();
         if let Some(when) = policy.when(fault)
-            && self.unsilenced(&look, policy, when) != Truth::True
+            && self.unsilenced(&look, policy, when, &[]) != Truth::True
         {
-            self.matched(&look, policy, when, &mut found);
+            self.matched(&look, policy, when, &[], &mut found);
+            if self.unsilenced(&look, policy, when, before) != Truth::True {
+                self.matched(&look, policy, when, before, &mut found);
+            }
         }
         // Until all of an Alertmanager that is asked answered us, what an earlier leader
         // knew holds.
@@ -549,15 +626,23 @@ impl Evidence {
         silences.filter(move |silence| silence.active(self.alertmanager.at, now))
     }
 
-    /// The truth of a combination as if nothing were known of silenced signals.
-    fn unsilenced(&self, look: &Look<'_>, policy: &Policy, when: &When) -> Truth {
+    /// The truth of a combination as if nothing were known of silenced signals, and what
+    /// fired `before` did still.
+    fn unsilenced(
+        &self,
+        look: &Look<'_>,
+        policy: &Policy,
+        when: &When,
+        before: &[SignalRecord],
+    ) -> Truth {
         evaluate(policy, when, &|leaf| {
             let truth = self.leaf(look, leaf);
+            let fired = Fired::of(leaf, truth, before);
             let mut active = self.active(look.now);
-            if truth == Truth::True && active.any(|one| self.mutes(one, leaf, look)) {
-                Truth::Unknown
-            } else {
-                truth
+            match fired {
+                Fired::Not => truth,
+                _ if active.any(|one| self.mutes(one, leaf, look, fired)) => Truth::Unknown,
+                _ => Truth::True,
             }
         })
     }
@@ -568,21 +653,22 @@ impl Evidence {
         look: &Look<'_>,
         policy: &Policy,
         when: &When,
+        before: &[SignalRecord],
         into: &mut Vec<SilenceRecord>,
     ) {
         for leaf in leaves(when) {
-            match part(leaf, policy) {
-                Some(part) => self.matched(look, policy, part, into),
-                None => into.extend(
-                    self.active(look.now)
-                        .filter(|silence| self.mutes(silence, leaf, look))
-                        .map(Silence::record),
-                ),
+            if let Some(part) = part(leaf, policy) {
+                self.matched(look, policy, part, before, into);
+                continue;
             }
+            let fired = Fired::of(leaf, self.leaf(look, leaf), before);
+            let active = self.active(look.now);
+            let muting = active.filter(|silence| self.mutes(silence, leaf, look, fired));
+            into.extend(muting.map(Silence::record));
         }
     }
 
-    fn mutes(&self, silence: &Silence, leaf: &Leaf, look: &Look<'_>) -> bool {
+    fn mutes(&self, silence: &Silence, leaf: &Leaf, look: &Look<'_>, fired: Fired<'_>) -> bool {
         if let Some(wanted) = &leaf.condition {
             let mut labels = node_labels(look.node, &self.external_labels);
             labels.insert("alertname".into(), wanted.type_.clone());
@@ -591,19 +677,23 @@ impl Evidence {
         }
         leaf.signal
             .as_ref()
-            .is_some_and(|name| self.mutes_signal(silence, name, look))
+            .is_some_and(|name| self.mutes_signal(silence, name, look, fired))
     }
 
     /// One matched alert or series is enough: whoever silenced it looks at this node.
-    fn mutes_signal(&self, silence: &Silence, name: &str, look: &Look<'_>) -> bool {
+    fn mutes_signal(
+        &self,
+        silence: &Silence,
+        name: &str,
+        look: &Look<'_>,
+        fired: Fired<'_>,
+    ) -> bool {
         let alertmanager = &self.alertmanager;
-        let listed = alertmanager.listed.get(name);
-        let is_listed = |fingerprint| listed.is_some_and(|all| all.contains_key(fingerprint));
+        let uid = &look.node.uid;
         let polled = look.rules.get(name);
-        let series = alertmanager
-            .fired
-            .get(name)
-            .and_then(|fired| fired.get(&look.node.uid))
+        let series = alertmanager.fired.get(name);
+        let series = series
+            .and_then(|of| of.get(uid))
             .filter(|_| polled.is_some());
         let labelled = |series: &Labels| {
             let mut labels = self.external_labels.clone();
@@ -615,19 +705,49 @@ impl Evidence {
             node.or_insert_with(|| look.node.name.clone());
             labels
         };
-        let fires = |alert| alert_state(alert, look.node, look.now) == Some(SignalState::Firing);
-        alertmanager
-            .listed(name, &look.node.name)
-            .any(|(_, alert)| silence.matches(&alert.labels))
+        let listed = || alertmanager.listed(name, &look.node.name);
+        let last = alertmanager.last.get(name).and_then(|of| of.get(uid));
+        let last = last.filter(|_| matches!(fired, Fired::Before(_)));
+        let is_listed = |fingerprint| {
+            let all = alertmanager.listed.get(name);
+            all.is_some_and(|all| all.contains_key(fingerprint))
+                || last.is_some_and(|last| last.alerts.contains_key(fingerprint))
+        };
+        let counts = |alert: &StoredAlert| {
+            let state = alert_state(alert, look.node, look.now);
+            match fired {
+                // Its last word may be from a while before its signal was seen to fire.
+                Fired::Before(record) => {
+                    let word = alert.last_firing.max(alert.ends_at);
+                    state.is_some() && word.map(|at| ALERT_TTL.after(at)) >= record.since
+                }
+                _ => state == Some(SignalState::Firing),
+            }
+        };
+        let delivered = || {
+            let of = self.alerts.of(name, &look.node.name);
+            of.filter(|said| !is_listed(said.fingerprint) && counts(said.alert))
+        };
+        // After a change of leader nobody knows the labels of what is not seen any more.
+        let forgotten = match fired {
+            Fired::Not => false,
+            _ if polled.is_some() => series.is_none(),
+            Fired::Now => false,
+            Fired::Before(_) => {
+                last.is_none() && listed().next().is_none() && delivered().next().is_none()
+            }
+        };
+        listed().any(|(_, alert)| silence.matches(&alert.labels))
             || series
                 .into_iter()
                 .flatten()
                 .any(|series| silence.matches(&labelled(series)))
-            || self
-                .alerts
-                .of(name, &look.node.name)
-                .filter(|said| !is_listed(said.fingerprint) && fires(said.alert))
-                .any(|said| silence.may_match(said.alert))
+            || last
+                .into_iter()
+                .flat_map(|last| last.alerts.values())
+                .any(|labels| silence.matches(labels))
+            || delivered().any(|said| silence.may_match(said.alert))
+            || (forgotten && silence.may_match_with(&labelled(&Labels::new()), |_| false))
     }
 }
 

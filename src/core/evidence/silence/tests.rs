@@ -140,7 +140,7 @@ fn matchers_are_the_same_if_they_are_written_alike() {
 /// The ids of what holds the fault of node a.
 fn held(evidence: &Evidence, policy: &Policy, rules: &Rules, now: i64) -> Vec<String> {
     let node = evidence.node("a").expect("folded");
-    let found = evidence.silences(node, policy, "f", rules, at(now));
+    let found = evidence.silences(node, policy, "f", rules, at(now), &[]);
     found.into_iter().map(|silence| silence.id).collect()
 }
 
@@ -721,7 +721,7 @@ fn h55_what_alertmanager_says_of_a_silence_counts_where_its_clock_is_not_ours() 
         let evidence = evidence(inputs, now);
         let node = evidence.node("a").expect("folded");
         let rules = Rules::from_iter([rule(0)]);
-        let found = evidence.silences(node, &policy(), "f", &rules, at(now));
+        let found = evidence.silences(node, &policy(), "f", &rules, at(now), &[]);
         !found.is_empty()
     };
     let fires = || answer(&["a"], Some(&["a"]));
@@ -758,7 +758,14 @@ fn silences_in_a_record_are_few_and_short() {
     ];
     let evidence = evidence(inputs, 0);
     let node = evidence.node("a").expect("folded");
-    let found = evidence.silences(node, &policy(), "f", &Rules::from_iter([rule(0)]), at(0));
+    let found = evidence.silences(
+        node,
+        &policy(),
+        "f",
+        &Rules::from_iter([rule(0)]),
+        at(0),
+        &[],
+    );
     assert_eq!(found.len(), MAX_SILENCES);
     assert!(
         found
@@ -850,10 +857,214 @@ fn h84_what_an_earlier_leader_knew_holds_until_all_members_answered() {
         let evidence = evidence(inputs, 20);
         let node = evidence.node("a").expect("folded");
         let rules = Rules::from_iter([rule(0)]);
-        let found = evidence.silences(node, &policy(), "f", &rules, at(20));
+        let found = evidence.silences(node, &policy(), "f", &rules, at(20), &[]);
         let ids: Vec<&str> = found.iter().map(|silence| silence.id.as_str()).collect();
         assert_eq!(ids, expect, "missing: {missing}, young: {young}");
     }
+}
+
+/// What a signal said of node a when a repair began.
+fn began(name: &str, state: SignalState) -> SignalRecord {
+    SignalRecord {
+        name: name.into(),
+        state,
+        since: Some(at(0)),
+        last_firing: None,
+        paused: None,
+    }
+}
+
+#[test]
+fn h84_a_silence_holds_a_polled_rule_that_this_leader_never_saw_the_series_of() {
+    let mut rule = rule(0);
+    rule.labels = labels(&[("severity", "critical")]);
+    let rules = Rules::from_iter([rule]);
+    for (matchers, expect, seen) in [
+        ("alertname=R", true, true),
+        ("alertname=R node=a", true, true),
+        ("alertname=R node=b", false, false),
+        ("alertname=S node=a", false, false),
+        ("alertname=R severity=warning", false, false),
+        // It may have had any other label.
+        ("severity=critical zone=x", true, false),
+        ("alertname=R instance=x:9100", true, false),
+    ] {
+        let restored = Input::Restore {
+            uid: "uid-a".into(),
+            signals: vec![began("R", SignalState::Firing)],
+            faults: Vec::new(),
+            last_seen: at(10),
+        };
+        let inputs = vec![
+            restored,
+            answer(&[], Some(&["b"])),
+            asked(20, vec![], vec![silence("s", matchers)]),
+        ];
+        let mut known = evidence(inputs, 20);
+        let node = known.node("a").expect("folded");
+        let signal = known.signal(node, "R", &rules, at(20));
+        assert_eq!(signal.state, SignalState::Firing);
+        let ids = held(&known, &policy(), &rules, 20);
+        assert_eq!(!ids.is_empty(), expect, "{matchers}");
+        known.fold(answer_fires(), at(30));
+        let ids = held(&known, &policy(), &rules, 30);
+        assert_eq!(!ids.is_empty(), seen, "{matchers}");
+    }
+}
+
+/// Whether a silence holds a repair of node a for this combination of signals.
+fn holds_repair(known: &Evidence, when: When, before: &[SignalRecord], now: i64) -> bool {
+    let mut policy = policy();
+    policy.faults[0].when = when;
+    let node = known.node("a").expect("folded");
+    let rules = Rules::from_iter([rule(0)]);
+    let found = known.silences(node, &policy, "f", &rules, at(now), before);
+    !found.is_empty()
+}
+
+fn signals(names: &[&str]) -> Vec<Leaf> {
+    let leaf = |name: &&str| Leaf {
+        signal: Some((*name).to_owned()),
+        ..Leaf::default()
+    };
+    names.iter().map(leaf).collect()
+}
+
+fn any(names: &[&str]) -> When {
+    When {
+        any: signals(names),
+        ..When::default()
+    }
+}
+
+/// Alertmanager lists A about node a, and a minute later no more.
+fn listed_and_ended(matchers: &str) -> Evidence {
+    let mut policy = policy();
+    policy.faults[0].when = any(&["A"]);
+    let alert = listed(&[("alertname", "A"), ("node", "a"), ("zone", "x")], 0);
+    let mut known = evidence(vec![asked(0, vec![alert], vec![])], 0);
+    known.settle(&Rules::default(), &[policy], at(0));
+    known.fold(asked(60, vec![], vec![silence("s", matchers)]), at(60));
+    known
+}
+
+#[test]
+fn h12_a_silence_holds_an_open_repair_after_the_listed_alert_ended() {
+    let fired = [began("A", SignalState::Firing)];
+    for (matchers, expect) in [
+        ("alertname=A node=a", true),
+        ("alertname=A zone=x", true),
+        ("zone=x", true),
+        ("alertname=A zone=y", false),
+        ("alertname=A node=b", false),
+        ("namespace=shop", false),
+    ] {
+        let known = listed_and_ended(matchers);
+        assert_eq!(
+            holds_repair(&known, any(&["A"]), &fired, 60),
+            expect,
+            "{matchers}"
+        );
+        // Nothing but a repair that began with it.
+        for before in [&[][..], &[began("A", SignalState::Clear)]] {
+            assert!(!holds_repair(&known, any(&["A"]), before, 60), "{matchers}");
+        }
+    }
+}
+
+#[test]
+fn the_labels_of_a_listed_alert_go_with_the_node_and_after_a_day() {
+    let mut known = listed_and_ended("zone=x");
+    let day = FORGET_AFTER.as_seconds();
+    for (now, kept) in [(120, 1), (day, 1), (day + 1, 0)] {
+        known.fold(asked(now, vec![], vec![]), at(now));
+        assert_eq!(known.alertmanager.last.len(), kept, "{now}");
+    }
+    let mut known = listed_and_ended("zone=x");
+    known.fold(Input::Nodes(vec![node("b", "True")]), at(70));
+    known.fold(asked(120, vec![], vec![]), at(120));
+    assert!(known.alertmanager.last.is_empty());
+    // Of what no policy asks none are kept.
+    let alert = || listed(&[("alertname", "B"), ("node", "a")], 0);
+    let inputs = vec![asked(0, vec![alert()], vec![]), asked(60, vec![], vec![])];
+    assert!(evidence(inputs, 60).alertmanager.last.is_empty());
+}
+
+#[test]
+fn h12_a_silence_holds_an_open_repair_after_the_delivered_alert_ended() {
+    let ended = || delivered(Some(0), Some(30), Some(20));
+    let late = ALERT_TTL.as_seconds();
+    for (matchers, since, expect) in [
+        ("alertname=A node=a", 0, true),
+        ("alertname=A zone=x", 0, true),
+        ("alertname=A node=b", 0, false),
+        // Which job it was of would be known.
+        ("alertname=A job=x", late + 20, false),
+        // It was long over when the repair began; what fired then is forgotten.
+        ("alertname=A job=x", late + 21, true),
+    ] {
+        let told = asked(60, vec![], vec![silence("s", matchers)]);
+        let known = evidence(vec![ended(), told], 60);
+        let mut fired = began("A", SignalState::Firing);
+        fired.since = Some(at(since));
+        let found = holds_repair(&known, any(&["A"]), &[fired], 60);
+        assert_eq!(found, expect, "{matchers} {since}");
+        assert!(!holds_repair(&known, any(&["A"]), &[], 60));
+    }
+}
+
+#[test]
+fn h12_a_silence_holds_an_open_repair_whose_alert_an_earlier_leader_knew() {
+    for (name, matchers, expect) in [
+        ("A", "alertname=A node=a", true),
+        ("A", "alertname=A zone=x", true),
+        ("A", "alertname=A node=b", false),
+        ("A", "alertname=B", false),
+        ("R", "alertname=R node=a", true),
+        ("R", "alertname=S", false),
+    ] {
+        let told = asked(60, vec![], vec![silence("s", matchers)]);
+        let known = evidence(vec![answer(&[], Some(&["a", "b"])), told], 60);
+        let fired = [began(name, SignalState::Firing)];
+        let found = holds_repair(&known, any(&[name]), &fired, 60);
+        assert_eq!(found, expect, "{name} {matchers}");
+    }
+}
+
+#[test]
+fn h12_a_silence_of_what_ended_holds_no_repair_that_began_without_need_of_it() {
+    let fired = SignalState::Firing;
+    let all = |names| When {
+        all: signals(names),
+        ..When::default()
+    };
+    for (when, b, expect) in [
+        (any(&["A", "B"]), fired, false),
+        (any(&["A", "B"]), SignalState::Clear, true),
+        (all(&["A", "B"]), fired, true),
+    ] {
+        let known = listed_and_ended("alertname=A");
+        let before = [began("A", fired), began("B", b)];
+        let found = holds_repair(&known, when, &before, 60);
+        assert_eq!(found, expect, "{b:?}");
+    }
+}
+
+#[test]
+fn a_silence_of_an_alert_that_ended_holds_none_that_fires_on() {
+    let alert = |fingerprint: &str, zone| AskedAlert {
+        fingerprint: fingerprint.into(),
+        ..listed(&[("alertname", "A"), ("node", "a"), ("zone", zone)], 0)
+    };
+    let mut policy = policy();
+    policy.faults[0].when = any(&["A"]);
+    let both = vec![alert("f", "x"), alert("g", "y")];
+    let mut known = evidence(vec![asked(0, both, vec![])], 0);
+    known.settle(&Rules::default(), &[policy], at(0));
+    let told = asked(60, vec![alert("g", "y")], vec![silence("s", "zone=x")]);
+    known.fold(told, at(60));
+    let fired = [began("A", SignalState::Firing)];
+    assert!(!holds_repair(&known, any(&["A"]), &fired, 60));
 }
 
 fn answer_fires() -> Input {
@@ -881,7 +1092,14 @@ fn a_silence_of_a_node_by_name_holds_rules_whose_series_say_it_otherwise() {
         0,
     );
     let node = evidence.node("a").expect("folded");
-    let found = evidence.silences(node, &policy(), "f", &Rules::from_iter([rule(0)]), at(0));
+    let found = evidence.silences(
+        node,
+        &policy(),
+        "f",
+        &Rules::from_iter([rule(0)]),
+        at(0),
+        &[],
+    );
     assert_eq!(found.len(), 1);
 }
 
