@@ -5,6 +5,7 @@ mod check;
 mod connection;
 mod findings;
 mod policy;
+mod presence;
 mod rule;
 pub mod scenario;
 mod settings;
