@@ -212,11 +212,12 @@ impl Look<'_> {
 }
 
 impl Evidence {
-    /// Nothing yet. Of these jobs' series the label `instance` says nothing of a node. Where
-    /// silences are matched, what is not an alert has `external_labels` too, as its alert would.
+    /// Nothing yet. Of these jobs' series the label `instance` says nothing of a node. What has
+    /// one of `external_labels` with another value is of another cluster. Where silences are
+    /// matched, what is not an alert has them too, as its alert would.
     pub fn new(cluster_jobs: Vec<String>, external_labels: Labels) -> Self {
         Self {
-            index: identity::Index::new(cluster_jobs),
+            index: identity::Index::new(cluster_jobs, external_labels.clone()),
             external_labels,
             ..Self::default()
         }
