@@ -282,10 +282,17 @@ impl Evidence {
                 let signals = signals.filter(|record| !record.name.starts_with(CONDITION));
                 let signals: Vec<SignalRecord> = signals.collect();
                 for record in &signals {
+                    let rule = self.rules.entry(record.name.clone()).or_default();
                     if record.state == SignalState::Firing {
                         let at = record.last_firing.unwrap_or(last_seen).min(now);
-                        let rule = self.rules.entry(record.name.clone()).or_default();
                         rule.restore(uid.clone(), at);
+                    }
+                    let until = match record.state {
+                        SignalState::Unknown => record.paused,
+                        SignalState::Firing | SignalState::Clear => Some(now),
+                    };
+                    if let Some(until) = until {
+                        rule.restore_sight(uid.clone(), until.min(now));
                     }
                 }
                 let clocks = self.clocks.entry(uid).or_default();
@@ -655,11 +662,20 @@ impl Evidence {
         let signals = signal_names(policy).into_iter().map(|name| SignalRecord {
             state: self.told(&look, &name).state,
             since: look.signal(&name).and_then(|clock| clock.since),
-            paused: look.signal(&name).and_then(|clock| clock.gap),
+            paused: self.paused(&look, &name),
             last_firing: self.held_since(&look, &name),
             name,
         });
         signals.chain(self.conditions(&look, policy)).collect()
+    }
+
+    /// Since when a signal's clock stands still; of a rule for which none runs, since when it
+    /// has no data of the node, as the next leader has to know that it had some.
+    fn paused(&self, look: &Look<'_>, name: &str) -> Option<Timestamp> {
+        match look.signal(name) {
+            Some(clock) => clock.gap,
+            None => self.rules.get(name)?.lost_since(look),
+        }
     }
 
     /// The conditions that a policy names: one fires while any of its leaves holds. Only
@@ -849,10 +865,13 @@ impl Evidence {
             return SignalState::Unknown;
         }
         let state = self.alertmanager.state(name, &self.alerts, look);
-        // Alerts also end because Prometheus is dead, or its targets are cut off.
+        // Alerts also end because Prometheus is dead, or its targets are cut off: all, or those
+        // of the node. A poll of the same name sees for itself.
         let dark = || self.dark.is_some_and(|at| ALERT_TTL.after(at) >= look.now);
+        let lost = || look.rules.get(name).is_none() && self.misses(look);
         let blind = || !self.tells_alerts(look.rules, look.now);
-        if state == SignalState::Clear && (blind() || (look.signal(name).is_some() && dark())) {
+        let sick = look.signal(name).is_some();
+        if state == SignalState::Clear && (blind() || (sick && (dark() || lost()))) {
             return SignalState::Unknown;
         }
         state
