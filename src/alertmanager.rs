@@ -108,13 +108,24 @@ pub struct Delivery {
 pub struct Intake<G> {
     groups: G,
     max_groups: usize,
+    external: identity::Labels,
 }
 
 impl<G: Groups> Intake<G> {
     /// An intake that stores into `groups`.
     pub const fn new(groups: G) -> Self {
-        let max_groups = MAX_GROUPS;
-        Self { groups, max_groups }
+        Self {
+            groups,
+            max_groups: MAX_GROUPS,
+            external: identity::Labels::new(),
+        }
+    }
+
+    /// Stores of an alert also those labels that contradict these, which all alerts of our own
+    /// Prometheus have.
+    #[must_use]
+    pub fn within(self, external: identity::Labels) -> Self {
+        Self { external, ..self }
     }
 
     /// Merges the delivery into its group and stores that, if it says anything new.
@@ -125,7 +136,7 @@ impl<G: Groups> Intake<G> {
         sender: &str,
         now: Timestamp,
     ) -> Result<Delivered, Error> {
-        let delivery = decode(body, sender, now)?;
+        let delivery = decode(body, sender, &self.external, now)?;
         if delivery.truncated > 0 {
             let left_out = delivery.truncated;
             tracing::warn!(
@@ -219,8 +230,14 @@ fn merged(
     Ok(Some(group))
 }
 
-/// Reads the body of a delivery: what is needed of each alert, by its own status.
-pub fn decode(body: &[u8], sender: &str, now: Timestamp) -> Result<Delivery, Error> {
+/// Reads the body of a delivery: what is needed of each alert, by its own status. A label
+/// that contradicts one of the `external` ones is.
+pub fn decode(
+    body: &[u8],
+    sender: &str,
+    external: &identity::Labels,
+    now: Timestamp,
+) -> Result<Delivery, Error> {
     let Object(raw): Object<Payload<'_>> = serde_json::from_slice(body).map_err(|error| {
         let text = quote(&error.to_string());
         if error.is_data() {
@@ -251,7 +268,7 @@ pub fn decode(body: &[u8], sender: &str, now: Timestamp) -> Result<Delivery, Err
     };
     let (mut parts, mut skipped) = (BTreeMap::new(), 0);
     for Object(alert) in raw.alerts.items {
-        match alert.reduce(now)? {
+        match alert.reduce(external, now)? {
             Some((fingerprint, alert)) => {
                 let bucket = bucket(&fingerprint);
                 let group = parts.entry(bucket).or_insert_with(|| part(bucket));
@@ -321,7 +338,11 @@ enum Status {
 
 impl Alert<'_> {
     /// Its fingerprint and what is stored of it; none if it has no name.
-    fn reduce(self, now: Timestamp) -> Result<Option<(String, StoredAlert)>, Error> {
+    fn reduce(
+        self,
+        external: &identity::Labels,
+        now: Timestamp,
+    ) -> Result<Option<(String, StoredAlert)>, Error> {
         let count = self.labels.pairs.len() + self.labels.more;
         if count > MAX_LABELS {
             return Err(Error::TooManyLabels(count));
@@ -336,7 +357,8 @@ impl Alert<'_> {
         short("a severity", &severity, MAX_VALUE)?;
         let mut labels = identity::Labels::new();
         for (Text(name), Text(value)) in self.labels.pairs {
-            if identity::is_identity_label(&name) {
+            let ours = external.get(&*name).map(String::as_str);
+            if identity::is_identity_label(&name) || ours.is_some_and(|ours| ours != value) {
                 short("a label's value", &value, MAX_VALUE)?;
                 labels.insert(name.into_owned(), value.into_owned());
             }

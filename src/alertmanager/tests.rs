@@ -182,6 +182,37 @@ impl Memory {
 }
 
 #[test]
+fn h10_a_delivered_alert_of_another_cluster_speaks_of_no_node() {
+    let external: identity::Labels = [("cluster".to_owned(), "ours".to_owned())].into();
+    for (label, kept, expect) in [
+        ("", None, Ok("a")),
+        (r#","cluster":"ours""#, None, Ok("a")),
+        (
+            r#","cluster":"theirs""#,
+            Some("theirs"),
+            Err(identity::Unresolved::Conflicting),
+        ),
+    ] {
+        let alert = alert("firing", 0);
+        let alert = alert.replace(r#""node":"a""#, &format!(r#""node":"a"{label}"#));
+        let store = Memory::default();
+        let intake = Intake::new(store.clone()).within(external.clone());
+        let body = payload(&alert);
+        let done = intake.deliver(body.as_bytes(), "token", at(0));
+        done.now_or_never().expect("needs no runtime").unwrap();
+        let stored = store.only().spec;
+        let stored = stored.alerts.values().next().unwrap();
+        assert_eq!(stored.labels.get("cluster").map(String::as_str), kept);
+        let node = NodeView {
+            name: "a".into(),
+            ..NodeView::default()
+        };
+        let index = identity::Index::new(Vec::new(), external.clone()).of([&node]);
+        assert_eq!(index.resolve(&stored.labels), expect, "{label}");
+    }
+}
+
+#[test]
 fn h71_a_sender_has_so_many_groups_and_those_it_has_are_still_taken() {
     let store = Memory::default();
     let mut intake = Intake::new(store.clone());
@@ -221,7 +252,7 @@ fn holding<'a>(delivery: &'a Delivery, fingerprint: &str) -> (&'a String, &'a Al
 
 #[test]
 fn a_payload_of_alertmanager_0_34_is_read() {
-    let delivery = decode(PAYLOAD.as_bytes(), "token", at(0)).unwrap();
+    let delivery = decode(PAYLOAD.as_bytes(), "token", &identity::Labels::new(), at(0)).unwrap();
     let (object, group) = holding(&delivery, "c0ffee0123456789");
     assert_eq!(
         (group.sender.as_str(), group.receiver.as_str()),
@@ -247,7 +278,7 @@ fn a_payload_of_alertmanager_0_34_is_read() {
 
 #[test]
 fn h5_each_alert_counts_by_its_own_status() {
-    let delivery = decode(PAYLOAD.as_bytes(), "token", at(0)).unwrap();
+    let delivery = decode(PAYLOAD.as_bytes(), "token", &identity::Labels::new(), at(0)).unwrap();
     let alert = &holding(&delivery, "deadbeef01234567").1.alerts["deadbeef01234567"];
     assert_eq!(alert.last_firing, None);
     assert_eq!(alert.last_resolved, Some(at(0)));
@@ -260,7 +291,9 @@ fn h5_each_alert_counts_by_its_own_status() {
 #[test]
 fn h6_an_end_of_zero_is_no_end() {
     let read = |body: &str| {
-        let groups = decode(body.as_bytes(), "s", at(9)).unwrap().groups;
+        let groups = decode(body.as_bytes(), "s", &identity::Labels::new(), at(9))
+            .unwrap()
+            .groups;
         let mut alerts = groups.into_values().flat_map(|group| group.alerts);
         alerts.next().unwrap().1
     };
@@ -414,8 +447,8 @@ proptest::proptest! {
         for (place, byte) in edits {
             body[place] = byte;
         }
-        let _ = decode(&body, "token", at(0));
-        let _ = decode(&body[..end], "token", at(0));
+        let _ = decode(&body, "token", &identity::Labels::new(), at(0));
+        let _ = decode(&body[..end], "token", &identity::Labels::new(), at(0));
     }
 }
 
@@ -439,7 +472,9 @@ fn a_sender_without_fingerprints_gets_our_own() {
         let body = firing()
             .replace("0123456789abcdef", fingerprint)
             .replace(r#""node":"a""#, &format!(r#""node":"{node}""#));
-        let groups = decode(body.as_bytes(), "s", at(0)).unwrap().groups;
+        let groups = decode(body.as_bytes(), "s", &identity::Labels::new(), at(0))
+            .unwrap()
+            .groups;
         let mut alerts = groups.into_values().flat_map(|group| group.alerts);
         alerts.next().unwrap().0
     };
@@ -457,7 +492,12 @@ fn labels_are_the_same_in_any_order_and_however_they_are_escaped() {
         let alert = format!(
             r#"{{"status":"firing","labels":{{{labels}}},"startsAt":"2026-11-24T09:12:30Z"}}"#
         );
-        decode(payload(&alert).as_bytes(), "s", at(0))
+        decode(
+            payload(&alert).as_bytes(),
+            "s",
+            &identity::Labels::new(),
+            at(0),
+        )
     };
     let plain = read(r#""alertname":"A","job":"x","node":"a","severity":"b","zone":"z""#);
     let alerts = plain.as_ref().unwrap().groups.values().next().unwrap();

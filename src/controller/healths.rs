@@ -256,7 +256,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             reasons: verdict.reasons.clone(),
             scopes: verdict.scopes.clone(),
             since,
-            signals: signal_records(verdict, before, now),
+            signals: signal_records(&verdict.signals, before, now),
             faults: self.fault_records(verdict, before, now),
             silences: verdict.silences.clone(),
             sick_since,
@@ -344,13 +344,13 @@ fn standing_clock(
     (Some(stopped), Some(paused))
 }
 
-/// The verdict's signals, with their clocks as they are stored.
+/// A verdict's signals, with their clocks as they are stored.
 fn signal_records(
-    verdict: &Verdict,
+    signals: &[SignalRecord],
     before: Option<&NodeHealthStatus>,
     now: Timestamp,
 ) -> Vec<SignalRecord> {
-    let signals = verdict.signals.iter().cloned().map(|mut signal| {
+    let signals = signals.iter().cloned().map(|mut signal| {
         let mut known = before.into_iter().flat_map(|status| &status.signals);
         let known = known.find(|record| record.name == signal.name);
         // A condition that no clock runs for is known to hold since it was first seen to.
@@ -359,13 +359,35 @@ fn signal_records(
             let known = known.and_then(|known| known.since);
             signal.since = signal.since.into_iter().chain(known).min().or(Some(now));
         }
+        // Of a rule for which no clock runs it says more.
+        let lost = signal.paused.filter(|_| signal.since.is_none());
         (signal.since, signal.paused) = standing_clock(
             signal.state == SignalState::Unknown || signal.paused.is_some(),
             signal.since,
             known.map(|known| (known.since, known.paused)),
             now,
         );
+        signal.paused = signal.paused.or(lost);
         signal
     });
     signals.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_without_a_clock_keeps_since_when_it_lost_its_node() {
+        let at = |second| Timestamp::from_second(second).expect("in range");
+        let lost = SignalRecord {
+            name: "R".into(),
+            state: SignalState::Unknown,
+            since: None,
+            last_firing: None,
+            paused: Some(at(30)),
+        };
+        let signals = std::slice::from_ref(&lost);
+        assert_eq!(signal_records(signals, None, at(90)), signals);
+    }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use futures_util::future::{OptionFuture, join};
 use nodemend_core::config::{Connection, Rule};
 use nodemend_core::evidence::Answer;
+use nodemend_core::evidence::identity::{Labels, is_elsewhere};
 
 use super::decode::{Sample, decode, refusal};
 use super::{Error, MAX_SERIES, SERIES_PER_NODE, answer};
@@ -28,6 +29,7 @@ pub struct Client {
     max_series: usize,
     room: Room,
     nodes: Arc<AtomicUsize>,
+    external: Labels,
 }
 
 impl Client {
@@ -41,7 +43,15 @@ impl Client {
             max_series: MAX_SERIES,
             room: Room::new(ROOM),
             nodes: Arc::default(),
+            external: Labels::new(),
         })
+    }
+
+    /// Series that contradict one of these labels show no presence: other clusters have nodes
+    /// of the same names.
+    #[must_use]
+    pub fn within(self, external: Labels) -> Self {
+        Self { external, ..self }
     }
 
     /// Says how many nodes an answer may be about.
@@ -78,7 +88,11 @@ impl Client {
             .presence
             .as_ref()
             .map(|selector| format!("timestamp({selector}\n)"));
-        let present = presence.as_ref().map(|query| self.query(&server, query));
+        let present = presence.as_ref().map(async |query| {
+            let mut samples = self.query(&server, query).await?;
+            samples.retain(|sample| !is_elsewhere(&sample.labels, &self.external));
+            Ok(samples)
+        });
         let (firing, present) =
             join(self.query(&server, &rule.expr), OptionFuture::from(present)).await;
         answer(firing, present)
@@ -227,6 +241,27 @@ mod tests {
                     Answer::Failed(why) if !fits && why.contains("too many large answers") => {}
                     other => panic!("{other:?}"),
                 }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn h10_series_of_another_cluster_show_no_presence() {
+        let external = |value: &str| Labels::from([("cluster".to_owned(), value.to_owned())]);
+        let reply = r#"{"status":"success","data":{"resultType":"vector","result":[
+            {"metric":{"node":"a","cluster":"ours"},"value":[1000,"1000"]},
+            {"metric":{"node":"b","cluster":"theirs"},"value":[1000,"1000"]},
+            {"metric":{"node":"c"},"value":[1000,"1000"]}]}}"#;
+        let double = answering(Reply::Answer(200, reply.into())).await;
+        let node = |name: &str| Labels::from([("node".to_owned(), name.to_owned())]);
+        for (external, expect) in [
+            (Labels::new(), vec![node("a"), node("b"), node("c")]),
+            (external("ours"), vec![node("a"), node("c")]),
+        ] {
+            let client = client(&[&double], PATIENCE).within(external);
+            match client.ask(&rule("up == 0", Some("up"))).await {
+                Answer::Series { present, .. } => assert_eq!(present, Some(expect)),
+                other @ Answer::Failed(_) => panic!("{other:?}"),
             }
         }
     }

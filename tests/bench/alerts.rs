@@ -12,6 +12,7 @@ use data::payload::{ALERT, payload};
 use divan::{AllocProfiler, Bencher};
 use nodemend::alertmanager::{Delivery, decode};
 use nodemend_core::config::{Document, Policy, Rules, policies};
+use nodemend_core::evidence::identity::Labels;
 use nodemend_core::evidence::silence::{Asked, AskedAlert};
 use nodemend_core::evidence::{Evidence, Input};
 use nodemend_core::model::{Span, Truth};
@@ -31,7 +32,7 @@ fn main() {
 fn parse(bencher: Bencher<'_, '_>, alerts: usize) {
     let body = payload(alerts, "nodemend");
     assert_eq!(stored(&delivery(alerts)), alerts);
-    bencher.bench(|| decode(&body, "bench", NOW));
+    bencher.bench(|| decode(&body, "bench", &Labels::new(), NOW));
 }
 
 /// The stored groups are taken in, each alert is joined to its node.
@@ -113,7 +114,8 @@ spec:
 }
 
 fn delivery(alerts: usize) -> Delivery {
-    decode(&payload(alerts, "nodemend"), "bench", NOW).expect("the payload is Alertmanager's")
+    let body = payload(alerts, "nodemend");
+    decode(&body, "bench", &Labels::new(), NOW).expect("the payload is Alertmanager's")
 }
 
 fn stored(delivery: &Delivery) -> usize {

@@ -29,6 +29,7 @@ use nodemend::http::{Auth, Bounds, Limits, Method, WEBHOOK_PATH, serve, webhook}
 use nodemend::telemetry::Telemetry;
 use nodemend_core::api::AlertGroup;
 use nodemend_core::evidence::ALERT_TTL;
+use nodemend_core::evidence::identity::Labels;
 use nodemend_lab::{Lab, Options};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -237,7 +238,7 @@ impl Bare {
 
     /// The requests that store what the webhook would store of the same delivery.
     async fn prepare(&self, news: bool) -> Result<Vec<Request<Vec<u8>>>> {
-        let delivery = decode(&self.body, "bench", received(news))?;
+        let delivery = decode(&self.body, "bench", &Labels::new(), received(news))?;
         let stored = delivery.groups.values().map(|group| group.alerts.len());
         ensure!(stored.sum::<usize>() == ALERTS, "alerts are missing");
         let mut versions = BTreeMap::new();

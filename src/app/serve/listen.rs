@@ -51,7 +51,7 @@ pub(super) async fn listen(
     };
     let counted = telemetry.clone();
     let webhook = http::webhook(
-        Intake::new(cluster.clone()),
+        Intake::new(cluster.clone()).within(settings.external_labels.clone()),
         auth,
         limits,
         received,

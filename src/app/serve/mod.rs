@@ -151,7 +151,9 @@ async fn serve(config: &Path, loaded: Loaded, telemetry: &Telemetry) -> Result<(
     let leader = Leader {
         cluster,
         cloud,
-        prometheus: connect::prometheus(&settings.prometheus).await?,
+        prometheus: connect::prometheus(&settings.prometheus)
+            .await?
+            .map(|client| client.within(settings.external_labels.clone())),
         alertmanager: connect::alertmanager(&settings.alertmanager, settings.receivers.clone())
             .await?,
         prober: connect::exporters(settings.probe_loopback)?,

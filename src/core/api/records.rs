@@ -213,7 +213,8 @@ pub struct SignalRecord {
     /// When its series was last there, if it fires on without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_firing: Option<Timestamp>,
-    /// Since when that clock stands still, because the state is not known.
+    /// Since when that clock stands still, because the state is not known; of a rule without
+    /// one, since when there is no data of the node, if there was some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<Timestamp>,
 }

@@ -42,7 +42,8 @@ pub(super) struct Raw {
     pub(super) sigv4: Option<RawSigV4>,
     /// The labels that Prometheus puts on what it sends to Alertmanager, its `external_labels`,
     /// if no label of that name is there: for silences to match rules that are polled, and
-    /// conditions. Without them a silence that asks for one of them matches neither.
+    /// conditions. Without them a silence that asks for one of them matches neither. What has
+    /// one with another value is of another cluster, and speaks of none of our nodes.
     #[serde(default)]
     pub(super) external_labels: BTreeMap<String, String>,
 }

@@ -5,6 +5,7 @@ mod check;
 mod connection;
 mod findings;
 mod policy;
+mod presence;
 mod rule;
 pub mod scenario;
 mod settings;
@@ -440,7 +441,7 @@ pub struct Settings {
     /// How Prometheus is asked.
     pub prometheus: Connection,
     /// The labels that Prometheus puts on what it sends to Alertmanager, where there is no other
-    /// of that name.
+    /// of that name; what has one with another value is of another cluster.
     pub external_labels: BTreeMap<String, String>,
     /// Whether nodes may be probed at loopback addresses: in tests, where they have no others.
     pub probe_loopback: bool,

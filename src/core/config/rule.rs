@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::findings::Findings;
 use super::shape::Shape;
 use super::yaml::{self, Parsed};
-use super::{Document, Policy, Problem, Rule, Rules, policy, sorted};
+use super::{Document, Policy, Problem, Rule, Rules, policy, presence, sorted};
 use crate::model::Span;
 
 /// The annotation that names the selector which says which nodes have data.
@@ -179,16 +179,23 @@ fn read_rule(
         );
     }
     let presence = raw.annotations.remove(PRESENCE);
-    if presence
-        .as_ref()
-        .is_some_and(|selector| selector.trim().is_empty())
-    {
+    if let Some(selector) = &presence {
         let pointer = format!("{at}/annotations/{PRESENCE}");
-        findings.add(
-            &pointer,
-            "is empty",
-            "write a selector such as node_uname_info, or leave it out",
-        );
+        if selector.trim().is_empty() {
+            findings.add(
+                &pointer,
+                "is empty",
+                "write a selector such as node_uname_info, or leave it out",
+            );
+        } else if !presence::is_selector(selector) {
+            findings.add(
+                &pointer,
+                "is not a plain selector: of anything else Prometheus gives the time at which \
+                 it is asked, and data of any age looks fresh",
+                "write a name and its matchers, such as node_uname_info{job=\"node-exporter\"}; \
+                 only `offset` may follow",
+            );
+        }
     }
     if raw.record.is_some() {
         let hint = "let Prometheus load it, and use its result in an alert's expr";

@@ -519,6 +519,11 @@ fn mistakes_in_rules() {
         &["9:24 `1` is not of type string"],
     );
     check_rules("node_uname_info", "''", &["10:50 is empty"]);
+    for presence in ["up == 1", "'last_over_time(up[15m])'"] {
+        let not_plain = "10:50 is not a plain selector: of anything else Prometheus gives the \
+                         time at which it is asked, and data of any age looks fresh";
+        check_rules("node_uname_info", presence, &[not_plain]);
+    }
     let twice = RULES.replace("groups:\n", "");
     check(
         rules(&[document(&format!("{RULES}{twice}"))]),

@@ -28,13 +28,21 @@ pub enum Unresolved {
     Unknown,
     /// More than one node fits.
     Ambiguous,
-    /// Two labels name different nodes.
+    /// Two labels name different nodes, or one another cluster.
     Conflicting,
 }
 
 /// The labels that `resolve` looks at, for records that keep only these.
 pub fn is_identity_label(name: &str) -> bool {
     NAME_LABELS.contains(&name) || ["provider_id", "instance_id", "instance", "job"].contains(&name)
+}
+
+/// Whether labels say, by one that all of a Prometheus has, that they are of another one.
+pub fn is_elsewhere(labels: &Labels, external: &Labels) -> bool {
+    external.iter().any(|(name, ours)| {
+        let value = labels.get(name).filter(|value| !value.is_empty());
+        value.is_some_and(|value| value != ours)
+    })
 }
 
 /// Every node by each way to speak of it. Two nodes that share one are ambiguous there.
@@ -45,30 +53,33 @@ pub struct Index {
     instance_ids: BTreeMap<String, BTreeSet<String>>,
     addresses: BTreeMap<String, BTreeSet<String>>,
     cluster_jobs: Vec<String>,
+    external: Labels,
 }
 
 impl Default for Index {
     fn default() -> Self {
-        Self::new(CLUSTER_JOBS.map(str::to_owned).to_vec())
+        Self::new(CLUSTER_JOBS.map(str::to_owned).to_vec(), Labels::new())
     }
 }
 
 impl Index {
-    /// Of no nodes. Of these jobs the `instance` says nothing.
-    pub const fn new(cluster_jobs: Vec<String>) -> Self {
+    /// Of no nodes. Of these jobs the `instance` says nothing. What has one of the `external`
+    /// labels with another value speaks of another cluster's nodes.
+    pub const fn new(cluster_jobs: Vec<String>, external: Labels) -> Self {
         Self {
             names: BTreeMap::new(),
             provider_ids: BTreeMap::new(),
             instance_ids: BTreeMap::new(),
             addresses: BTreeMap::new(),
             cluster_jobs,
+            external,
         }
     }
 
-    /// Of these nodes, and with the same jobs.
+    /// Of these nodes, and with the same jobs and external labels.
     #[must_use]
     pub fn of<'a>(&self, nodes: impl IntoIterator<Item = &'a NodeView>) -> Self {
-        let mut index = Self::new(self.cluster_jobs.clone());
+        let mut index = Self::new(self.cluster_jobs.clone(), self.external.clone());
         for node in nodes {
             let note = |map: &mut BTreeMap<String, BTreeSet<String>>, key: &str| {
                 if !key.is_empty() {
@@ -93,6 +104,9 @@ impl Index {
     /// The name of the one node that the labels speak of.
     pub fn resolve(&self, labels: &Labels) -> Result<&str, Unresolved> {
         let given = |label: &str| labels.get(label).filter(|value| !value.is_empty());
+        if is_elsewhere(labels, &self.external) {
+            return Err(Unresolved::Conflicting);
+        }
         let named = NAME_LABELS.iter().map(|label| (&self.names, *label));
         let ids = [
             (&self.provider_ids, "provider_id"),
@@ -278,6 +292,36 @@ mod tests {
     }
 
     #[test]
+    fn h10_labels_of_another_cluster_speak_of_none_of_our_nodes() {
+        let node = NodeView {
+            name: "n1".into(),
+            ..NodeView::default()
+        };
+        let pairs = |pairs: &[(&str, &str)]| -> Labels {
+            let pairs = pairs.iter();
+            pairs.map(|(k, v)| ((*k).into(), (*v).into())).collect()
+        };
+        let external = pairs(&[("cluster", "ours"), ("region", "eu")]);
+        let index = Index::new(Vec::new(), external).of([&node]);
+        for (labels, expect) in [
+            (&[][..], Ok("n1")),
+            (&[("cluster", "ours")], Ok("n1")),
+            (&[("cluster", "ours"), ("region", "eu")], Ok("n1")),
+            (&[("cluster", "")], Ok("n1")),
+            (&[("cluster", "theirs")], Err(Unresolved::Conflicting)),
+            (&[("cluster", "Ours")], Err(Unresolved::Conflicting)),
+            (
+                &[("cluster", "ours"), ("region", "us")],
+                Err(Unresolved::Conflicting),
+            ),
+        ] {
+            let mut labels = pairs(labels);
+            labels.insert("node".into(), "n1".into());
+            assert_eq!(index.resolve(&labels), expect, "{labels:?}");
+        }
+    }
+
+    #[test]
     fn h10_which_jobs_speak_for_others_is_configured() {
         let node = NodeView {
             name: "n1".into(),
@@ -291,7 +335,7 @@ mod tests {
             let jobs = jobs.iter().map(ToString::to_string).collect();
             let labels = [("instance", "n1:80"), ("job", "ksm")];
             let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
-            let index = Index::new(jobs).of([&node]);
+            let index = Index::new(jobs, Labels::new()).of([&node]);
             assert_eq!(index.resolve(&labels.into()), expect);
         }
     }

@@ -212,11 +212,12 @@ impl Look<'_> {
 }
 
 impl Evidence {
-    /// Nothing yet. Of these jobs' series the label `instance` says nothing of a node. Where
-    /// silences are matched, what is not an alert has `external_labels` too, as its alert would.
+    /// Nothing yet. Of these jobs' series the label `instance` says nothing of a node. What has
+    /// one of `external_labels` with another value is of another cluster. Where silences are
+    /// matched, what is not an alert has them too, as its alert would.
     pub fn new(cluster_jobs: Vec<String>, external_labels: Labels) -> Self {
         Self {
-            index: identity::Index::new(cluster_jobs),
+            index: identity::Index::new(cluster_jobs, external_labels.clone()),
             external_labels,
             ..Self::default()
         }
@@ -278,10 +279,17 @@ impl Evidence {
                 let signals = signals.filter(|record| !record.name.starts_with(CONDITION));
                 let signals: Vec<SignalRecord> = signals.collect();
                 for record in &signals {
+                    let rule = self.rules.entry(record.name.clone()).or_default();
                     if record.state == SignalState::Firing {
                         let at = record.last_firing.unwrap_or(last_seen).min(now);
-                        let rule = self.rules.entry(record.name.clone()).or_default();
                         rule.restore(uid.clone(), at);
+                    }
+                    let until = match record.state {
+                        SignalState::Unknown => record.paused,
+                        SignalState::Firing | SignalState::Clear => Some(now),
+                    };
+                    if let Some(until) = until {
+                        rule.restore_sight(uid.clone(), until.min(now));
                     }
                 }
                 let clocks = self.clocks.entry(uid).or_default();
@@ -651,11 +659,20 @@ impl Evidence {
         let signals = signal_names(policy).into_iter().map(|name| SignalRecord {
             state: self.told(&look, &name).state,
             since: look.signal(&name).and_then(|clock| clock.since),
-            paused: look.signal(&name).and_then(|clock| clock.gap),
+            paused: self.paused(&look, &name),
             last_firing: self.held_since(&look, &name),
             name,
         });
         signals.chain(self.conditions(&look, policy)).collect()
+    }
+
+    /// Since when a signal's clock stands still; of a rule for which none runs, since when it
+    /// has no data of the node, as the next leader has to know that it had some.
+    fn paused(&self, look: &Look<'_>, name: &str) -> Option<Timestamp> {
+        match look.signal(name) {
+            Some(clock) => clock.gap,
+            None => self.rules.get(name)?.lost_since(look),
+        }
     }
 
     /// The conditions that a policy names: one fires while any of its leaves holds. Only
@@ -845,10 +862,13 @@ impl Evidence {
             return SignalState::Unknown;
         }
         let state = self.alertmanager.state(name, &self.alerts, look);
-        // Alerts also end because Prometheus is dead, or its targets are cut off.
+        // Alerts also end because Prometheus is dead, or its targets are cut off: all, or those
+        // of the node. A poll of the same name sees for itself.
         let dark = || self.dark.is_some_and(|at| ALERT_TTL.after(at) >= look.now);
+        let lost = || look.rules.get(name).is_none() && self.misses(look);
         let blind = || !self.tells_alerts(look.rules, look.now);
-        if state == SignalState::Clear && (blind() || (look.signal(name).is_some() && dark())) {
+        let sick = look.signal(name).is_some();
+        if state == SignalState::Clear && (blind() || (sick && (dark() || lost()))) {
             return SignalState::Unknown;
         }
         state

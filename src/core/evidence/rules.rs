@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::{CLOCK_SKEW, Evidence, Look, MAX_STALENESS};
+use super::{ALERT_TTL, CLOCK_SKEW, Evidence, FORGET_AFTER, Look, MAX_STALENESS};
 use crate::config::{Rule, Rules};
 use crate::evidence::identity::Labels;
 use crate::model::{NodeView, SignalState, Span};
@@ -34,6 +34,18 @@ pub(super) struct RuleEvidence {
     /// When each node's series was last seen, by UID; not longer ago than its
     /// `keep_firing_for`.
     fired: BTreeMap<String, Fired>,
+    /// By slot, the nodes that it had data of and has none of, or had none of a while ago.
+    lost: BTreeMap<usize, Lost>,
+    /// By UID, the nodes that an earlier leader's answers had data of, and until when they are
+    /// known to have; until the first answer.
+    had: BTreeMap<String, Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Lost {
+    since: Timestamp,
+    /// The last answer that had no data of the node.
+    last: Timestamp,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -95,6 +107,9 @@ impl RuleEvidence {
     pub fn renumber(&mut self, slot: impl Fn(usize) -> Option<usize>) {
         self.firing = self.firing.moved(&slot);
         self.present = self.present.as_ref().map(|present| present.moved(&slot));
+        let lost = std::mem::take(&mut self.lost).into_iter();
+        let lost = lost.filter_map(|(at, lost)| Some((slot(at)?, lost)));
+        self.lost = lost.collect();
     }
 
     /// Whether presence shows data of any node.
@@ -108,6 +123,55 @@ impl RuleEvidence {
     pub fn sees_at(&self, slot: usize) -> bool {
         let present = self.present.as_ref();
         present.is_some_and(|present| present.contains(Some(slot)))
+    }
+
+    /// Since when it has no data of a node of which it had some before; not longer ago than
+    /// `FORGET_AFTER`.
+    pub fn lost_since(&self, look: &Look<'_>) -> Option<Timestamp> {
+        let slot = look.slot.filter(|slot| !self.sees_at(*slot))?;
+        let lost = self.lost.get(&slot).map(|lost| lost.since);
+        let since = lost.or_else(|| self.had.get(&look.node.uid).copied());
+        since.filter(|since| FORGET_AFTER.after(*since) >= look.now)
+    }
+
+    /// Whether alerts of a node may have ended for want of data: it has none of it any more,
+    /// or has some again and other rules may still wait for their `for`.
+    fn misses(&self, look: &Look<'_>) -> bool {
+        let seen = look.slot.filter(|slot| self.sees_at(*slot));
+        let lost = seen.and_then(|slot| self.lost.get(&slot));
+        let lately = lost.is_some_and(|lost| ALERT_TTL.after(lost.last) >= look.now);
+        lately || self.lost_since(look).is_some()
+    }
+
+    /// Notes which nodes it had data of and has none of any more.
+    fn note_lost(
+        &mut self,
+        present: Option<&Slots>,
+        slots: &BTreeMap<String, usize>,
+        now: Timestamp,
+    ) {
+        let Some(present) = present else {
+            self.lost.clear();
+            self.had.clear();
+            return;
+        };
+        let misses = |slot: usize| !present.contains(Some(slot));
+        let had = self.present.iter().flat_map(Slots::iter);
+        let mut had: Vec<(usize, Timestamp)> = had.map(|slot| (slot, now)).collect();
+        self.had.retain(|uid, since| {
+            let slot = slots.get(uid);
+            had.extend(slot.map(|slot| (*slot, *since)));
+            slot.is_none()
+        });
+        for (slot, since) in had.into_iter().filter(|(slot, _)| misses(*slot)) {
+            self.lost.insert(slot, Lost { since, last: now });
+        }
+        self.lost.retain(|slot, lost| {
+            if misses(*slot) {
+                lost.last = now;
+            }
+            ALERT_TTL.after(lost.last) >= now
+        });
     }
 
     /// How many nodes it can speak of, if presence says so.
@@ -127,6 +191,11 @@ impl RuleEvidence {
             cleared: false,
             fulfilled: true,
         });
+    }
+
+    /// As an earlier leader knew it: it had data of the node until then.
+    pub fn restore_sight(&mut self, uid: String, until: Timestamp) {
+        self.had.insert(uid, until);
     }
 
     /// The rule's own `for` is over for a node; that counts while its series is there.
@@ -238,6 +307,11 @@ impl Evidence {
         !lost && self.prometheus_sees(rules, now)
     }
 
+    /// Whether alerts of a node may have ended because Prometheus had no data of it.
+    pub(super) fn misses(&self, look: &Look<'_>) -> bool {
+        self.rules.values().any(|rule| rule.misses(look))
+    }
+
     pub(super) fn fold_rule(&mut self, name: String, answer: Answer, now: Timestamp) {
         let (firing, present) = match answer {
             Answer::Failed(message) => {
@@ -280,6 +354,7 @@ impl Evidence {
             };
             rule.fired.insert(node.uid.clone(), fired);
         }
+        rule.note_lost(present.as_ref(), &self.slots, now);
         (rule.at, rule.failed) = (Some(now), None);
         (rule.firing, rule.present) = (firing, present);
     }

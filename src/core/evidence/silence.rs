@@ -20,6 +20,12 @@ const SETTLED_AFTER: Span = Span::minutes(5);
 /// The alert that fires as long as Prometheus reaches Alertmanager, as kube-prometheus and
 /// its kind call it.
 pub const WATCHDOG: &str = "Watchdog";
+/// For how long Prometheus may be thought alive by that alert. It sends it anew at the first
+/// evaluation more than `--rules.alert.resend-delay` (1m) after the last, so every 2m where it
+/// evaluates every minute. What it does not send any more ends 4m after it was sent, so 2m
+/// after the death of Prometheus at the soonest: what ends then, and before this is over, is
+/// unknown again before `CLEAR_AFTER`. Of both, `sendAlerts` in Prometheus' rules/manager.go.
+const WATCHDOG_LASTS: Span = Span::seconds(150);
 /// The series kept of one rule and node, and the alerts of one name, for silences to match.
 const MAX_SERIES: usize = 16;
 /// The silences that one record names.
@@ -406,7 +412,7 @@ impl Alertmanager {
     pub(super) fn lists_watchdog(&self, now: Timestamp, external: &Labels) -> bool {
         let lately = |alert: &StoredAlert| {
             let told = alert.last_firing.zip(self.at);
-            told.is_some_and(|(told, at)| MAX_STALENESS.after(told) >= at)
+            told.is_some_and(|(told, at)| WATCHDOG_LASTS.after(told) >= at)
         };
         let ours = |alert: &StoredAlert| {
             let mut external = external.iter();

@@ -12,7 +12,7 @@ use nodemend::controller::{Age, Groups};
 use nodemend::exec::CallError;
 use nodemend_core::api::{AlertGroup, AlertGroupSpec, StoredAlert};
 use nodemend_core::config::Rules;
-use nodemend_core::evidence::identity::is_identity_label;
+use nodemend_core::evidence::identity::{Labels, is_identity_label};
 use nodemend_core::evidence::{Evidence, Input, LATE, last_word, merge};
 use nodemend_core::model::{NodeView, SignalState};
 
@@ -54,8 +54,8 @@ fn at(seconds: i64) -> Timestamp {
 
 /// What a body says, and that it is sound.
 fn read(body: &[u8], now: Timestamp) -> Option<Delivery> {
-    let found = decode(body, SENDER, now);
-    assert_eq!(found, decode(body, SENDER, now));
+    let found = decode(body, SENDER, &Labels::new(), now);
+    assert_eq!(found, decode(body, SENDER, &Labels::new(), now));
     let delivery = found.ok()?;
     for (object, group) in &delivery.groups {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';

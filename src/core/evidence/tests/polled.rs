@@ -335,11 +335,26 @@ fn what_fires_without_a_fresh_sample_is_not_known() {
 /// The alert A of node a, and what is polled beside it.
 fn beside(alert: StoredAlert, polled: Input, evidence: &mut Evidence, now: i64) -> SignalState {
     let rules = Rules::from_iter([rule(0)]);
+    beside_rules(&rules, alert, [polled], evidence, now)
+}
+
+/// What a policy asks that rests on R and A.
+fn of_both() -> Policy {
     let mut both = policy();
     both.faults[0].when.any.push(Leaf {
         signal: Some("A".into()),
         ..Leaf::default()
     });
+    both
+}
+
+fn beside_rules(
+    rules: &Rules,
+    alert: StoredAlert,
+    polled: impl IntoIterator<Item = Input>,
+    evidence: &mut Evidence,
+    now: i64,
+) -> SignalState {
     let group = AlertGroupSpec {
         alerts: [("f".to_owned(), alert)].into(),
         ..AlertGroupSpec::default()
@@ -353,19 +368,129 @@ fn beside(alert: StoredAlert, polled: Input, evidence: &mut Evidence, now: i64) 
         },
         at(now),
     );
-    evidence.fold(polled, at(now));
-    evidence.settle(&rules, &[both], at(now));
+    for polled in polled {
+        evidence.fold(polled, at(now));
+    }
+    evidence.settle(rules, &[of_both()], at(now));
     let node = evidence.node("a").expect("folded");
-    evidence.signal(node, "A", &rules, at(now)).state
+    evidence.signal(node, "A", rules, at(now)).state
+}
+
+/// What S, which has always data of both nodes, answers beside R.
+fn with_s(of_r: Input) -> [Input; 2] {
+    let Input::Rule { asked, answer, .. } = answer(&[], Some(&["a", "b"])) else {
+        panic!("a rule's");
+    };
+    let name = "S".to_owned();
+    let of_s = Input::Rule {
+        name,
+        asked,
+        answer,
+    };
+    [of_r, of_s]
+}
+
+fn r_and_s() -> Rules {
+    let other = Rule {
+        name: "S".into(),
+        ..rule(0)
+    };
+    Rules::from_iter([rule(0), other])
+}
+
+#[test]
+fn h19_an_alert_that_ends_while_the_targets_of_its_node_are_cut_off_is_no_recovery() {
+    use SignalState::{Clear, Firing, Unknown};
+    let rules = r_and_s();
+    let sees = |nodes: &[&str]| with_s(answer(&[], Some(nodes)));
+    let both = || sees(&["a", "b"]);
+    let fires = |now| alert(0, Some(now), None);
+    let ended = || alert(0, Some(0), Some(60));
+    for cut_off in [&["b"][..], &[]] {
+        let mut evidence = Evidence::default();
+        let mut look = |alert, polled, now| beside_rules(&rules, alert, polled, &mut evidence, now);
+        assert_eq!(look(fires(0), both(), 0), Firing);
+        assert_eq!(look(fires(30), sees(cut_off), 30), Firing);
+        assert_eq!(look(ended(), sees(cut_off), 60), Unknown);
+        // That R has no answer any more proves nothing.
+        assert_eq!(look(ended(), with_s(failed()), 90), Unknown);
+        assert_eq!(look(ended(), sees(cut_off), 120), Unknown);
+        // Alerts on what is seen again may wait for their `for`.
+        for now in (150..=120 + 900).step_by(30) {
+            assert_eq!(look(ended(), both(), now), Unknown, "at {now}");
+        }
+        assert_eq!(look(ended(), both(), 120 + 901), Clear);
+    }
+    // Who stays away for a day is not waited for.
+    let mut evidence = Evidence::default();
+    let mut look = |alert, polled, now| beside_rules(&rules, alert, polled, &mut evidence, now);
+    let day = 24 * 60 * 60;
+    assert_eq!(look(fires(0), both(), 0), Firing);
+    for (now, expect) in [(30, Unknown), (30 + day, Unknown), (31 + day, Clear)] {
+        assert_eq!(look(ended(), sees(&["b"]), now), expect, "at {now}");
+    }
+}
+
+#[test]
+fn a_rule_that_never_saw_a_node_does_not_keep_its_alerts_from_ending() {
+    use SignalState::{Clear, Firing};
+    let rules = r_and_s();
+    let fires = || alert(0, Some(0), None);
+    let ended = || alert(0, Some(0), Some(60));
+    let other = || with_s(answer(&[], Some(&["b"])));
+    let mut evidence = Evidence::default();
+    let mut look = |alert, polled, now| beside_rules(&rules, alert, polled, &mut evidence, now);
+    assert_eq!(look(fires(), other(), 0), Firing);
+    assert_eq!(look(ended(), other(), 60), Clear);
+    // Nor does one that lost it, of an alert that never fired.
+    let mut evidence = Evidence::default();
+    let mut look = |alert, polled, now| beside_rules(&rules, alert, polled, &mut evidence, now);
+    assert_eq!(
+        look(ended(), with_s(answer(&[], Some(&["a", "b"]))), 60),
+        Clear
+    );
+    assert_eq!(look(ended(), other(), 90), Clear);
+}
+
+#[test]
+fn h19_that_a_node_was_cut_off_outlives_the_leader_and_other_nodes() {
+    use SignalState::{Clear, Firing, Unknown};
+    let rules = r_and_s();
+    let sees = |nodes: &[&str]| with_s(answer(&[], Some(nodes)));
+    let fires = || alert(0, Some(0), None);
+    let ended = || alert(0, Some(0), Some(60));
+    // What the next leader finds at 60, if the last answers of this one had data of these.
+    for (first, then, expect) in [
+        (&["a", "b"][..], &["b"][..], Unknown),
+        (&["a", "b"], &["a", "b"], Unknown),
+        (&["b"], &["b"], Clear),
+    ] {
+        let mut evidence = Evidence::default();
+        for (polled, now) in [(first, 0), (then, 30)] {
+            let found = beside_rules(&rules, fires(), sees(polled), &mut evidence, now);
+            assert_eq!(found, Firing, "at {now}");
+        }
+        let node_a = evidence.node("a").expect("folded");
+        let signals = evidence.signals(node_a, &of_both(), &rules, at(30));
+        let lost = signals.iter().find(|of| of.name == "R").expect("asked for");
+        let expected = (first != then).then(|| at(30));
+        assert_eq!(lost.paused, expected, "{first:?} {then:?}");
+
+        let mut next = restored(&signals, 30, "True", 50);
+        let found = beside_rules(&rules, ended(), with_s(failed()), &mut next, 55);
+        assert_eq!(found, expect, "not answered: {first:?} {then:?}");
+        let found = beside_rules(&rules, ended(), sees(&["b"]), &mut next, 60);
+        assert_eq!(found, expect, "{first:?} {then:?}");
+        let nodes = ["0", "a", "b"].map(|name| node(name, "True"));
+        next.fold(Input::Nodes(nodes.to_vec()), at(60));
+        let node_a = next.node("a").expect("folded");
+        let found = next.signal(node_a, "A", &rules, at(60)).state;
+        assert_eq!(found, expect, "beside another: {first:?} {then:?}");
+    }
 }
 
 #[test]
 fn h19_an_alert_that_ends_while_prometheus_is_dark_is_no_recovery() {
-    let failed = || Input::Rule {
-        asked: Timestamp::MAX,
-        name: "R".into(),
-        answer: Answer::Failed("refused".into()),
-    };
     let sees = || answer(&[], Some(&["a", "b"]));
     let empty = || answer(&[], Some(&[]));
     let fires = |now| alert(0, Some(now), None);
