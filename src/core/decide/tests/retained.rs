@@ -57,7 +57,11 @@ fn h33_of_too_many_repairs_those_are_forgotten_that_nothing_counts() {
     };
     fleet.repairs = (0..1002).map(of).collect();
     assert_eq!(forgotten(&fleet), ["r-gone0", "r-gone1"]);
-    // A rate of three days counts them still.
-    fleet.limits.max_repairs = vec![(5000, Span::minutes(3 * 24 * 60))];
-    assert_eq!(forgotten(&fleet), [""; 0]);
+    // A rate counts them still, or did until a day ago at most.
+    for hours in [72, 60, 48] {
+        fleet.limits.max_repairs = vec![(5000, Span::minutes(hours * 60))];
+        assert_eq!(forgotten(&fleet), [""; 0], "{hours} h");
+    }
+    fleet.limits.max_repairs = vec![(5000, Span::minutes(47 * 60))];
+    assert_eq!(forgotten(&fleet), ["r-gone0", "r-gone1"]);
 }
