@@ -241,9 +241,11 @@ impl Told {
         let mut sick = BTreeSet::new();
         for (node, word) in words.iter() {
             let status = word.as_ref().with_context(|| format!("{node} forgotten"))?;
-            // Until its rule's own `for` is over for the first time, a node is well.
+            // Until its rule's own `for` is over for the first time, a node is well; until its
+            // first scrape, nothing is known of it.
             let ill = [PENDING, HELD].contains(&node.as_str());
-            if ill && !sick.contains(node) && status.verdict == VerdictKind::Healthy {
+            let begins = [VerdictKind::Healthy, VerdictKind::Unknown].contains(&status.verdict);
+            if ill && begins && status.faults.is_empty() && !sick.contains(node) {
                 continue;
             }
             sick.insert(node);
