@@ -357,8 +357,8 @@ impl Alert<'_> {
         short("a severity", &severity, MAX_VALUE)?;
         let mut labels = identity::Labels::new();
         for (Text(name), Text(value)) in self.labels.pairs {
-            let ours = external.get(&*name).map(String::as_str);
-            if identity::is_identity_label(&name) || ours.is_some_and(|ours| ours != value) {
+            if identity::is_identity_label(&name) || identity::contradicts(&name, &value, external)
+            {
                 short("a label's value", &value, MAX_VALUE)?;
                 labels.insert(name.into_owned(), value.into_owned());
             }

@@ -240,13 +240,15 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
     /// while their policy is refused: what it last meant is watched on, and nothing acts on it.
     pub fn adopt(&mut self, mut policies: Vec<Policy>) {
         for old in &self.setup.policies {
-            let mut refused = policies.iter_mut().filter(|new| !new.accepted);
-            if let Some(new) = refused.find(|new| new.name == old.name) {
-                new.faults.clone_from(&old.faults);
+            let mut new = policies.iter_mut().find(|new| new.name == old.name);
+            if let Some(refused) = new.as_mut().filter(|new| !new.accepted) {
+                refused.faults.clone_from(&old.faults);
             }
-            let new = policies.iter().find(|new| new.name == old.name);
             for fault in &old.faults {
-                if !new.is_some_and(|new| old.same_fault(new, &fault.name)) {
+                if !new
+                    .as_ref()
+                    .is_some_and(|new| old.same_fault(new, &fault.name))
+                {
                     self.evidence.forget_fault(&old.name, &fault.name);
                 }
             }
@@ -701,10 +703,9 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
             Truth::Unknown
         };
         let by_hand = repair.spec.request.is_some();
-        let refused = policy.is_some_and(|policy| !policy.accepted);
         let configured = policy.is_some_and(|policy| {
             let mut faults = policy.faults.iter();
-            refused || by_hand || faults.any(|fault| fault.name == repair.spec.fault)
+            !policy.accepted || by_hand || faults.any(|fault| fault.name == repair.spec.fault)
         });
         Context {
             clock,
@@ -720,8 +721,7 @@ impl<C: Cluster + Records, K: Cloud, P: Probes> Controller<C, K, P> {
                 same && other.spec.ordinal > repair.spec.ordinal
             }),
             current: self.evidence.nodes_fresh(now),
-            paused: decide::pause_reason(node, repair, &world, scopes, now)
-                .or(refused.then_some(Reason::PolicyRefused)),
+            paused: decide::pause_reason(node, repair, &world, scopes, now),
         }
     }
 }

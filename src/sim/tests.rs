@@ -85,6 +85,11 @@ fn lead(world: &World, cluster: &str, rules: Rules, policy: Policy, limits: Limi
     Controller::new(cluster, cloud, probes, setup, Some(world.now()))
 }
 
+/// Another leader of the cluster `sim`, under these limits.
+fn relieve(world: &World, limits: Limits) -> Leader {
+    lead(world, "sim", Rules::default(), silent_replaces(), limits)
+}
+
 /// The pause of every node by every policy.
 fn of_everything() -> Pause {
     Pause {
@@ -94,12 +99,36 @@ fn of_everything() -> Pause {
     }
 }
 
-/// One pass, and five seconds.
-fn pass(world: &World, leader: &mut Leader, pauses: &[Pause]) -> Report {
+/// The clock of one pass, as `serve` has it: what a pass saw grows old.
+struct PassClock<'a> {
+    world: &'a World,
+    began: Timestamp,
+}
+
+impl Clock for PassClock<'_> {
+    fn now(&self) -> Timestamp {
+        self.world.now()
+    }
+    fn may_begin(&self) -> bool {
+        Span::seconds(10).after(self.began) > self.now()
+    }
+}
+
+/// One pass, and five seconds. Gives back how long the pass took, in seconds.
+fn timed(world: &World, leader: &mut Leader, pauses: &[Pause]) -> (Report, i64) {
+    let began = world.now();
+    let clock = PassClock { world, began };
     let inputs = vec![Input::Nodes(world.list_nodes())];
-    let passed = leader.pass(inputs, pauses, world).now_or_never();
+    let passed = leader.pass(inputs, pauses, &clock).now_or_never();
+    let report = passed.expect("needs no runtime").expect("nothing fails");
+    let took = world.now().duration_since(began).as_secs();
     world.tick(Span::seconds(5));
-    passed.expect("needs no runtime").expect("nothing fails")
+    (report, took)
+}
+
+/// The same, however long the pass took.
+fn pass(world: &World, leader: &mut Leader, pauses: &[Pause]) -> Report {
+    timed(world, leader, pauses).0
 }
 
 #[test]
@@ -427,7 +456,7 @@ fn h64_a_creation_without_an_answer_is_in_flight_until_it_cannot_land_any_more()
                 max_in_flight: 1,
                 ..Limits::default()
             };
-            leader = lead(&world, "sim", Rules::default(), silent_replaces(), limits);
+            leader = relieve(&world, limits);
         }
         let started = until_b_starts(&world, &mut leader, 120);
         // Passes are 5 s apart; the first of them is 5 s after the admission.
@@ -484,13 +513,7 @@ fn since_when_a_condition_holds_is_known_to_the_next_leader_too() {
         pass(&world, &mut leader, std::slice::from_ref(&pause));
     }
     let first = since(&world);
-    let mut next = lead(
-        &world,
-        "sim",
-        Rules::default(),
-        silent_replaces(),
-        Limits::default(),
-    );
+    let mut next = relieve(&world, Limits::default());
     for _ in 0..60 {
         pass(&world, &mut next, std::slice::from_ref(&pause));
     }
@@ -623,33 +646,6 @@ fn since_when_a_fault_is_false_is_written_once_until_its_clock_is_forgotten() {
     assert_eq!(fault, None);
 }
 
-/// The clock of one pass, as `serve` has it: what a pass saw grows old.
-struct PassClock<'a> {
-    world: &'a World,
-    began: Timestamp,
-}
-
-impl Clock for PassClock<'_> {
-    fn now(&self) -> Timestamp {
-        self.world.now()
-    }
-    fn may_begin(&self) -> bool {
-        Span::seconds(10).after(self.began) > self.now()
-    }
-}
-
-/// One pass, and five seconds. Gives back how long the pass took, in seconds.
-fn timed(world: &World, leader: &mut Leader, pauses: &[Pause]) -> (Report, i64) {
-    let began = world.now();
-    let clock = PassClock { world, began };
-    let inputs = vec![Input::Nodes(world.list_nodes())];
-    let passed = leader.pass(inputs, pauses, &clock).now_or_never();
-    let report = passed.expect("needs no runtime").expect("nothing fails");
-    let took = world.now().duration_since(began).as_secs();
-    world.tick(Span::seconds(5));
-    (report, took)
-}
-
 #[test]
 fn a_cloud_that_does_not_answer_takes_one_pass_a_minute_and_starts_nothing() {
     let limits = Limits {
@@ -673,9 +669,9 @@ fn a_cloud_that_does_not_answer_takes_one_pass_a_minute_and_starts_nothing() {
             .filter(|one| one.reasons.contains(&Reason::CloudUnavailable))
             .count()
     };
-    let mut report = timed(&world, &mut leader, &[]).0;
+    let mut report = pass(&world, &mut leader, &[]);
     while held(&report) == 0 {
-        report = timed(&world, &mut leader, &[]).0;
+        report = pass(&world, &mut leader, &[]);
         assert!(world.now() < Span::minutes(10).after(Timestamp::UNIX_EPOCH));
     }
     assert_eq!(held(&report), 3, "one that hangs stands for all");
@@ -694,7 +690,7 @@ fn a_repair_that_waits_for_the_cloud_keeps_no_other_from_being_undone() {
     let until = |leader: &mut Leader, done: &dyn Fn(&World) -> bool| {
         let end = Span::minutes(20).after(world.now());
         while !done(&world) {
-            timed(&world, leader, &[]);
+            pass(&world, leader, &[]);
             assert!(world.now() < end, "{:?}", world.list_repairs());
         }
     };
@@ -728,7 +724,7 @@ fn a_policy_that_is_refused_pauses_its_repairs_and_keeps_their_clocks() {
     world.break_machine("b", Fault::KubeletDown);
     let repair = |world: &World| world.list_repairs().pop().expect("it was begun");
     while world.list_repairs().is_empty() {
-        timed(&world, &mut leader, &[]);
+        pass(&world, &mut leader, &[]);
     }
     let since = |leader: &Leader| {
         let policy = silent_replaces();
@@ -743,14 +739,14 @@ fn a_policy_that_is_refused_pauses_its_repairs_and_keeps_their_clocks() {
     let refused = Policy::refused("p".into(), 0, NodeSelector::default());
     leader.adopt(vec![refused]);
     for _ in 0..200 {
-        timed(&world, &mut leader, &[]);
+        pass(&world, &mut leader, &[]);
     }
     assert_eq!(repair(&world).phase(), Phase::Launching);
     assert_eq!(repair(&world).message(), "paused: PolicyRefused");
     assert_eq!(since(&leader), before);
     leader.adopt(vec![silent_replaces()]);
     while repair(&world).open() {
-        timed(&world, &mut leader, &[]);
+        pass(&world, &mut leader, &[]);
     }
     assert_eq!(repair(&world).phase(), Phase::Succeeded);
 }
@@ -760,21 +756,15 @@ fn h51_a_repair_that_a_newer_version_wrote_does_not_keep_a_leader_from_leading()
     let (world, mut leader) = six("sim");
     world.break_machine("b", Fault::KubeletDown);
     while world.list_repairs().is_empty() {
-        timed(&world, &mut leader, &[]);
+        pass(&world, &mut leader, &[]);
     }
     let mut newer = world.list_repairs().pop().expect("it was begun");
     newer.status.as_mut().expect("it has one").phase = Phase::Unrecognized;
     let written = world.put_repair(&newer).now_or_never();
     let written = written.expect("answers at once").expect("never fails");
-    let mut next = lead(
-        &world,
-        "sim",
-        Rules::default(),
-        silent_replaces(),
-        Limits::default(),
-    );
+    let mut next = relieve(&world, Limits::default());
     for _ in 0..10 {
-        timed(&world, &mut next, &[]);
+        pass(&world, &mut next, &[]);
     }
     assert_eq!(world.list_repairs(), [written], "it is left as it is");
 }

@@ -556,11 +556,25 @@ pub fn pause_reason(
     if pauses.any(|pause| pause.covers(node, &repair.spec.policy, now)) {
         return Some(Reason::Paused);
     }
-    if !silences(node?, repair, world, now).is_empty() {
+    let policy = world.policy(&repair.spec.policy);
+    let refused = policy.is_some_and(|policy| !policy.accepted);
+    node.and_then(|node| silence_reason(node, repair, world, now))
+        .or(refused.then_some(Reason::PolicyRefused))
+}
+
+/// Whether a silence holds a running repair, or may.
+fn silence_reason(
+    node: &NodeView,
+    repair: &NodeRepair,
+    world: &World<'_>,
+    now: Timestamp,
+) -> Option<Reason> {
+    if !silences(node, repair, world, now).is_empty() {
         return Some(Reason::Silenced);
     }
     // What has begun to disturb the node goes on: its fault is latched.
     let unknown = Reason::SilencesUnknown;
+    let request = repair.spec.request.as_ref();
     let ignored = request.is_some_and(|request| request.overrides.contains(&unknown));
     let mut steps = repair.journal().iter().map(|entry| entry.intent.step);
     let disturbs = steps.any(|step| step == Step::Drain || step.irreversible());

@@ -39,10 +39,17 @@ pub fn is_identity_label(name: &str) -> bool {
 
 /// Whether labels say, by one that all of a Prometheus has, that they are of another one.
 pub fn is_elsewhere(labels: &Labels, external: &Labels) -> bool {
-    external.iter().any(|(name, ours)| {
-        let value = labels.get(name).filter(|value| !value.is_empty());
-        value.is_some_and(|value| value != ours)
-    })
+    let mut shared = external
+        .keys()
+        .filter_map(|name| labels.get_key_value(name));
+    shared.any(|(name, value)| contradicts(name, value, external))
+}
+
+/// Whether a label is one that all of a Prometheus has, with another value. An empty one is not
+/// there.
+pub fn contradicts(name: &str, value: &str, external: &Labels) -> bool {
+    let ours = external.get(name).filter(|_| !value.is_empty());
+    ours.is_some_and(|ours| ours != value)
 }
 
 /// Every node by each way to speak of it. Two nodes that share one are ambiguous there.

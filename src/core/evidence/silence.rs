@@ -596,7 +596,8 @@ impl Evidence {
             && self.unsilenced(&look, policy, when, &[]) != Truth::True
         {
             self.matched(&look, policy, when, &[], &mut found);
-            if self.unsilenced(&look, policy, when, before) != Truth::True {
+            let outlived = !before.is_empty();
+            if outlived && self.unsilenced(&look, policy, when, before) != Truth::True {
                 self.matched(&look, policy, when, before, &mut found);
             }
         }
